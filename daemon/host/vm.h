@@ -1,0 +1,131 @@
+// One VM: its memory, its machine, its conversions, its console and its state.
+// Thread-safe. See vm.proto for what callers may expect of each call.
+#ifndef TWINROOT_DAEMON_HOST_VM_H_
+#define TWINROOT_DAEMON_HOST_VM_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "daemon/vcpu/machine.h"
+#include "mmu/vm/guest_address_space.h"
+
+namespace twinroot::host {
+
+enum class VmState : uint8_t { kDefined, kRunning, kPaused, kStopped };
+enum class PolicyMode : uint8_t { kAuto, kOrchestrator, kDeny };
+enum class OnTimeout : uint8_t { kDeny, kApply };
+enum class BackendKind : uint8_t { kAuto, kKvm, kSim };
+
+struct ConversionPolicy {
+  PolicyMode mode = PolicyMode::kAuto;
+  absl::Duration decision_timeout = absl::Seconds(30);
+  OnTimeout on_timeout = OnTimeout::kDeny;
+};
+
+// What a VM is defined as; checked by VmRegistry::Create.
+struct VmSpec {
+  std::string name;  // bare
+  uint64_t memory_bytes = 0;
+  uint32_t vcpus = 0;
+  std::string image_name;                     // "images/..." or empty
+  std::shared_ptr<const std::string> image;   // its bytes, or null
+  std::string cmdline;
+  std::string program;  // compiled blob (daemon/vcpu/program/op.h), or empty
+  BackendKind backend = BackendKind::kAuto;
+  ConversionPolicy policy;
+  int cpl = 3;
+};
+
+struct VmStatus {
+  VmState state = VmState::kDefined;
+  std::optional<uint32_t> exit_code;
+  std::string stop_reason;   // as Vm.stop_reason
+  std::string stop_message;
+};
+
+enum class Direction : uint8_t { kToShared, kToPrivate };
+enum class Cause : uint8_t { kImplicit, kExplicit, kApi };
+enum class Resolution : uint8_t { kApply, kDeny };
+
+struct PendingConversion {
+  uint64_t id = 0;
+  uint32_t vcpu = 0;
+  uint64_t gpa = 0;
+  uint64_t size = 0;
+  Direction direction = Direction::kToShared;
+  Cause cause = Cause::kImplicit;
+  absl::Time deadline;
+};
+
+// Counters for metrics, summed when asked for.
+struct VmCounters {
+  mmu::AddressSpaceStats memory;
+  uint64_t private_bytes_allocated = 0;
+  uint64_t shared_bytes_allocated = 0;
+  uint64_t pending_conversions = 0;
+};
+
+class Vm {
+ public:
+  virtual ~Vm() = default;
+
+  virtual const VmSpec& spec() const = 0;
+  virtual BackendKind backend() const = 0;  // kKvm or kSim
+  virtual absl::Time create_time() const = 0;
+  virtual VmStatus status() const = 0;
+
+  // May take long (loads the image). kFailedPrecondition unless DEFINED.
+  virtual absl::Status Start() = 0;
+  // May take long (waits for the vCPUs).
+  virtual absl::Status Stop(vcpu::StopReason reason) = 0;
+
+  // Calls `done` once, when the VM is STOPPED or deleted (then with kNotFound), from some thread,
+  // or before returning. Dropping the handle cancels; then `done` is not called any more.
+  class Waiter {
+   public:
+    virtual ~Waiter() = default;
+  };
+  virtual std::unique_ptr<Waiter> OnStopped(std::function<void(absl::Status)> done) = 0;
+
+  // Up to `max` console bytes from `offset` on (or from the oldest kept). `ended`: the VM is
+  // stopped and nothing will follow.
+  struct ConsoleChunk {
+    uint64_t offset = 0;
+    std::string data;
+    bool ended = false;
+  };
+  virtual ConsoleChunk ReadConsole(uint64_t offset, size_t max) const = 0;
+  // Calls `wake` after new console bytes and when the console ends; must not block.
+  virtual std::unique_ptr<Waiter> OnConsole(std::function<void()> wake) = 0;
+
+  // SetMemoryAttributes as a host request (cause API). `id` is 0 when nothing changed.
+  struct ConversionResult {
+    uint64_t id = 0;
+    std::vector<mmu::GfnRange> converted;
+  };
+  virtual absl::StatusOr<ConversionResult> Convert(std::vector<mmu::GfnRange> ranges,
+                                                   mmu::MemoryKind kind, mmu::Content content) = 0;
+  virtual absl::StatusOr<std::vector<mmu::AttributeRun>> Attributes(
+      std::optional<mmu::GfnRange> range) const = 0;
+  virtual absl::StatusOr<mmu::Translation> Translate(uint64_t gpa, mmu::MemoryKind alias) const = 0;
+  // Shared memory only; any alignment.
+  virtual absl::StatusOr<std::string> ReadMemory(uint64_t gpa, uint64_t size) = 0;
+  virtual absl::Status WriteMemory(uint64_t gpa, const std::string& data) = 0;
+
+  virtual std::vector<PendingConversion> Pending() const = 0;
+  // True: this call decided it. False: no such conversion waits.
+  virtual bool Resolve(uint64_t id, Resolution resolution) = 0;
+
+  virtual VmCounters counters() const = 0;
+};
+
+}  // namespace twinroot::host
+
+#endif  // TWINROOT_DAEMON_HOST_VM_H_

@@ -1,0 +1,117 @@
+// What runs the vCPUs of one VM, and what it asks of the VM: the seam between daemon/vcpu and
+// daemon/host. Plain values only cross it, so that a VM can move into a process of its own later.
+//
+// A machine reports; the VM decides. A vCPU whose fault or hypercall cannot be decided at once is
+// parked: it stays where it is until Unpark. Thread safety is stated at each class.
+#ifndef TWINROOT_DAEMON_VCPU_MACHINE_H_
+#define TWINROOT_DAEMON_VCPU_MACHINE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "mmu/hw/ept_capabilities.h"
+#include "mmu/tables/external_tables.h"
+#include "mmu/tables/tlb_flusher.h"
+#include "mmu/types/access.h"
+#include "mmu/types/address.h"
+#include "mmu/types/memory_kind.h"
+#include "mmu/vm/guest_address_space.h"
+
+namespace twinroot::vcpu {
+
+using VcpuIndex = uint32_t;
+
+// What happens to a vCPU after the VM has looked at its exit.
+enum class Verdict : uint8_t {
+  kResume,  // run on: the access is tried again
+  kParked,  // wait for Unpark
+  kStop,    // the VM is stopping: leave the vCPU where it is
+};
+
+// Results of MapGPA, as the guest sees them in RAX.
+enum class MapGpaResult : int64_t { kOk = 0, kDenied = -1, kInvalid = -22, kRetry = -11 };
+
+// MapGPA as the guest asked: raw registers, nothing checked yet.
+struct MapGpaCall {
+  uint64_t gpa = 0;         // RBX
+  uint64_t pages = 0;       // RCX
+  uint64_t attributes = 0;  // RDX: bit 4 private, bit 5 preserve, bits 0 to 3 size hint
+};
+struct MapGpaVerdict {
+  Verdict verdict = Verdict::kResume;
+  MapGpaResult result = MapGpaResult::kOk;  // if kResume
+};
+
+// Why a VM stopped without an exit code; the names are those of Vm.stop_reason.
+enum class StopReason : uint8_t {
+  kStopRequested,
+  kTripleFault,
+  kUnhandledExit,
+  kMmioOutsideMemory,
+  kConversionDenied,
+  kMemoryFault,
+  kOutOfMemory,
+  kEngineBug,
+  kBackendError,
+  kDaemonStopping,
+};
+
+// Implemented by the VM. Called from the machine's threads, several at once. None of the calls
+// waits for a vCPU or calls back into the machine's Stop or Join.
+class MachineClient {
+ public:
+  virtual ~MachineClient() = default;
+
+  // A vCPU touched what its tables do not allow. After kParked, Unpark(vcpu) follows, perhaps
+  // before this call has returned. The same access may be reported again while it is parked (a
+  // signal woke the vCPU): the answer is again kParked, and still one Unpark follows.
+  virtual Verdict OnEptViolation(VcpuIndex vcpu, const mmu::Fault& fault) = 0;
+
+  // An explicit conversion. After kParked, Unpark(vcpu, result) follows.
+  virtual MapGpaVerdict OnMapGpa(VcpuIndex vcpu, const MapGpaCall& call) = 0;
+
+  virtual void OnConsole(std::string_view bytes) = 0;
+  // The guest gave this code to port 0xF4. The first one wins; the VM stops the machine.
+  virtual void OnExitCode(VcpuIndex vcpu, uint8_t code) = 0;
+  // This vCPU ended by itself (port 0xF5, hlt in ring 0, end of its program).
+  virtual void OnVcpuEnded(VcpuIndex vcpu) = 0;
+  // Something that ends the VM; `message` says which vCPU and what, never guest data.
+  virtual void OnFatal(StopReason reason, std::string message) = 0;
+};
+
+// The vCPUs of one VM. Order of life: create, (engine attaches to external() and flusher()),
+// Start once, RequestStop, Join, destroy.
+class Machine {
+ public:
+  virtual ~Machine() = default;
+
+  // The engine's other side; null if there is none. Valid as long as the machine.
+  virtual mmu::ExternalTables* external(mmu::MemoryKind root) = 0;
+  virtual mmu::TlbFlusher* flusher() = 0;
+
+  // The engine whose tables the vCPUs run on. Called once, before Start.
+  virtual void Attach(mmu::GuestAddressSpace* engine) = 0;
+
+  // Loads the guest and lets every vCPU run. An error leaves nothing running.
+  virtual absl::Status Start() = 0;
+
+  // Lets a parked vCPU go on (kResume) with `result` if it waits in a MapGPA. Thread-safe; any
+  // thread but never under the VM's lock. A vCPU that is not parked is not disturbed.
+  virtual void Unpark(VcpuIndex vcpu, MapGpaResult result) = 0;
+
+  // Makes every vCPU leave the guest soon, parked ones too, and makes no more calls to the client
+  // but those under way. Thread-safe, returns at once, may be repeated, any thread.
+  virtual void RequestStop() = 0;
+
+  // Waits until all threads of the machine have ended. Not from one of them.
+  virtual void Join() = 0;
+};
+
+}  // namespace twinroot::vcpu
+
+#endif  // TWINROOT_DAEMON_VCPU_MACHINE_H_

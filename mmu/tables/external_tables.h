@@ -1,0 +1,39 @@
+// Tables that somebody else owns and that must follow a root of ours: KVM's, behind a projection
+// into host address space, or a TDX module's. Declared here, implemented in daemon/.
+//
+// The engine freezes its own slot, calls, and then publishes the slot or puts it back, so that each
+// change reaches the other side exactly once.
+#ifndef TWINROOT_MMU_TABLES_EXTERNAL_TABLES_H_
+#define TWINROOT_MMU_TABLES_EXTERNAL_TABLES_H_
+
+#include "absl/status/status.h"
+#include "mmu/types/access.h"
+#include "mmu/types/address.h"
+#include "mmu/types/gfn_range.h"
+#include "mmu/types/level.h"
+
+namespace twinroot::mmu {
+
+// Thread-safe; one object for each root. Called with the VM's MMU lock held: must not call back
+// into the engine and must not wait for a vCPU.
+class ExternalTables {
+ public:
+  virtual ~ExternalTables() = default;
+
+  // The largest leaf that Set takes.
+  virtual Level MaxLevel() const = 0;
+
+  // Makes one leaf usable by vCPUs: `gfn` is aligned to `level`, its frames begin at `pfn`. An
+  // error (no memory) means that nothing changed. Setting a leaf that is already there is no error:
+  // the engine does so when a vCPU faults on a leaf that the owner has dropped by itself (reclaim).
+  virtual absl::Status Set(Gfn gfn, Level level, Access access, Pfn pfn) = 0;
+
+  // Takes a range of leaves away. When it returns OK, no vCPU can use them and no access is still
+  // under way. Removing what is not there is no error. After an error the engine tries once more,
+  // then marks the VM bugged.
+  virtual absl::Status Remove(GfnRange range) = 0;
+};
+
+}  // namespace twinroot::mmu
+
+#endif  // TWINROOT_MMU_TABLES_EXTERNAL_TABLES_H_

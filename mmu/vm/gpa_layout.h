@@ -1,0 +1,52 @@
+// Which bits of a GPA are stolen, and the only converter between Gpa, Gfn and HwGfn.
+// Behaviours A1, A2, A3. Immutable.
+#ifndef TWINROOT_MMU_VM_GPA_LAYOUT_H_
+#define TWINROOT_MMU_VM_GPA_LAYOUT_H_
+
+#include <optional>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "mmu/types/address.h"
+#include "mmu/types/memory_kind.h"
+
+namespace twinroot::mmu {
+
+class GpaLayout {
+ public:
+  // `shared_bit`: position of the bit that selects the shared root; nullopt for a VM without one.
+  // `walk_bits`: width of the table walk, 48 (4 levels) or 57 (5 levels).
+  // `guest_maxphyaddr`: the guest's physical address width, 36 to 52.
+  // kInvalidArgument: the shared bit is not inside the walk, or below bit 32.
+  static absl::StatusOr<GpaLayout> Create(std::optional<int> shared_bit, int walk_bits,
+                                          int guest_maxphyaddr);
+
+  // kInvalidArgument: a bit that is neither stolen nor inside the guest's physical address width
+  // or the walk (A3).
+  absl::Status CheckReserved(Gpa gpa) const;
+
+  bool HasStolenBits(Gpa gpa) const;
+  MemoryKind KindOf(Gpa gpa) const;  // kPrivate when there is no shared bit
+  Gfn GfnOf(Gpa gpa) const;          // stolen bits removed
+  HwGfn HwGfnOf(Gfn gfn, MemoryKind alias) const;
+  Gfn GfnOf(HwGfn hw_gfn) const;
+  // The raw address of `offset` bytes into gfn, through an alias.
+  Gpa GpaOf(Gfn gfn, MemoryKind alias, uint64_t offset = 0) const;
+
+  std::optional<int> shared_bit() const { return shared_bit_; }
+  int walk_bits() const { return walk_bits_; }
+  // First gfn that no unaliased address can name.
+  Gfn gfn_limit() const;
+
+ private:
+  GpaLayout(std::optional<int> shared_bit, int walk_bits, int guest_maxphyaddr);
+
+  std::optional<int> shared_bit_;
+  int walk_bits_;
+  int guest_maxphyaddr_;
+  uint64_t stolen_mask_;
+};
+
+}  // namespace twinroot::mmu
+
+#endif  // TWINROOT_MMU_VM_GPA_LAYOUT_H_

@@ -1,0 +1,181 @@
+// START HERE. The memory of one VM: the only engine class that the daemon holds.
+//
+// Thread-safe: faults run in parallel; attribute and memslot changes take turns. Every user-facing
+// call takes unaliased frames (A7); only HandleFault takes a raw address, as the processor reports.
+// Invariants: 1. a private frame is reachable from the private root only (D8). 2. A leaf exists only
+// where the attribute agrees with its root. 3. What can fail in a change happens before its first
+// visible effect. 4. After a broken invariant the VM is bugged: every call refuses, others go on.
+#ifndef TWINROOT_MMU_VM_GUEST_ADDRESS_SPACE_H_
+#define TWINROOT_MMU_VM_GUEST_ADDRESS_SPACE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "mmu/hw/ept_capabilities.h"
+#include "mmu/hw/ept_pointer.h"
+#include "mmu/tables/external_tables.h"
+#include "mmu/tables/table_pool.h"
+#include "mmu/tables/tlb_flusher.h"
+#include "mmu/types/access.h"
+#include "mmu/types/address.h"
+#include "mmu/types/gfn_range.h"
+#include "mmu/types/level.h"
+#include "mmu/types/memory_kind.h"
+#include "mmu/vm/gpa_layout.h"
+#include "mmu/vm/page_source.h"
+
+namespace twinroot::mmu {
+
+// One range of guest memory with two backings. Frames are contiguous in host physical space: the
+// frame of gfn is first_pfn + (gfn - range.first). A backing that a slot does not have is nullopt.
+struct Memslot {
+  GfnRange range;
+  std::optional<Pfn> private_pfn;
+  std::optional<Pfn> shared_pfn;
+};
+
+// An EPT violation: the raw address, and what the access needed (from the exit qualification).
+struct Fault {
+  Gpa gpa;
+  Access access;
+};
+
+// What became of a fault.
+struct Fixed { Level level; };   // mapped; go on
+struct Spurious {};              // was mapped already; go on
+struct Retry {};                 // a change is under way; run the vCPU again
+struct Mmio { Gpa gpa; };        // no memslot there; unaliased
+struct MemoryFaultExit {         // the page is of the other kind, or has no such backing (D1, D2)
+  Gpa gpa;                       // page-aligned, unaliased (A9)
+  uint64_t size;                 // 4096
+  MemoryKind wanted;             // what the guest asked for
+};
+struct Failed { absl::Status status; };  // environment: no page, no table; or the VM is bugged
+using FaultOutcome = std::variant<Fixed, Spurious, Retry, Mmio, MemoryFaultExit, Failed>;
+
+enum class Content : uint8_t { kDestroy, kPreserve };
+enum class Requester : uint8_t { kGuest, kHost };  // D6: only the guest may preserve to shared
+
+struct AttributeChange {
+  std::vector<GfnRange> ranges;  // any order; must not overlap; all inside memslots
+  MemoryKind kind = MemoryKind::kPrivate;
+  Content content = Content::kDestroy;
+  Requester requester = Requester::kHost;
+};
+struct AttributeChangeResult {
+  std::vector<GfnRange> converted;  // maximal, ordered; empty when nothing changed
+};
+
+struct AttributeRun {
+  GfnRange range;
+  MemoryKind kind;
+};
+
+// One entry of a walk.
+struct TranslationStep {
+  Level level;
+  uint64_t index;
+  Hpa entry_hpa;
+  uint64_t entry;  // raw 64-bit word
+};
+struct Translation {
+  EptPointer ept_pointer;
+  std::vector<TranslationStep> steps;
+  bool mapped = false;
+  Hpa hpa;                        // of the byte asked for, if mapped
+  Level level = Level::k4K;       // of the leaf, if mapped
+  Access access;                  // of the leaf, if mapped
+  MemoryKind attribute = MemoryKind::kPrivate;
+};
+
+struct AddressSpaceStats {
+  uint64_t faults_fixed = 0, faults_spurious = 0, faults_retry = 0, faults_mmio = 0,
+           faults_memory = 0, faults_failed = 0;
+  // [MemoryKind][0: 4K, 1: 2M, 2: 1G] leaves present now.
+  uint64_t leaves[2][3] = {};
+  uint64_t table_pages = 0, table_pages_budget = 0;
+  uint64_t flushes_range = 0, flushes_full = 0;
+  uint64_t invalidations = 0;
+  uint64_t private_frames_attribute = 0, shared_frames_attribute = 0;
+};
+
+class GuestAddressSpace {
+ public:
+  struct Config {
+    GpaLayout layout;
+    int host_maxphyaddr = 52;  // width of an Hpa, 39 to 52
+    EptCapabilities capabilities;
+  };
+  // Not owned; must outlive the address space. `flusher` and the external tables may be null.
+  struct Environment {
+    TablePool* pool = nullptr;
+    PageSource* pages = nullptr;
+    TlbFlusher* flusher = nullptr;
+    ExternalTables* external_private = nullptr;
+    ExternalTables* external_shared = nullptr;
+  };
+
+  // kInvalidArgument: a combination that the hardware rules forbid (A6). kResourceExhausted: no
+  // table page for the roots.
+  static absl::StatusOr<std::unique_ptr<GuestAddressSpace>> Create(const Config& config,
+                                                                   const Environment& environment);
+  ~GuestAddressSpace();
+
+  // All frames of a new slot are private. kInvalidArgument: empty, beyond gfn_limit, or frames
+  // beyond host_maxphyaddr. kAlreadyExists: overlaps another slot.
+  absl::Status AddMemslot(const Memslot& slot);
+
+  // The walk "EPT violation": never blocks on another vCPU; may block in PageSource.
+  FaultOutcome HandleFault(const Fault& fault);
+
+  // The walk "SetMemoryAttributes" (D4, D5, D6). kInvalidArgument: an empty, wrapping, overlapping
+  // or aliased range, or frames outside every memslot (the first such range is named);
+  // kPermissionDenied: PRESERVE_WOULD_DISCLOSE. Errors change nothing.
+  absl::StatusOr<AttributeChangeResult> SetMemoryAttributes(const AttributeChange& change);
+
+  // Maximal runs inside memslots, ordered. kInvalidArgument as above.
+  absl::StatusOr<std::vector<AttributeRun>> GetMemoryAttributes(GfnRange range) const;
+  // The same for all memslots.
+  std::vector<AttributeRun> GetMemoryAttributes() const;
+
+  // The walk of an unaliased address through a root, as the tables stand. kInvalidArgument: stolen
+  // or reserved bits.
+  absl::StatusOr<Translation> Translate(Gpa gpa, MemoryKind alias) const;
+
+  // Runs `access` while every frame of the range is and stays shared. kPermissionDenied: some
+  // frame is private (named by its address); kInvalidArgument: outside memslots. `access` must not
+  // call back into this object.
+  absl::Status WithSharedPages(GfnRange range, const std::function<void()>& access);
+
+  // Host-initiated reclaim of backing: removes every mapping of the range in every root (A4);
+  // content and attributes stay.
+  absl::Status Zap(GfnRange range);
+
+  // D7: zeroes the range's backing of one kind and removes its mappings; attributes stay.
+  absl::Status PunchHole(GfnRange range, MemoryKind kind);
+
+  EptPointer ept_pointer(MemoryKind root) const;
+  const GpaLayout& layout() const;
+  AddressSpaceStats stats() const;
+
+  // Walks everything and checks the invariants (F11); the sentence of the first violation.
+  absl::Status Audit() const;
+  // Empty, or why this VM refuses work.
+  std::string bugged() const;
+
+ private:
+  class Impl;
+  explicit GuestAddressSpace(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace twinroot::mmu
+
+#endif  // TWINROOT_MMU_VM_GUEST_ADDRESS_SPACE_H_

@@ -1,0 +1,41 @@
+// Where guest pages come from. Declared by the engine, implemented by daemon/memory (memfds).
+#ifndef TWINROOT_MMU_VM_PAGE_SOURCE_H_
+#define TWINROOT_MMU_VM_PAGE_SOURCE_H_
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "mmu/types/address.h"
+#include "mmu/types/gfn_range.h"
+#include "mmu/types/level.h"
+#include "mmu/types/memory_kind.h"
+
+namespace twinroot::mmu {
+
+// Thread-safe. Every range lies in one memslot; the engine has checked it.
+class PageSource {
+ public:
+  struct Page {
+    Pfn pfn;          // the frame of `gfn` itself
+    Level max_level;  // largest leaf that this page's surroundings allow
+  };
+
+  virtual ~PageSource() = default;
+
+  // The page behind `gfn`; allocates it (zeroed) if there is none. May block. No lock is held.
+  // kResourceExhausted: no memory. kFailedPrecondition: the slot has no backing of this kind.
+  virtual absl::StatusOr<Page> Resolve(Gfn gfn, MemoryKind kind) = 0;
+
+  // Allocates every page of the range, so that Copy into it cannot fail.
+  virtual absl::Status Reserve(GfnRange range, MemoryKind kind) = 0;
+
+  // Copies the bytes of the range between its two backings; the target was reserved. Pages that
+  // the source never had read zero, and stay unallocated if they can.
+  virtual void Copy(GfnRange range, MemoryKind from, MemoryKind to) = 0;
+
+  // Frees the range: it reads zero when next used. Cannot fail.
+  virtual void Discard(GfnRange range, MemoryKind kind) = 0;
+};
+
+}  // namespace twinroot::mmu
+
+#endif  // TWINROOT_MMU_VM_PAGE_SOURCE_H_
