@@ -41,6 +41,8 @@ class Journal {
   enum class IfEmpty : uint8_t { kOldest, kNow };
   absl::StatusOr<uint64_t> PositionOf(const std::string& cursor, IfEmpty if_empty) const;
   std::string CursorAt(uint64_t position) const;
+  // Events kept now.
+  size_t size() const;
 
   // Up to `max` events from `position` on that match, and the position to go on from. `missed`
   // counts events that were dropped before they could be read (position was too old meanwhile).

@@ -1,0 +1,377 @@
+#include "daemon/host/conversion_desk.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "daemon/host/event_words.h"
+#include "mmu/types/address.h"
+
+namespace twinroot::host {
+namespace {
+
+using mmu::Gfn;
+using mmu::GfnRange;
+using mmu::kPageShift;
+using mmu::MemoryKind;
+using vcpu::MapGpaResult;
+using vcpu::StopReason;
+using vcpu::VcpuIndex;
+using vcpu::Verdict;
+
+// Bits of MapGPA's attributes (RDX).
+constexpr uint64_t kMapSizeHint = 0xf;
+constexpr uint64_t kMapPrivate = 1 << 4;
+constexpr uint64_t kMapPreserve = 1 << 5;
+
+// What of `ranges` lies inside `window`; it is taken out of `ranges`.
+std::vector<GfnRange> TakeOut(std::vector<GfnRange>& ranges, GfnRange window) {
+  std::vector<GfnRange> inside, outside;
+  for (const GfnRange& range : ranges) {
+    const GfnRange part = mmu::Intersection(range, window);
+    if (part.empty()) {
+      outside.push_back(range);
+      continue;
+    }
+    inside.push_back(part);
+    if (range.first < part.first) outside.push_back({range.first, part.first - range.first});
+    if (part.end() < range.end()) outside.push_back({part.end(), range.end() - part.end()});
+  }
+  ranges = std::move(outside);
+  return inside;
+}
+
+}  // namespace
+
+ConversionDesk::ConversionDesk(std::string vm, const ConversionPolicy& policy,
+                               mmu::GuestAddressSpace* engine, events::Journal* journal,
+                               TaskThread* clock, Hooks hooks)
+    : vm_(std::move(vm)),
+      policy_(policy),
+      engine_(engine),
+      journal_(journal),
+      clock_(clock),
+      hooks_(std::move(hooks)) {}
+
+std::optional<Verdict> ConversionDesk::Implicit(VcpuIndex vcpu, const mmu::Fault& fault,
+                                                const mmu::MemoryFaultExit& exit,
+                                                absl::Time exit_time) {
+  Release release;
+  std::optional<Verdict> verdict;
+  {
+    std::lock_guard lock(mutex_);
+    if (closed_) return Verdict::kStop;
+    Request request;
+    request.vcpu = vcpu;
+    request.range = {Gfn(exit.gpa.value >> kPageShift), exit.size >> kPageShift};
+    request.kind = exit.wanted;
+    request.cause = Cause::kImplicit;
+    request.exit_time = exit_time;
+    if (IsAll(request.range, request.kind)) return std::nullopt;  // decided meanwhile
+    switch (policy_.mode) {
+      case PolicyMode::kAuto:
+        request.id = next_id_++;
+        if (absl::Status status = Apply(request, Decider::kPolicy, release, &fault); status.ok()) {
+          verdict = Verdict::kResume;
+        } else {
+          release.fatal = FatalOf(status);
+          verdict = Verdict::kStop;
+        }
+        break;
+      case PolicyMode::kDeny:
+        request.id = next_id_++;
+        Decide({request, exit_time, {}}, Decision::kDenied, Decider::kPolicy, release);
+        verdict = Verdict::kStop;
+        break;
+      case PolicyMode::kOrchestrator:
+        Park(request);
+        verdict = Verdict::kParked;
+        break;
+    }
+  }
+  Do(release);
+  return verdict;
+}
+
+vcpu::MapGpaVerdict ConversionDesk::Explicit(VcpuIndex vcpu, const vcpu::MapGpaCall& call,
+                                             absl::Time exit_time) {
+  constexpr vcpu::MapGpaVerdict kInvalid = {Verdict::kResume, MapGpaResult::kInvalid};
+  const uint64_t first = call.gpa >> kPageShift;
+  if ((call.attributes & ~(kMapSizeHint | kMapPrivate | kMapPreserve)) != 0 ||
+      (call.gpa & mmu::kPageOffsetMask) != 0 || call.pages == 0 ||
+      call.pages > engine_->layout().gfn_limit().value || first + call.pages < first ||
+      Gfn(first + call.pages) > engine_->layout().gfn_limit()) {
+    return kInvalid;
+  }
+  Request request;
+  request.vcpu = vcpu;
+  request.range = {Gfn(first), call.pages};
+  request.kind = call.attributes & kMapPrivate ? MemoryKind::kPrivate : MemoryKind::kShared;
+  request.cause = Cause::kExplicit;
+  request.content =
+      call.attributes & kMapPreserve ? mmu::Content::kPreserve : mmu::Content::kDestroy;
+  request.exit_time = exit_time;
+
+  Release release;
+  vcpu::MapGpaVerdict verdict;
+  {
+    std::lock_guard lock(mutex_);
+    if (closed_) return {Verdict::kStop, MapGpaResult::kOk};
+    if (!engine_->GetMemoryAttributes(request.range).ok()) return kInvalid;  // outside memory
+    if (IsAll(request.range, request.kind)) return {Verdict::kResume, MapGpaResult::kOk};
+    switch (policy_.mode) {
+      case PolicyMode::kAuto:
+        request.id = next_id_++;
+        if (absl::Status status = Apply(request, Decider::kPolicy, release); !status.ok()) {
+          release.fatal = FatalOf(status);
+          verdict.verdict = Verdict::kStop;
+        }
+        break;
+      case PolicyMode::kDeny:
+        request.id = next_id_++;
+        Publish(request, request.range, Decision::kDenied, Decider::kPolicy);
+        verdict.result = MapGpaResult::kDenied;
+        break;
+      case PolicyMode::kOrchestrator:
+        Park(request);
+        verdict.verdict = Verdict::kParked;
+        break;
+    }
+  }
+  Do(release);
+  return verdict;
+}
+
+absl::StatusOr<Vm::ConversionResult> ConversionDesk::Api(std::vector<GfnRange> ranges,
+                                                         MemoryKind kind, mmu::Content content) {
+  Release release;
+  Vm::ConversionResult result;
+  {
+    Request request;
+    request.exit_time = absl::Now();
+    std::lock_guard lock(mutex_);
+    mmu::AttributeChange change;
+    change.ranges = std::move(ranges);
+    change.kind = kind;
+    change.content = content;
+    change.requester = mmu::Requester::kHost;
+    absl::StatusOr<mmu::AttributeChangeResult> done = engine_->SetMemoryAttributes(change);
+    if (!done.ok()) return done.status();
+    result.converted = done->converted;
+    request.kind = kind;
+    request.cause = Cause::kApi;
+    if (!result.converted.empty()) request.id = result.id = next_id_++;
+    // What a waiting request asked for is that request's conversion; the rest is this call's.
+    SettleCovered(kind, done->converted, Decider::kOrchestrator, release);
+    for (const GfnRange& range : done->converted) {
+      Publish(request, range, Decision::kApplied, Decider::kOrchestrator);
+    }
+  }
+  Do(release);
+  return result;
+}
+
+absl::Status ConversionDesk::Apply(const Request& request, Decider decider, Release& release,
+                                   const mmu::Fault* then_map) {
+  mmu::AttributeChange change;
+  change.ranges = {request.range};
+  change.kind = request.kind;
+  change.content = request.content;
+  change.requester = mmu::Requester::kGuest;
+  absl::StatusOr<mmu::AttributeChangeResult> done = engine_->SetMemoryAttributes(change);
+  if (!done.ok()) return done.status();
+  // Mapping belongs to the latency that the event tells; an outcome that is no mapping shows when
+  // the vCPU tries again.
+  if (then_map != nullptr) engine_->HandleFault(*then_map);
+  for (const GfnRange& range : done->converted) {
+    Publish(request, range, Decision::kApplied, decider);
+  }
+  if (done->converted.empty()) {
+    // Somebody converted it in parts meanwhile; the request still gets its end.
+    Publish(request, {request.range.first, 0}, Decision::kApplied, decider);
+  }
+  done->converted.clear();
+  SettleCovered(request.kind, done->converted, decider, release);
+  return absl::OkStatus();
+}
+
+void ConversionDesk::Park(const Request& request) {
+  if (request.cause == Cause::kImplicit) {
+    for (auto& [id, waiting] : waiting_) {
+      if (waiting.request.cause != Cause::kImplicit || !(waiting.request.range == request.range) ||
+          waiting.request.kind != request.kind) {
+        continue;
+      }
+      if (std::find(waiting.vcpus.begin(), waiting.vcpus.end(), *request.vcpu) ==
+          waiting.vcpus.end()) {
+        waiting.vcpus.push_back(*request.vcpu);
+      }
+      return;
+    }
+  }
+  Waiting waiting = {request, absl::Now() + policy_.decision_timeout, {*request.vcpu}};
+  waiting.request.id = next_id_++;
+  const uint64_t id = waiting.request.id;
+  journal_->Append(RequestedEvent(vm_, {id, *request.vcpu, request.range.first.value << kPageShift,
+                                        request.range.count << kPageShift,
+                                        DirectionTo(request.kind), request.cause,
+                                        waiting.deadline}));
+  clock_->PostAt(waiting.deadline, [weak = weak_from_this(), id] {
+    if (const std::shared_ptr<ConversionDesk> desk = weak.lock()) desk->Expire(id);
+  });
+  waiting_.emplace(id, std::move(waiting));
+}
+
+void ConversionDesk::Decide(Waiting waiting, Decision decision, Decider decider,
+                            Release& release) {
+  const Request& request = waiting.request;
+  if (decision == Decision::kApplied) {
+    if (absl::Status status = Apply(request, decider, release); !status.ok()) {
+      release.fatal = FatalOf(status);
+      return;
+    }
+    for (const VcpuIndex vcpu : waiting.vcpus) release.unpark.emplace_back(vcpu, MapGpaResult::kOk);
+    return;
+  }
+  Publish(request, request.range, decision, decider);
+  if (request.cause == Cause::kExplicit) {
+    for (const VcpuIndex vcpu : waiting.vcpus) {
+      release.unpark.emplace_back(vcpu, MapGpaResult::kDenied);
+    }
+  } else if (decider != Decider::kVmStop) {
+    release.fatal.emplace(
+        StopReason::kConversionDenied,
+        absl::StrCat("vcpu ", *request.vcpu, ": the access to 0x",
+                     absl::Hex(request.range.first.value << kPageShift), " needs a conversion to ",
+                     request.kind == MemoryKind::kShared ? "shared" : "private", ", which was ",
+                     decision == Decision::kExpired ? "not decided in time" : "denied"));
+  }
+}
+
+void ConversionDesk::SettleCovered(MemoryKind kind, std::vector<GfnRange>& converted,
+                                   Decider decider, Release& release) {
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
+    const Request& request = it->second.request;
+    if (request.kind != kind || !IsAll(request.range, kind)) {
+      ++it;
+      continue;
+    }
+    const std::vector<GfnRange> own = TakeOut(converted, request.range);
+    for (const GfnRange& range : own) Publish(request, range, Decision::kApplied, decider);
+    if (own.empty()) Publish(request, {request.range.first, 0}, Decision::kApplied, decider);
+    for (const VcpuIndex vcpu : it->second.vcpus) {
+      release.unpark.emplace_back(vcpu, MapGpaResult::kOk);
+    }
+    it = waiting_.erase(it);
+  }
+}
+
+std::vector<PendingConversion> ConversionDesk::Pending() const {
+  std::lock_guard lock(mutex_);
+  std::vector<PendingConversion> pending;
+  for (const auto& [id, waiting] : waiting_) {
+    const Request& request = waiting.request;
+    pending.push_back({id, *request.vcpu, request.range.first.value << kPageShift,
+                       request.range.count << kPageShift, DirectionTo(request.kind), request.cause,
+                       waiting.deadline});
+  }
+  return pending;
+}
+
+bool ConversionDesk::Resolve(uint64_t id, Resolution resolution) {
+  Release release;
+  {
+    std::lock_guard lock(mutex_);
+    auto node = waiting_.extract(id);
+    if (node.empty()) return false;
+    Decide(std::move(node.mapped()),
+           resolution == Resolution::kApply ? Decision::kApplied : Decision::kDenied,
+           Decider::kOrchestrator, release);
+  }
+  Do(release);
+  return true;
+}
+
+void ConversionDesk::Expire(uint64_t id) {
+  Release release;
+  {
+    std::lock_guard lock(mutex_);
+    auto node = waiting_.extract(id);
+    if (node.empty()) return;
+    Decide(std::move(node.mapped()),
+           policy_.on_timeout == OnTimeout::kApply ? Decision::kApplied : Decision::kExpired,
+           Decider::kDeadline, release);
+  }
+  Do(release);
+}
+
+void ConversionDesk::Close() {
+  Release release;  // nobody is left to be released
+  std::lock_guard lock(mutex_);
+  closed_ = true;
+  for (auto& [id, waiting] : waiting_) {
+    Decide(waiting, Decision::kDenied, Decider::kVmStop, release);
+  }
+  waiting_.clear();
+}
+
+bool ConversionDesk::IsAll(GfnRange range, MemoryKind kind) const {
+  const absl::StatusOr<std::vector<mmu::AttributeRun>> runs = engine_->GetMemoryAttributes(range);
+  return runs.ok() && std::all_of(runs->begin(), runs->end(), [kind](const mmu::AttributeRun& run) {
+           return run.kind == kind;
+         });
+}
+
+void ConversionDesk::Publish(const Request& request, GfnRange range, Decision decision,
+                             Decider decider) {
+  v1::Event event;
+  event.set_vm(vm_);
+  v1::Conversion* conversion = event.mutable_conversion();
+  conversion->set_id(request.id);
+  if (request.vcpu.has_value()) conversion->set_vcpu(*request.vcpu);
+  conversion->set_gpa(range.first.value << kPageShift);
+  conversion->set_size(range.count << kPageShift);
+  conversion->set_direction(WordOf(DirectionTo(request.kind)));
+  conversion->set_cause(WordOf(request.cause));
+  switch (decision) {
+    case Decision::kApplied:
+      conversion->set_decision(v1::Conversion::DECISION_APPLIED);
+      break;
+    case Decision::kDenied:
+      conversion->set_decision(v1::Conversion::DECISION_DENIED);
+      break;
+    case Decision::kExpired:
+      conversion->set_decision(v1::Conversion::DECISION_EXPIRED);
+      break;
+  }
+  switch (decider) {
+    case Decider::kPolicy:
+      conversion->set_decider(v1::Conversion::DECIDER_POLICY);
+      break;
+    case Decider::kOrchestrator:
+      conversion->set_decider(v1::Conversion::DECIDER_ORCHESTRATOR);
+      break;
+    case Decider::kDeadline:
+      conversion->set_decider(v1::Conversion::DECIDER_DEADLINE);
+      break;
+    case Decider::kVmStop:
+      conversion->set_decider(v1::Conversion::DECIDER_VM_STOP);
+      break;
+  }
+  SetDuration(absl::Now() - request.exit_time, *conversion->mutable_latency());
+  journal_->Append(std::move(event));
+}
+
+std::pair<StopReason, std::string> ConversionDesk::FatalOf(const absl::Status& status) {
+  return {status.code() == absl::StatusCode::kResourceExhausted ? StopReason::kOutOfMemory
+                                                                : StopReason::kEngineBug,
+          absl::StrCat("a conversion failed: ", std::string(status.message()))};
+}
+
+void ConversionDesk::Do(const Release& release) {
+  for (const auto& [vcpu, result] : release.unpark) hooks_.unpark(vcpu, result);
+  if (release.fatal.has_value()) hooks_.fatal(release.fatal->first, release.fatal->second);
+}
+
+}  // namespace twinroot::host

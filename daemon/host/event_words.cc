@@ -1,0 +1,111 @@
+#include "daemon/host/event_words.h"
+
+#include <cstdint>
+
+namespace twinroot::host {
+
+Direction DirectionTo(mmu::MemoryKind kind) {
+  return kind == mmu::MemoryKind::kShared ? Direction::kToShared : Direction::kToPrivate;
+}
+
+v1::Conversion::Direction WordOf(Direction direction) {
+  return direction == Direction::kToShared ? v1::Conversion::DIRECTION_TO_SHARED
+                                           : v1::Conversion::DIRECTION_TO_PRIVATE;
+}
+
+v1::Conversion::Cause WordOf(Cause cause) {
+  switch (cause) {
+    case Cause::kImplicit:
+      return v1::Conversion::CAUSE_IMPLICIT;
+    case Cause::kExplicit:
+      return v1::Conversion::CAUSE_EXPLICIT;
+    case Cause::kApi:
+      return v1::Conversion::CAUSE_API;
+  }
+  return v1::Conversion::CAUSE_UNSPECIFIED;
+}
+
+v1::Vm::State WordOf(VmState state) {
+  switch (state) {
+    case VmState::kDefined:
+      return v1::Vm::STATE_DEFINED;
+    case VmState::kRunning:
+      return v1::Vm::STATE_RUNNING;
+    case VmState::kPaused:
+      return v1::Vm::STATE_PAUSED;
+    case VmState::kStopped:
+      return v1::Vm::STATE_STOPPED;
+  }
+  return v1::Vm::STATE_UNSPECIFIED;
+}
+
+std::string WordOf(vcpu::StopReason reason) {
+  switch (reason) {
+    case vcpu::StopReason::kStopRequested:
+      return "STOP_REQUESTED";
+    case vcpu::StopReason::kTripleFault:
+      return "TRIPLE_FAULT";
+    case vcpu::StopReason::kUnhandledExit:
+      return "UNHANDLED_EXIT";
+    case vcpu::StopReason::kMmioOutsideMemory:
+      return "MMIO_OUTSIDE_MEMORY";
+    case vcpu::StopReason::kConversionDenied:
+      return "CONVERSION_DENIED";
+    case vcpu::StopReason::kMemoryFault:
+      return "MEMORY_FAULT";
+    case vcpu::StopReason::kOutOfMemory:
+      return "OUT_OF_MEMORY";
+    case vcpu::StopReason::kEngineBug:
+      return "ENGINE_BUG";
+    case vcpu::StopReason::kBackendError:
+      return "BACKEND_ERROR";
+    case vcpu::StopReason::kDaemonStopping:
+      return "DAEMON_STOPPING";
+  }
+  return "";
+}
+
+void SetDuration(absl::Duration duration, google::protobuf::Duration& out) {
+  const int64_t seconds = absl::IDivDuration(duration, absl::Seconds(1), &duration);
+  out.set_seconds(seconds);
+  out.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
+}
+
+void SetTimestamp(absl::Time time, google::protobuf::Timestamp& out) {
+  const int64_t nanos = absl::ToUnixNanos(time);
+  out.set_seconds(nanos / 1000000000);
+  out.set_nanos(static_cast<int32_t>(nanos % 1000000000));
+}
+
+v1::Event RequestedEvent(const std::string& vm, const PendingConversion& pending) {
+  v1::Event event;
+  event.set_vm(vm);
+  v1::ConversionRequest* request = event.mutable_conversion_requested();
+  request->set_id(pending.id);
+  request->set_vcpu(pending.vcpu);
+  request->set_gpa(pending.gpa);
+  request->set_size(pending.size);
+  request->set_direction(WordOf(pending.direction));
+  request->set_cause(WordOf(pending.cause));
+  SetTimestamp(pending.deadline, *request->mutable_deadline());
+  return event;
+}
+
+v1::Event StateEvent(const std::string& vm, const VmStatus& status) {
+  v1::Event event;
+  event.set_vm(vm);
+  v1::VmStateChange* change = event.mutable_vm_state();
+  change->set_state(WordOf(status.state));
+  if (status.exit_code.has_value()) change->set_exit_code(*status.exit_code);
+  change->set_stop_reason(status.stop_reason);
+  change->set_stop_message(status.stop_message);
+  return event;
+}
+
+v1::Event DeletedEvent(const std::string& vm, const VmStatus& status) {
+  v1::Event event = StateEvent(vm, status);
+  event.mutable_vm_state()->set_deleted(true);
+  return event;
+}
+
+}  // namespace twinroot::host

@@ -1,0 +1,112 @@
+#include "daemon/host/host_probe.h"
+
+#include <condition_variable>
+#include <mutex>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "daemon/vcpu/kvm/userfault.h"
+
+namespace twinroot::host {
+namespace {
+
+using Result = HostCheck::Result;
+
+constexpr absl::Duration kProbeTimeout = absl::Seconds(2);
+constexpr uint32_t kProbeExitCode = 42;
+
+// mov al, 42; out 0xf4, al; hlt
+constexpr char kProbeGuest[] = "\xb0\x2a\xe6\xf4\xf4";
+
+void Add(HostCapabilities& capabilities, std::string name, Result result, std::string detail) {
+  capabilities.checks.push_back({std::move(name), result, std::move(detail)});
+}
+
+// Waits for the VM's end, not longer than the timeout.
+bool WaitStopped(Vm& vm) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool stopped = false;
+  const std::unique_ptr<Vm::Waiter> waiter = vm.OnStopped([&](const absl::Status&) {
+    std::lock_guard lock(mutex);
+    stopped = true;
+    changed.notify_all();
+  });
+  std::unique_lock lock(mutex);
+  const bool in_time = changed.wait_for(lock, absl::ToChronoMilliseconds(kProbeTimeout),
+                                        [&] { return stopped; });
+  lock.unlock();
+  return in_time;
+}
+
+}  // namespace
+
+HostProbe ProbeHost() {
+  HostProbe probe;
+  HostCapabilities& capabilities = probe.capabilities;
+  absl::StatusOr<std::unique_ptr<kvm::KvmSystem>> kvm = kvm::KvmSystem::Open();
+  const absl::Status userfault = kvm::Userfault::Open().status();
+  if (kvm.ok()) {
+    Add(capabilities, "/dev/kvm", Result::kOk,
+        absl::StrCat("guest physical addresses have ", (*kvm)->guest_maxphyaddr(), " bits"));
+    Add(capabilities, "kvm: registers in the run area",
+        (*kvm)->sync_regs() ? Result::kOk : Result::kFallback,
+        (*kvm)->sync_regs() ? "used for hypercalls" : "hypercalls cost two more system calls");
+    Add(capabilities, "kvm: forwards the MapGPA hypercall",
+        (*kvm)->map_gpa_exits() ? Result::kOk : Result::kFallback,
+        (*kvm)->map_gpa_exits() ? "guests may use vmcall, where it exits at all, or port 0xF8"
+                                : "guests use port 0xF8");
+  } else {
+    Add(capabilities, "/dev/kvm", Result::kMissing, std::string(kvm.status().message()));
+  }
+  Add(capabilities, "userfaultfd: missing and minor faults on shared memory",
+      userfault.ok() ? Result::kOk : Result::kMissing,
+      userfault.ok() ? "projects the engine's tables" : std::string(userfault.message()));
+  Add(capabilities, "execute-only aliases on kvm", Result::kFallback,
+      "a projection cannot tell a fetch from a read; sim has them");
+  if (kvm.ok() && userfault.ok()) {
+    probe.kvm = *std::move(kvm);
+  } else {
+    capabilities.reason =
+        std::string(kvm.ok() ? userfault.message() : kvm.status().message());
+  }
+  return probe;
+}
+
+void RunGuestProbe(const VmImpl::House& house, HostCapabilities& capabilities) {
+  events::Journal unseen(16);  // the probe is no VM of the user's
+  VmImpl::House own_house = house;
+  own_house.journal = &unseen;
+  VmSpec spec;
+  spec.name = "host-probe";
+  spec.memory_bytes = uint64_t{2} << 20;
+  spec.vcpus = 1;
+  spec.image = std::make_shared<const std::string>(kProbeGuest, sizeof kProbeGuest - 1);
+  spec.backend = BackendKind::kKvm;
+  const absl::Time begin = absl::Now();
+  absl::Status failure;
+  absl::StatusOr<std::shared_ptr<VmImpl>> vm = VmImpl::Create(std::move(spec), own_house);
+  failure = vm.status();
+  if (failure.ok()) failure = (*vm)->Start();
+  if (failure.ok() && !WaitStopped(**vm)) {
+    failure = absl::DeadlineExceededError("a guest of three instructions did not end in 2 s");
+  }
+  if (vm.ok()) {
+    (void)(*vm)->Stop(vcpu::StopReason::kStopRequested);
+    const VmStatus status = (*vm)->status();
+    if (failure.ok() && status.exit_code != kProbeExitCode) {
+      failure = absl::InternalError(absl::StrCat("a guest of three instructions ended with ",
+                                                 status.stop_reason, ": ", status.stop_message));
+    }
+  }
+  capabilities.kvm_usable = failure.ok();
+  capabilities.reason = failure.ok() ? "a probe guest ran on /dev/kvm through the engine's tables"
+                                     : std::string(failure.message());
+  Add(capabilities, "kvm: a probe guest runs", failure.ok() ? Result::kOk : Result::kMissing,
+      failure.ok() ? absl::StrCat("in ", absl::ToInt64Microseconds(absl::Now() - begin), " us")
+                   : capabilities.reason);
+}
+
+}  // namespace twinroot::host

@@ -1,0 +1,382 @@
+#include "daemon/host/vm_impl.h"
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+#include <utility>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "daemon/host/event_words.h"
+#include "daemon/status_reason.h"
+#include "daemon/vcpu/kvm/kvm_machine.h"
+#include "daemon/vcpu/sim/sim_machine.h"
+#include "mmu/types/level.h"
+
+namespace twinroot::host {
+namespace {
+
+using mmu::kPageShift;
+using mmu::MemoryKind;
+using vcpu::StopReason;
+using vcpu::VcpuIndex;
+using vcpu::Verdict;
+
+constexpr int kWalkBits = 48;  // 4 levels
+constexpr int kSimMaxPhyAddr = 48;
+
+absl::StatusOr<mmu::GpaLayout> LayoutOf(BackendKind backend, const kvm::KvmSystem* kvm) {
+  const int maxphyaddr = backend == BackendKind::kKvm ? kvm->guest_maxphyaddr() : kSimMaxPhyAddr;
+  return mmu::GpaLayout::Create(std::min(maxphyaddr, kWalkBits) - 1, kWalkBits, maxphyaddr);
+}
+
+// Enough tables to map all memory in 4 KiB pages through both roots.
+size_t TablePagesFor(uint64_t memory_bytes) {
+  constexpr uint64_t kSlack = 32;  // roots, upper levels, the two slots' edges
+  const uint64_t leaf_tables = memory_bytes / mmu::BytesPerEntry(mmu::Level::k2M) + 2;
+  const uint64_t directories = memory_bytes / mmu::BytesPerEntry(mmu::Level::k1G) + 2;
+  return 2 * (leaf_tables + directories) + kSlack;
+}
+
+VmStatus Stopped(StopReason reason, std::string message) {
+  VmStatus status;
+  status.state = VmState::kStopped;
+  status.stop_reason = WordOf(reason);
+  status.stop_message = std::move(message);
+  return status;
+}
+
+VmStatus Exited(uint32_t code) {
+  VmStatus status;
+  status.state = VmState::kStopped;
+  status.exit_code = code;
+  return status;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<VmImpl>> VmImpl::Create(VmSpec spec, const House& house) {
+  std::shared_ptr<VmImpl> vm(new VmImpl(std::move(spec), house));
+  if (absl::Status status = vm->Build(); !status.ok()) return status;
+  return vm;
+}
+
+VmImpl::VmImpl(VmSpec spec, const House& house)
+    : spec_(std::move(spec)), house_(house), create_time_(absl::Now()) {}
+
+VmImpl::~VmImpl() {
+  if (machine_ != nullptr) {
+    machine_->RequestStop();
+    machine_->Join();
+  }
+}
+
+absl::Status VmImpl::Build() {
+  const absl::StatusOr<mmu::GpaLayout> layout = LayoutOf(spec_.backend, house_.kvm);
+  if (!layout.ok()) return layout.status();
+  absl::StatusOr<std::unique_ptr<memory::GuestRam>> ram =
+      memory::GuestRam::Create(spec_.memory_bytes, house_.hpa_space);
+  if (!ram.ok()) return ram.status();
+  ram_ = *std::move(ram);
+  if (spec_.backend == BackendKind::kKvm) {
+    const kvm::KvmMachineConfig config = {spec_.vcpus, spec_.image, spec_.program, spec_.cmdline,
+                                          spec_.cpl};
+    absl::StatusOr<std::unique_ptr<vcpu::Machine>> machine =
+        kvm::MakeKvmMachine(config, house_.kvm, *layout, ram_.get(), this);
+    if (!machine.ok()) return machine.status();
+    machine_ = *std::move(machine);
+  } else {
+    sim::SimConfig config;
+    config.vcpus = spec_.vcpus;
+    config.program = spec_.program;
+    machine_ = sim::MakeSimMachine(config, &physical_map_, this);
+  }
+  return BuildEngine(*layout);
+}
+
+absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
+  const size_t table_pages = TablePagesFor(spec_.memory_bytes);
+  absl::StatusOr<memory::HpaRange> hpas = house_.hpa_space->Allocate(table_pages * mmu::kPageSize);
+  if (!hpas.ok()) return hpas.status();
+  table_hpas_ = *std::move(hpas);
+  absl::StatusOr<memory::Mapping> arena = memory::Mapping::Anonymous(table_pages * mmu::kPageSize);
+  if (!arena.ok()) return arena.status();
+  table_arena_ = *std::move(arena);
+  table_pool_ =
+      std::make_unique<mmu::TablePool>(table_hpas_.base(), table_arena_.data(), table_pages);
+
+  physical_map_.Add(table_hpas_.base(), table_arena_.data(), table_arena_.size());
+  for (memory::RamSlot& slot : ram_->slots()) {
+    for (const MemoryKind kind : mmu::kAllKinds) {
+      physical_map_.Add(slot.pages(kind).hpa(), slot.pages(kind).data(), slot.pages(kind).size());
+    }
+  }
+
+  mmu::GuestAddressSpace::Environment environment;
+  environment.pool = table_pool_.get();
+  environment.pages = ram_.get();
+  environment.flusher = machine_->flusher();
+  environment.external_private = machine_->external(MemoryKind::kPrivate);
+  environment.external_shared = machine_->external(MemoryKind::kShared);
+  absl::StatusOr<std::unique_ptr<mmu::GuestAddressSpace>> engine =
+      mmu::GuestAddressSpace::Create({layout, 52, {}}, environment);
+  if (!engine.ok()) return engine.status();
+  engine_ = *std::move(engine);
+  for (const mmu::Memslot& slot : ram_->Memslots()) {
+    if (absl::Status status = engine_->AddMemslot(slot); !status.ok()) return status;
+  }
+  machine_->Attach(engine_.get());
+  ConversionDesk::Hooks hooks;
+  hooks.unpark = [this](VcpuIndex vcpu, vcpu::MapGpaResult result) {
+    machine_->Unpark(vcpu, result);
+  };
+  hooks.fatal = [this](StopReason reason, std::string message) {
+    BeginStop(Stopped(reason, std::move(message)));
+  };
+  desk_ = std::make_shared<ConversionDesk>(spec_.name, spec_.policy, engine_.get(), house_.journal,
+                                           house_.clock, std::move(hooks));
+  return absl::OkStatus();
+}
+
+void VmImpl::PublishDefined() {
+  std::lock_guard lock(state_mutex_);
+  house_.journal->Append(StateEvent(spec_.name, status_));
+}
+
+VmStatus VmImpl::status() const {
+  std::lock_guard lock(state_mutex_);
+  return status_;
+}
+
+absl::Status VmImpl::Start() {
+  std::lock_guard lifecycle(lifecycle_mutex_);
+  {
+    std::lock_guard lock(state_mutex_);
+    if (status_.state != VmState::kDefined || outcome_.has_value() || deleted_) {
+      return WithReason(
+          absl::FailedPreconditionError(absl::StrCat(
+              "VM ", spec_.name,
+              status_.state == VmState::kRunning ? " runs already"
+                                                 : " was started before and has stopped; a VM runs "
+                                                   "once: delete it and create it again")),
+          "VM_NOT_DEFINED", {{"vm", spec_.name}});
+    }
+    status_.state = VmState::kRunning;
+    // Before any vCPU runs, so that the event comes before everything the guest causes.
+    house_.journal->Append(StateEvent(spec_.name, status_));
+  }
+  vcpus_running_ = spec_.vcpus;
+  absl::Status started = machine_->Start();
+  if (!started.ok()) {
+    BeginStop(Stopped(StopReason::kBackendError, std::string(started.message())));
+  }
+  return started;
+}
+
+absl::Status VmImpl::Stop(StopReason reason) {
+  {
+    std::lock_guard lifecycle(lifecycle_mutex_);  // not in the middle of a start
+    std::lock_guard lock(state_mutex_);
+    if (status_.state == VmState::kStopped) return absl::OkStatus();
+    if (status_.state == VmState::kDefined) {
+      return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                            "VM ", spec_.name, " does not run; start it, or delete it")),
+                        "VM_NOT_RUNNING", {{"vm", spec_.name}});
+    }
+  }
+  BeginStop(Stopped(reason, reason == StopReason::kDaemonStopping
+                                ? "the daemon is shutting down"
+                                : "a stop was requested"));
+  std::unique_lock lock(state_mutex_);
+  state_changed_.wait(lock, [this] { return status_.state == VmState::kStopped; });
+  return absl::OkStatus();
+}
+
+void VmImpl::BeginStop(VmStatus outcome) {
+  {
+    std::lock_guard lock(state_mutex_);
+    if (outcome_.has_value()) return;
+    outcome_ = std::move(outcome);
+  }
+  machine_->RequestStop();
+  house_.reaper->Post([self = shared_from_this()] { self->FinishStop(); });
+}
+
+void VmImpl::FinishStop() {
+  {
+    std::lock_guard lifecycle(lifecycle_mutex_);  // a start that is under way ends first
+    machine_->Join();
+  }
+  desk_->Close();
+  {
+    std::lock_guard lock(state_mutex_);
+    status_ = *outcome_;
+    house_.journal->Append(StateEvent(spec_.name, status_));
+  }
+  state_changed_.notify_all();
+  stop_waiters_.Call(absl::OkStatus());
+  console_wakers_.Call();
+}
+
+void VmImpl::Delete() {
+  (void)Stop(StopReason::kStopRequested);  // one that does not run needs none
+  VmStatus last;
+  {
+    std::lock_guard lock(state_mutex_);
+    deleted_ = true;
+    last = status_;
+  }
+  desk_->Close();
+  house_.journal->Append(DeletedEvent(spec_.name, last));
+  stop_waiters_.Call(WithReason(
+      absl::NotFoundError(absl::StrCat("VM ", spec_.name, " was deleted")), "NO_SUCH_VM"));
+  console_wakers_.Call();
+}
+
+std::unique_ptr<Vm::Waiter> VmImpl::OnStopped(std::function<void(absl::Status)> done) {
+  // The state may change between the look and the registration; so register first, call once.
+  auto once = [called = std::make_shared<std::atomic<bool>>(false),
+               done = std::move(done)](const absl::Status& status) {
+    if (!called->exchange(true)) done(status);
+  };
+  std::unique_ptr<Waiter> waiter = stop_waiters_.Add(once);
+  bool stopped, deleted;
+  {
+    std::lock_guard lock(state_mutex_);
+    stopped = status_.state == VmState::kStopped;
+    deleted = deleted_;
+  }
+  if (deleted) {
+    once(absl::NotFoundError(absl::StrCat("VM ", spec_.name, " was deleted")));
+  } else if (stopped) {
+    once(absl::OkStatus());
+  }
+  return waiter;
+}
+
+Vm::ConsoleChunk VmImpl::ReadConsole(uint64_t offset, size_t max) const {
+  bool ended;
+  {
+    std::lock_guard lock(state_mutex_);  // before the bytes: then none can follow
+    ended = status_.state == VmState::kStopped || deleted_;
+  }
+  ConsoleChunk chunk = console_.Read(offset, max);
+  chunk.ended = ended && chunk.data.size() < max;
+  return chunk;
+}
+
+std::unique_ptr<Vm::Waiter> VmImpl::OnConsole(std::function<void()> wake) {
+  return console_wakers_.Add(std::move(wake));
+}
+
+absl::StatusOr<Vm::ConversionResult> VmImpl::Convert(std::vector<mmu::GfnRange> ranges,
+                                                     MemoryKind kind, mmu::Content content) {
+  return desk_->Api(std::move(ranges), kind, content);
+}
+
+absl::StatusOr<std::vector<mmu::AttributeRun>> VmImpl::Attributes(
+    std::optional<mmu::GfnRange> range) const {
+  if (!range.has_value()) return engine_->GetMemoryAttributes();
+  return engine_->GetMemoryAttributes(*range);
+}
+
+absl::StatusOr<mmu::Translation> VmImpl::Translate(uint64_t gpa, MemoryKind alias) const {
+  return engine_->Translate(mmu::Gpa(gpa), alias);
+}
+
+absl::Status VmImpl::AccessShared(
+    uint64_t gpa, uint64_t size, const std::function<void(std::byte*, uint64_t)>& copy) {
+  if (size == 0) return absl::OkStatus();
+  if (gpa + size < gpa || engine_->layout().HasStolenBits(mmu::Gpa(gpa))) {
+    return WithReason(absl::InvalidArgumentError(absl::StrCat(
+                          "0x", absl::Hex(gpa), " + ", size,
+                          " is no range of guest memory; give addresses without the shared bit")),
+                      "BAD_RANGE");
+  }
+  const uint64_t first = gpa >> kPageShift;
+  const uint64_t last = (gpa + size - 1) >> kPageShift;
+  return engine_->WithSharedPages({mmu::Gfn(first), last - first + 1}, [&] {
+    ram_->ForEachPiece(gpa, size, MemoryKind::kShared, copy);
+  });
+}
+
+absl::StatusOr<std::string> VmImpl::ReadMemory(uint64_t gpa, uint64_t size) {
+  std::string data;
+  data.reserve(size);
+  absl::Status status = AccessShared(gpa, size, [&](std::byte* bytes, uint64_t count) {
+    data.append(reinterpret_cast<const char*>(bytes), count);
+  });
+  if (!status.ok()) return status;
+  return data;
+}
+
+absl::Status VmImpl::WriteMemory(uint64_t gpa, const std::string& data) {
+  size_t written = 0;
+  return AccessShared(gpa, data.size(), [&](std::byte* bytes, uint64_t count) {
+    std::memcpy(bytes, data.data() + written, count);
+    written += count;
+  });
+}
+
+VmCounters VmImpl::counters() const {
+  VmCounters counters;
+  counters.memory = engine_->stats();
+  counters.private_bytes_allocated = ram_->allocated_bytes(MemoryKind::kPrivate);
+  counters.shared_bytes_allocated = ram_->allocated_bytes(MemoryKind::kShared);
+  counters.pending_conversions = desk_->Pending().size();
+  return counters;
+}
+
+Verdict VmImpl::OnEptViolation(VcpuIndex vcpu, const mmu::Fault& fault) {
+  const absl::Time exit_time = absl::Now();
+  for (;;) {
+    const mmu::FaultOutcome outcome = engine_->HandleFault(fault);
+    if (std::holds_alternative<mmu::Fixed>(outcome) ||
+        std::holds_alternative<mmu::Spurious>(outcome)) {
+      return Verdict::kResume;
+    }
+    if (std::holds_alternative<mmu::Retry>(outcome)) {
+      std::this_thread::yield();
+      return Verdict::kResume;  // the guest's own second try is the retry; a stop gets in between
+    }
+    if (const auto* exit = std::get_if<mmu::MemoryFaultExit>(&outcome)) {
+      const std::optional<Verdict> verdict = desk_->Implicit(vcpu, fault, *exit, exit_time);
+      if (verdict.has_value()) return *verdict;
+      continue;
+    }
+    if (const auto* mmio = std::get_if<mmu::Mmio>(&outcome)) {
+      OnFatal(StopReason::kMmioOutsideMemory,
+              absl::StrCat("vcpu ", vcpu, ": access outside memory at 0x",
+                           absl::Hex(mmio->gpa.value)));
+      return Verdict::kStop;
+    }
+    const absl::Status& status = std::get<mmu::Failed>(outcome).status;
+    OnFatal(status.code() == absl::StatusCode::kResourceExhausted ? StopReason::kOutOfMemory
+            : engine_->bugged().empty()                           ? StopReason::kMemoryFault
+                                                                  : StopReason::kEngineBug,
+            absl::StrCat("vcpu ", vcpu, ": ", std::string(status.message())));
+    return Verdict::kStop;
+  }
+}
+
+vcpu::MapGpaVerdict VmImpl::OnMapGpa(VcpuIndex vcpu, const vcpu::MapGpaCall& call) {
+  return desk_->Explicit(vcpu, call, absl::Now());
+}
+
+void VmImpl::OnConsole(std::string_view bytes) {
+  console_.Append(bytes);
+  console_wakers_.Call();
+}
+
+void VmImpl::OnExitCode(VcpuIndex, uint8_t code) { BeginStop(Exited(code)); }
+
+void VmImpl::OnVcpuEnded(VcpuIndex) {
+  if (vcpus_running_.fetch_sub(1) == 1) BeginStop(Exited(0));
+}
+
+void VmImpl::OnFatal(StopReason reason, std::string message) {
+  BeginStop(Stopped(reason, std::move(message)));
+}
+
+}  // namespace twinroot::host

@@ -1,0 +1,126 @@
+// The VM behind vm.h: holds memory, engine, machine and desk together, and is what the machine
+// reports to.
+//
+// Life: DEFINED -> RUNNING -> STOPPED. Whatever ends a VM (exit code, end of all vCPUs, a fatal
+// exit, a request) goes through BeginStop once; a helper thread then joins the machine and makes
+// the VM STOPPED. Thread-safe. Lock order: lifecycle_mutex_, then the desk's, then state_mutex_.
+#ifndef TWINROOT_DAEMON_HOST_VM_IMPL_H_
+#define TWINROOT_DAEMON_HOST_VM_IMPL_H_
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "daemon/events/journal.h"
+#include "daemon/host/callbacks.h"
+#include "daemon/host/console.h"
+#include "daemon/host/conversion_desk.h"
+#include "daemon/host/task_thread.h"
+#include "daemon/host/vm.h"
+#include "daemon/memory/guest_ram.h"
+#include "daemon/memory/hpa_space.h"
+#include "daemon/memory/mapping.h"
+#include "daemon/memory/physical_map.h"
+#include "daemon/vcpu/kvm/kvm_system.h"
+#include "daemon/vcpu/machine.h"
+#include "mmu/tables/table_pool.h"
+
+namespace twinroot::host {
+
+class VmImpl : public Vm,
+               public vcpu::MachineClient,
+               public std::enable_shared_from_this<VmImpl> {
+ public:
+  // What all VMs of the daemon share; outlives them.
+  struct House {
+    memory::HpaSpace* hpa_space = nullptr;
+    events::Journal* journal = nullptr;
+    TaskThread* reaper = nullptr;             // joins machines
+    TaskThread* clock = nullptr;              // deadlines
+    const kvm::KvmSystem* kvm = nullptr;      // null: only sim
+  };
+
+  // `spec.backend` is kKvm or kSim. Nothing runs yet.
+  static absl::StatusOr<std::shared_ptr<VmImpl>> Create(VmSpec spec, const House& house);
+  ~VmImpl() override;
+
+  const VmSpec& spec() const override { return spec_; }
+  BackendKind backend() const override { return spec_.backend; }
+  absl::Time create_time() const override { return create_time_; }
+  VmStatus status() const override;
+  absl::Status Start() override;
+  absl::Status Stop(vcpu::StopReason reason) override;
+  std::unique_ptr<Waiter> OnStopped(std::function<void(absl::Status)> done) override;
+  ConsoleChunk ReadConsole(uint64_t offset, size_t max) const override;
+  std::unique_ptr<Waiter> OnConsole(std::function<void()> wake) override;
+  absl::StatusOr<ConversionResult> Convert(std::vector<mmu::GfnRange> ranges, mmu::MemoryKind kind,
+                                           mmu::Content content) override;
+  absl::StatusOr<std::vector<mmu::AttributeRun>> Attributes(
+      std::optional<mmu::GfnRange> range) const override;
+  absl::StatusOr<mmu::Translation> Translate(uint64_t gpa, mmu::MemoryKind alias) const override;
+  absl::StatusOr<std::string> ReadMemory(uint64_t gpa, uint64_t size) override;
+  absl::Status WriteMemory(uint64_t gpa, const std::string& data) override;
+  std::vector<PendingConversion> Pending() const override { return desk_->Pending(); }
+  bool Resolve(uint64_t id, Resolution resolution) override {
+    return desk_->Resolve(id, resolution);
+  }
+  VmCounters counters() const override;
+
+  // The first event of its life.
+  void PublishDefined();
+  // Stops the VM if it runs, tells everybody who waits that it is gone.
+  void Delete();
+
+  // MachineClient.
+  vcpu::Verdict OnEptViolation(vcpu::VcpuIndex vcpu, const mmu::Fault& fault) override;
+  vcpu::MapGpaVerdict OnMapGpa(vcpu::VcpuIndex vcpu, const vcpu::MapGpaCall& call) override;
+  void OnConsole(std::string_view bytes) override;
+  void OnExitCode(vcpu::VcpuIndex vcpu, uint8_t code) override;
+  void OnVcpuEnded(vcpu::VcpuIndex vcpu) override;
+  void OnFatal(vcpu::StopReason reason, std::string message) override;
+
+ private:
+  VmImpl(VmSpec spec, const House& house);
+  absl::Status Build();
+  absl::Status BuildEngine(const mmu::GpaLayout& layout);
+  // Records why the VM ends, once, and lets the machine stop. Any thread.
+  void BeginStop(VmStatus outcome);
+  void FinishStop();
+  // Shared memory, any alignment: runs `copy` on each piece while the pages stay shared.
+  absl::Status AccessShared(uint64_t gpa, uint64_t size,
+                            const std::function<void(std::byte* data, uint64_t size)>& copy);
+
+  const VmSpec spec_;
+  const House house_;
+  const absl::Time create_time_;
+
+  // Fixed after Build, destroyed in the opposite order.
+  std::unique_ptr<memory::GuestRam> ram_;
+  memory::HpaRange table_hpas_;
+  memory::Mapping table_arena_;
+  std::unique_ptr<mmu::TablePool> table_pool_;
+  memory::PhysicalMap physical_map_;
+  std::unique_ptr<vcpu::Machine> machine_;
+  std::unique_ptr<mmu::GuestAddressSpace> engine_;
+  std::shared_ptr<ConversionDesk> desk_;
+
+  std::mutex lifecycle_mutex_;  // Start, Stop and the join take turns
+  Console console_;
+  Callbacks<> console_wakers_;
+  Callbacks<absl::Status> stop_waiters_;
+  std::atomic<uint32_t> vcpus_running_{0};
+
+  mutable std::mutex state_mutex_;
+  std::condition_variable state_changed_;
+  VmStatus status_;                  // guarded by state_mutex_
+  std::optional<VmStatus> outcome_;  // set by BeginStop; guarded by state_mutex_
+  bool deleted_ = false;             // guarded by state_mutex_
+};
+
+}  // namespace twinroot::host
+
+#endif  // TWINROOT_DAEMON_HOST_VM_IMPL_H_

@@ -1,0 +1,235 @@
+#include "daemon/host/vm_registry.h"
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/host/host_probe.h"
+#include "daemon/host/task_thread.h"
+#include "daemon/host/vm_impl.h"
+#include "daemon/memory/hpa_space.h"
+#include "daemon/status_reason.h"
+#include "daemon/vcpu/kvm/kvm_machine.h"
+#include "daemon/vcpu/kvm/kvm_system.h"
+
+namespace twinroot::host {
+namespace {
+
+constexpr uint64_t kMemoryGranule = uint64_t{2} << 20;
+constexpr int kSharedBitOfSim = 47;
+
+absl::Status Bad(const std::string& field, const std::string& what) {
+  return WithReason(absl::InvalidArgumentError(what), "BAD_FIELD", {{"field", field}});
+}
+
+absl::Status CheckSizes(const VmSpec& spec) {
+  if (spec.memory_bytes == 0 || spec.memory_bytes % kMemoryGranule != 0 ||
+      spec.memory_bytes > kMaxMemoryBytes) {
+    return Bad("vm.memory_bytes",
+               absl::StrCat("memory must be a multiple of 2 MiB from 2 MiB to 64 GiB, not ",
+                            spec.memory_bytes, " bytes"));
+  }
+  if (spec.vcpus == 0 || spec.vcpus > kMaxVcpus) {
+    return Bad("vm.vcpus",
+               absl::StrCat("vcpus must be from 1 to ", kMaxVcpus, ", not ", spec.vcpus));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NoSuchVm(const std::string& name) {
+  return WithReason(absl::NotFoundError(absl::StrCat(
+                        "there is no VM named ", name, "; `hvctl vm list` shows those there are")),
+                    "NO_SUCH_VM", {{"vm", name}});
+}
+
+class Registry : public VmRegistry {
+ public:
+  Registry(const RegistryOptions& options, events::Journal* journal)
+      : options_(options), journal_(journal), probe_(ProbeHost()) {
+    house_.hpa_space = &hpa_space_;
+    house_.journal = journal;
+    house_.reaper = &reaper_;
+    house_.clock = &clock_;
+    house_.kvm = probe_.kvm.get();
+  }
+  ~Registry() override { Shutdown(); }
+
+  // Lets the chosen backend prove itself.
+  absl::Status Open();
+
+  absl::StatusOr<std::shared_ptr<Vm>> Create(VmSpec spec) override;
+  absl::StatusOr<std::shared_ptr<Vm>> Get(const std::string& name) const override;
+  std::vector<std::shared_ptr<Vm>> List(const std::string& after, size_t max) const override;
+  size_t size() const override;
+  absl::Status Delete(const std::string& name) override;
+  void Shutdown() override;
+  const HostCapabilities& capabilities() const override { return probe_.capabilities; }
+  BackendKind default_backend() const override { return default_backend_; }
+  int shared_bit() const override {
+    return default_backend_ == BackendKind::kKvm
+               ? std::min(probe_.kvm->guest_maxphyaddr(), kSharedBitOfSim + 1) - 1
+               : kSharedBitOfSim;
+  }
+
+ private:
+  absl::Status ChooseBackend(VmSpec& spec) const;
+  absl::Status CheckRoom(const std::string& name) const;  // holds mutex_
+
+  const RegistryOptions options_;
+  events::Journal* const journal_;
+  HostProbe probe_;
+  BackendKind default_backend_ = BackendKind::kSim;
+
+  memory::HpaSpace hpa_space_;
+  TaskThread reaper_;
+  TaskThread clock_;
+  VmImpl::House house_;
+
+  mutable std::mutex mutex_;
+  bool shutting_down_ = false;
+  std::map<std::string, std::shared_ptr<VmImpl>> vms_;  // null: being created
+};
+
+absl::Status Registry::Open() {
+  HostCapabilities& capabilities = probe_.capabilities;
+  if (house_.kvm != nullptr) RunGuestProbe(house_, capabilities);
+  if (options_.default_backend == BackendKind::kKvm && !capabilities.kvm_usable) {
+    return WithReason(absl::FailedPreconditionError(
+                          absl::StrCat("backend kvm cannot work here: ", capabilities.reason,
+                                       "; start with --backend sim, or auto")),
+                      "BACKEND_UNAVAILABLE");
+  }
+  const bool kvm = capabilities.kvm_usable && options_.default_backend != BackendKind::kSim;
+  default_backend_ = kvm ? BackendKind::kKvm : BackendKind::kSim;
+  if (options_.default_backend == BackendKind::kSim) {
+    capabilities.reason = "chosen by --backend sim";
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Registry::ChooseBackend(VmSpec& spec) const {
+  if (spec.backend == BackendKind::kAuto) spec.backend = default_backend_;
+  if (spec.backend == BackendKind::kKvm) {
+    if (!probe_.capabilities.kvm_usable) {
+      return WithReason(absl::FailedPreconditionError(
+                            absl::StrCat("backend kvm cannot work on this host: ",
+                                         probe_.capabilities.reason,
+                                         "; use an access program on sim")),
+                        "BACKEND_UNAVAILABLE");
+    }
+    if (spec.image == nullptr && spec.program.empty()) {
+      return Bad("vm.image", "a VM on kvm needs an image or an access program");
+    }
+    return kvm::CheckKvmMachine({spec.vcpus, spec.image, spec.program, spec.cmdline, spec.cpl},
+                                spec.memory_bytes);
+  }
+  if (spec.program.empty()) {
+    return WithReason(
+        absl::FailedPreconditionError(
+            "an image cannot run on sim, which executes access programs only; add a program "
+            "(hvctl vm create --program FILE), or use a host where kvm works (hvctl host show)"),
+        "IMAGE_NEEDS_KVM");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Registry::CheckRoom(const std::string& name) const {
+  if (shutting_down_) {
+    return WithReason(absl::UnavailableError("the daemon is shutting down"), "SHUTTING_DOWN");
+  }
+  if (vms_.contains(name)) {
+    return WithReason(absl::AlreadyExistsError(absl::StrCat(
+                          "a VM named ", name, " exists; delete it, or take another name")),
+                      "VM_EXISTS", {{"vm", name}});
+  }
+  if (vms_.size() >= options_.max_vms) {
+    return WithReason(
+        absl::ResourceExhaustedError(absl::StrCat("this daemon runs at most ", options_.max_vms,
+                                                  " VMs; delete some that are not needed")),
+        "TOO_MANY_VMS");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<Vm>> Registry::Create(VmSpec spec) {
+  if (absl::Status status = CheckSizes(spec); !status.ok()) return status;
+  if (absl::Status status = ChooseBackend(spec); !status.ok()) return status;
+  const std::string name = spec.name;
+  {
+    std::lock_guard lock(mutex_);
+    if (absl::Status status = CheckRoom(name); !status.ok()) return status;
+    vms_.emplace(name, nullptr);  // the name is taken from now on
+  }
+  absl::StatusOr<std::shared_ptr<VmImpl>> vm = VmImpl::Create(std::move(spec), house_);
+  std::lock_guard lock(mutex_);
+  if (!vm.ok() || shutting_down_) {
+    vms_.erase(name);
+    if (!vm.ok()) return vm.status();
+    return WithReason(absl::UnavailableError("the daemon is shutting down"), "SHUTTING_DOWN");
+  }
+  vms_[name] = *vm;
+  (*vm)->PublishDefined();
+  return *std::move(vm);
+}
+
+absl::StatusOr<std::shared_ptr<Vm>> Registry::Get(const std::string& name) const {
+  std::lock_guard lock(mutex_);
+  const auto it = vms_.find(name);
+  if (it == vms_.end() || it->second == nullptr) return NoSuchVm(name);
+  return it->second;
+}
+
+std::vector<std::shared_ptr<Vm>> Registry::List(const std::string& after, size_t max) const {
+  std::lock_guard lock(mutex_);
+  std::vector<std::shared_ptr<Vm>> vms;
+  for (auto it = vms_.upper_bound(after); it != vms_.end() && vms.size() < max; ++it) {
+    if (it->second != nullptr) vms.push_back(it->second);
+  }
+  return vms;
+}
+
+size_t Registry::size() const {
+  std::lock_guard lock(mutex_);
+  return vms_.size();
+}
+
+absl::Status Registry::Delete(const std::string& name) {
+  std::shared_ptr<VmImpl> vm;
+  {
+    std::lock_guard lock(mutex_);
+    const auto it = vms_.find(name);
+    if (it == vms_.end() || it->second == nullptr) return NoSuchVm(name);
+    // Nobody finds it any more; the name stays taken until the machine has ended.
+    vm.swap(it->second);
+  }
+  vm->Delete();
+  std::lock_guard lock(mutex_);
+  vms_.erase(name);
+  journal_->ForgetVm(name);
+  return absl::OkStatus();
+}
+
+void Registry::Shutdown() {
+  std::vector<std::shared_ptr<VmImpl>> running;
+  {
+    std::lock_guard lock(mutex_);
+    shutting_down_ = true;
+    for (const auto& [name, vm] : vms_) {
+      if (vm != nullptr && vm->status().state == VmState::kRunning) running.push_back(vm);
+    }
+  }
+  for (const std::shared_ptr<VmImpl>& vm : running) (void)vm->Stop(vcpu::StopReason::kDaemonStopping);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<VmRegistry>> MakeVmRegistry(const RegistryOptions& options,
+                                                           events::Journal* journal) {
+  auto registry = std::make_unique<Registry>(options, journal);
+  if (absl::Status status = registry->Open(); !status.ok()) return status;
+  return registry;
+}
+
+}  // namespace twinroot::host

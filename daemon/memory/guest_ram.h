@@ -1,0 +1,73 @@
+// The memory of one VM: one or two memslots (RAM below 3 GiB, the rest from 4 GiB on), each with a
+// private and a shared backing. The engine's PageSource. Thread-safe.
+#ifndef TWINROOT_DAEMON_MEMORY_GUEST_RAM_H_
+#define TWINROOT_DAEMON_MEMORY_GUEST_RAM_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "daemon/memory/backing.h"
+#include "daemon/memory/hpa_space.h"
+#include "mmu/types/gfn_range.h"
+#include "mmu/types/memory_kind.h"
+#include "mmu/vm/guest_address_space.h"
+#include "mmu/vm/page_source.h"
+
+namespace twinroot::memory {
+
+inline constexpr uint64_t kLowRamLimit = uint64_t{3} << 30;
+inline constexpr uint64_t kHighRamBase = uint64_t{4} << 30;
+
+// One memslot with its two backings.
+struct RamSlot {
+  mmu::GfnRange range;
+  Backing private_pages;
+  Backing shared_pages;
+
+  Backing& pages(mmu::MemoryKind kind) {
+    return kind == mmu::MemoryKind::kPrivate ? private_pages : shared_pages;
+  }
+  const Backing& pages(mmu::MemoryKind kind) const {
+    return const_cast<RamSlot*>(this)->pages(kind);
+  }
+};
+
+class GuestRam : public mmu::PageSource {
+ public:
+  // `bytes` is a multiple of 2 MiB.
+  static absl::StatusOr<std::unique_ptr<GuestRam>> Create(uint64_t bytes, HpaSpace* space);
+
+  uint64_t bytes() const { return bytes_; }
+  uint64_t low_bytes() const { return bytes_ < kLowRamLimit ? bytes_ : kLowRamLimit; }
+  std::vector<RamSlot>& slots() { return slots_; }
+  const std::vector<RamSlot>& slots() const { return slots_; }
+  std::vector<mmu::Memslot> Memslots() const;
+  uint64_t allocated_bytes(mmu::MemoryKind kind) const;
+
+  // Calls `piece` for each part of [gpa, gpa + size) with the daemon's own view of its bytes.
+  // False, and no call, if some byte lies outside memory.
+  bool ForEachPiece(uint64_t gpa, uint64_t size, mmu::MemoryKind kind,
+                    const std::function<void(std::byte* data, uint64_t size)>& piece);
+
+  // PageSource.
+  absl::StatusOr<Page> Resolve(mmu::Gfn gfn, mmu::MemoryKind kind) override;
+  absl::Status Reserve(mmu::GfnRange range, mmu::MemoryKind kind) override;
+  void Copy(mmu::GfnRange range, mmu::MemoryKind from, mmu::MemoryKind to) override;
+  void Discard(mmu::GfnRange range, mmu::MemoryKind kind) override;
+
+ private:
+  explicit GuestRam(uint64_t bytes) : bytes_(bytes) {}
+  RamSlot* Find(mmu::Gfn gfn);
+
+  uint64_t bytes_;
+  std::vector<RamSlot> slots_;
+};
+
+}  // namespace twinroot::memory
+
+#endif  // TWINROOT_DAEMON_MEMORY_GUEST_RAM_H_

@@ -1,0 +1,330 @@
+#include "daemon/rpc/convert.h"
+
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "daemon/rpc/checks.h"
+#include "daemon/rpc/ept_words.h"
+#include "daemon/rpc/reasons.h"
+#include "daemon/rpc/status.h"
+#include "daemon/vcpu/program/compiler.h"
+
+namespace twinroot::rpc {
+namespace {
+
+constexpr uint64_t kMemoryUnit = uint64_t{2} << 20;
+constexpr size_t kMaxCmdline = 2047;
+constexpr absl::Duration kMinDecisionTimeout = absl::Milliseconds(1);
+constexpr absl::Duration kMaxDecisionTimeout = absl::Hours(24);
+constexpr char kImages[] = "images/";
+constexpr size_t kSha256Digits = 64;
+
+absl::Status CheckImageName(const std::string& name) {
+  bool good = absl::StartsWith(name, kImages) && name.size() == sizeof(kImages) - 1 + kSha256Digits;
+  for (size_t i = sizeof(kImages) - 1; good && i < name.size(); ++i) {
+    good = absl::ascii_isdigit(name[i]) || (name[i] >= 'a' && name[i] <= 'f');
+  }
+  if (good) return absl::OkStatus();
+  return FieldError("vm.image", "give \"images/{sha256}\" as UploadImage answered it",
+                    reason::kInvalidField);
+}
+
+absl::StatusOr<absl::Duration> DecisionTimeoutOf(const google::protobuf::Duration& timeout) {
+  const absl::Duration duration =
+      absl::Seconds(timeout.seconds()) + absl::Nanoseconds(timeout.nanos());
+  const bool signs_agree =
+      (timeout.seconds() >= 0 && timeout.nanos() >= 0) || timeout.seconds() < 0;
+  if (timeout.nanos() > 999'999'999 || !signs_agree || duration < kMinDecisionTimeout ||
+      duration > kMaxDecisionTimeout) {
+    return FieldError("vm.conversion_policy.decision_timeout",
+                      absl::StrCat(absl::FormatDuration(duration), " is not within 1ms and 24h"),
+                      reason::kInvalidField);
+  }
+  return duration;
+}
+
+absl::StatusOr<host::ConversionPolicy> PolicyOf(const v1::ConversionPolicy& policy) {
+  host::ConversionPolicy checked;
+  switch (policy.mode()) {
+    case v1::ConversionPolicy::MODE_UNSPECIFIED:
+    case v1::ConversionPolicy::MODE_AUTO:
+      checked.mode = host::PolicyMode::kAuto;
+      break;
+    case v1::ConversionPolicy::MODE_ORCHESTRATOR:
+      checked.mode = host::PolicyMode::kOrchestrator;
+      break;
+    case v1::ConversionPolicy::MODE_DENY:
+      checked.mode = host::PolicyMode::kDeny;
+      break;
+    default:
+      return FieldError("vm.conversion_policy.mode",
+                        absl::StrCat(policy.mode(), " is no mode: use AUTO, ORCHESTRATOR or DENY"),
+                        reason::kInvalidField);
+  }
+  if (policy.has_decision_timeout()) {
+    auto timeout = DecisionTimeoutOf(policy.decision_timeout());
+    if (!timeout.ok()) return timeout.status();
+    checked.decision_timeout = *timeout;
+  }
+  switch (policy.on_timeout()) {
+    case v1::ConversionPolicy::ON_TIMEOUT_UNSPECIFIED:
+    case v1::ConversionPolicy::ON_TIMEOUT_DENY:
+      checked.on_timeout = host::OnTimeout::kDeny;
+      break;
+    case v1::ConversionPolicy::ON_TIMEOUT_APPLY:
+      checked.on_timeout = host::OnTimeout::kApply;
+      break;
+    default:
+      return FieldError("vm.conversion_policy.on_timeout",
+                        absl::StrCat(policy.on_timeout(), " is no choice: use DENY or APPLY"),
+                        reason::kInvalidField);
+  }
+  return checked;
+}
+
+absl::StatusOr<host::BackendKind> BackendOf(v1::Backend backend) {
+  switch (backend) {
+    case v1::BACKEND_UNSPECIFIED:
+    case v1::BACKEND_AUTO:
+      return host::BackendKind::kAuto;
+    case v1::BACKEND_KVM:
+      return host::BackendKind::kKvm;
+    case v1::BACKEND_SIM:
+      return host::BackendKind::kSim;
+    default:
+      return FieldError("vm.backend",
+                        absl::StrCat(backend, " is no backend: use AUTO, KVM or SIM"),
+                        reason::kInvalidField);
+  }
+}
+
+v1::ConversionPolicy::Mode ToProto(host::PolicyMode mode) {
+  switch (mode) {
+    case host::PolicyMode::kAuto:
+      return v1::ConversionPolicy::MODE_AUTO;
+    case host::PolicyMode::kOrchestrator:
+      return v1::ConversionPolicy::MODE_ORCHESTRATOR;
+    case host::PolicyMode::kDeny:
+      return v1::ConversionPolicy::MODE_DENY;
+  }
+  return v1::ConversionPolicy::MODE_UNSPECIFIED;
+}
+
+void ToProto(absl::Duration duration, google::protobuf::Duration* out) {
+  out->set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
+  out->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
+}
+
+}  // namespace
+
+void ToProto(absl::Time time, google::protobuf::Timestamp* out) {
+  absl::Duration rest = time - absl::UnixEpoch();
+  out->set_seconds(absl::IDivDuration(rest, absl::Seconds(1), &rest));
+  out->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+}
+
+v1::Vm::State ToProto(host::VmState state) {
+  switch (state) {
+    case host::VmState::kDefined:
+      return v1::Vm::STATE_DEFINED;
+    case host::VmState::kRunning:
+      return v1::Vm::STATE_RUNNING;
+    case host::VmState::kPaused:
+      return v1::Vm::STATE_PAUSED;
+    case host::VmState::kStopped:
+      return v1::Vm::STATE_STOPPED;
+  }
+  return v1::Vm::STATE_UNSPECIFIED;
+}
+
+v1::Backend ToProto(host::BackendKind backend) {
+  switch (backend) {
+    case host::BackendKind::kAuto:
+      return v1::BACKEND_AUTO;
+    case host::BackendKind::kKvm:
+      return v1::BACKEND_KVM;
+    case host::BackendKind::kSim:
+      return v1::BACKEND_SIM;
+  }
+  return v1::BACKEND_UNSPECIFIED;
+}
+
+v1::MemoryKind ToProto(mmu::MemoryKind kind) {
+  return kind == mmu::MemoryKind::kPrivate ? v1::MEMORY_KIND_PRIVATE : v1::MEMORY_KIND_SHARED;
+}
+
+void ToProto(const host::Vm& vm, v1::Vm* out) {
+  const host::VmSpec& spec = vm.spec();
+  out->set_name(ResourceNameOf(spec.name));
+  out->set_memory_bytes(spec.memory_bytes);
+  out->set_vcpus(spec.vcpus);
+  out->set_image(spec.image_name);
+  out->set_cmdline(spec.cmdline);
+  out->set_backend(ToProto(vm.backend()));
+  v1::ConversionPolicy* policy = out->mutable_conversion_policy();
+  policy->set_mode(ToProto(spec.policy.mode));
+  ToProto(spec.policy.decision_timeout, policy->mutable_decision_timeout());
+  policy->set_on_timeout(spec.policy.on_timeout == host::OnTimeout::kDeny
+                             ? v1::ConversionPolicy::ON_TIMEOUT_DENY
+                             : v1::ConversionPolicy::ON_TIMEOUT_APPLY);
+  out->mutable_boot()->set_cpl(static_cast<uint32_t>(spec.cpl));
+  const host::VmStatus status = vm.status();
+  out->set_state(ToProto(status.state));
+  if (status.exit_code.has_value()) out->set_exit_code(*status.exit_code);
+  out->set_stop_reason(status.stop_reason);
+  out->set_stop_message(status.stop_message);
+  ToProto(vm.create_time(), out->mutable_create_time());
+}
+
+v1::Event StateEventOf(const host::Vm& vm) {
+  v1::Event event;
+  event.set_vm(vm.spec().name);
+  const host::VmStatus status = vm.status();
+  v1::VmStateChange* change = event.mutable_vm_state();
+  change->set_state(ToProto(status.state));
+  if (status.exit_code.has_value()) change->set_exit_code(*status.exit_code);
+  change->set_stop_reason(status.stop_reason);
+  change->set_stop_message(status.stop_message);
+  return event;
+}
+
+void ToProto(const host::PendingConversion& pending, v1::ConversionRequest* out) {
+  out->set_id(pending.id);
+  out->set_vcpu(pending.vcpu);
+  out->set_gpa(pending.gpa);
+  out->set_size(pending.size);
+  out->set_direction(pending.direction == host::Direction::kToShared
+                         ? v1::Conversion::DIRECTION_TO_SHARED
+                         : v1::Conversion::DIRECTION_TO_PRIVATE);
+  switch (pending.cause) {
+    case host::Cause::kImplicit:
+      out->set_cause(v1::Conversion::CAUSE_IMPLICIT);
+      break;
+    case host::Cause::kExplicit:
+      out->set_cause(v1::Conversion::CAUSE_EXPLICIT);
+      break;
+    case host::Cause::kApi:
+      out->set_cause(v1::Conversion::CAUSE_API);
+      break;
+  }
+  // A conversion that waits for ever has no deadline to show.
+  if (pending.deadline < absl::InfiniteFuture()) {
+    ToProto(pending.deadline, out->mutable_deadline());
+  }
+}
+
+void ToProto(const mmu::Translation& translation, v1::TranslateResponse* out) {
+  out->set_outcome(translation.mapped ? v1::TranslateResponse::OUTCOME_MAPPED
+                                      : v1::TranslateResponse::OUTCOME_NOT_MAPPED);
+  for (const mmu::TranslationStep& step : translation.steps) {
+    v1::TranslateResponse::Step* shown = out->add_steps();
+    shown->set_level(static_cast<uint32_t>(step.level));
+    shown->set_index(static_cast<uint32_t>(step.index));
+    shown->set_entry_hpa(step.entry_hpa.value);
+    shown->set_entry(step.entry);
+    shown->set_meaning(EptEntryInWords(mmu::EptEntry(step.entry), step.level));
+  }
+  if (translation.mapped) {
+    out->set_hpa(translation.hpa.value);
+    out->set_page_size(mmu::BytesPerEntry(translation.level));
+    out->set_access(AccessInWords(translation.access));
+  }
+  out->set_kind(ToProto(translation.attribute));
+  out->set_ept_pointer(translation.ept_pointer.raw());
+}
+
+void ToProto(const mmu::AttributeRun& run, v1::MemoryRun* out) {
+  out->set_gpa(run.range.first.value << mmu::kPageShift);
+  out->set_size(run.range.count << mmu::kPageShift);
+  out->set_kind(ToProto(run.kind));
+}
+
+void ToProto(const host::HostCheck& check, v1::Host::Check* out) {
+  out->set_name(check.name);
+  out->set_detail(check.detail);
+  switch (check.result) {
+    case host::HostCheck::Result::kOk:
+      out->set_result(v1::Host::Check::RESULT_OK);
+      break;
+    case host::HostCheck::Result::kMissing:
+      out->set_result(v1::Host::Check::RESULT_MISSING);
+      break;
+    case host::HostCheck::Result::kFallback:
+      out->set_result(v1::Host::Check::RESULT_FALLBACK);
+      break;
+  }
+}
+
+absl::StatusOr<mmu::MemoryKind> KindOf(const std::string& field, v1::MemoryKind kind) {
+  switch (kind) {
+    case v1::MEMORY_KIND_PRIVATE:
+      return mmu::MemoryKind::kPrivate;
+    case v1::MEMORY_KIND_SHARED:
+      return mmu::MemoryKind::kShared;
+    case v1::MEMORY_KIND_UNSPECIFIED:
+      return FieldError(field, "say PRIVATE or SHARED", reason::kMissingField);
+    default:
+      return FieldError(field, absl::StrCat(kind, " is no kind: use PRIVATE or SHARED"),
+                        reason::kInvalidField);
+  }
+}
+
+absl::StatusOr<host::VmSpec> SpecOf(const std::string& bare_name, const v1::Vm& vm) {
+  host::VmSpec spec;
+  spec.name = bare_name;
+  if (vm.memory_bytes() == 0 || vm.memory_bytes() % kMemoryUnit != 0 ||
+      vm.memory_bytes() > host::kMaxMemoryBytes) {
+    return FieldError("vm.memory_bytes",
+                      absl::StrCat(vm.memory_bytes(),
+                                   " is not a multiple of 2 MiB (2097152) from 2 MiB to 64 GiB"),
+                      reason::kInvalidField);
+  }
+  spec.memory_bytes = vm.memory_bytes();
+  if (vm.vcpus() == 0 || vm.vcpus() > host::kMaxVcpus) {
+    return FieldError("vm.vcpus",
+                      absl::StrCat(vm.vcpus(), " is not within 1 and ", host::kMaxVcpus),
+                      reason::kInvalidField);
+  }
+  spec.vcpus = vm.vcpus();
+  if (!vm.image().empty()) {
+    if (absl::Status status = CheckImageName(vm.image()); !status.ok()) return status;
+    spec.image_name = vm.image();
+  }
+  if (vm.cmdline().size() > kMaxCmdline) {
+    return FieldError("vm.cmdline",
+                      absl::StrCat(vm.cmdline().size(), " bytes; at most ", kMaxCmdline, " fit"),
+                      reason::kInvalidField);
+  }
+  if (vm.cmdline().find('\0') != std::string::npos) {
+    return FieldError("vm.cmdline", "has a NUL byte, which ends the text for the guest: remove it",
+                      reason::kInvalidField);
+  }
+  spec.cmdline = vm.cmdline();
+  auto backend = BackendOf(vm.backend());
+  if (!backend.ok()) return backend.status();
+  spec.backend = *backend;
+  auto policy = PolicyOf(vm.conversion_policy());
+  if (!policy.ok()) return policy.status();
+  spec.policy = *policy;
+  if (vm.boot().has_cpl()) {
+    if (vm.boot().cpl() != 0 && vm.boot().cpl() != 3) {
+      return FieldError("vm.boot.cpl", absl::StrCat(vm.boot().cpl(), " is neither 0 nor 3"),
+                        reason::kInvalidField);
+    }
+    spec.cpl = static_cast<int>(vm.boot().cpl());
+  }
+  if (vm.has_program()) {
+    auto blob = program::Compile(vm.program(), spec.vcpus, spec.memory_bytes);
+    if (!blob.ok()) {
+      return FieldError("vm.program", std::string(blob.status().message()),
+                        reason::kInvalidProgram);
+    }
+    spec.program = *std::move(blob);
+  }
+  return spec;
+}
+
+}  // namespace twinroot::rpc

@@ -1,0 +1,136 @@
+#include "daemon/rpc/event_service.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/rpc/checks.h"
+#include "daemon/rpc/convert.h"
+#include "daemon/rpc/event_stream.h"
+#include "daemon/rpc/find_vm.h"
+#include "daemon/rpc/reasons.h"
+#include "daemon/rpc/status.h"
+#include "daemon/rpc/unary.h"
+
+namespace twinroot::rpc {
+namespace {
+
+constexpr uint32_t kMaxPage = 1000;
+constexpr int kMaxIds = 1024;
+
+// A filter may name a VM that is not there (yet), but not one that cannot be.
+absl::Status CheckFilter(const v1::EventFilter& filter) {
+  return filter.vm().empty() ? absl::OkStatus() : CheckBareName("filter.vm", filter.vm());
+}
+
+}  // namespace
+
+grpc::ServerWriteReactor<v1::WatchEventsResponse>* EventService::WatchEvents(
+    grpc::CallbackServerContext*, const v1::WatchEventsRequest* request) {
+  using Failed = FailedStream<v1::WatchEventsResponse>;
+  if (absl::Status status = CheckFilter(request->filter()); !status.ok()) {
+    return new Failed(status);
+  }
+  if (!v1::WatchEventsRequest::InitialState_IsValid(request->initial_state())) {
+    return new Failed(FieldError(
+        "initial_state", absl::StrCat(request->initial_state(), " is no choice: use OMIT or SEND"),
+        reason::kInvalidField));
+  }
+  const bool initial_state =
+      request->initial_state() == v1::WatchEventsRequest::INITIAL_STATE_SEND;
+  if (initial_state && !request->start_cursor().empty()) {
+    return new Failed(FieldError("initial_state",
+                                 "SEND does not go together with start_cursor: give one of them",
+                                 reason::kInvalidField));
+  }
+  auto position =
+      context_->journal->PositionOf(request->start_cursor(), events::Journal::IfEmpty::kNow);
+  if (!position.ok()) return new Failed(position.status());
+
+  auto* stream = new EventStream(context_, *position, request->filter().vm());
+  // The VMs are looked at after the position was taken: what changes meanwhile is told again,
+  // and nothing is missed.
+  if (initial_state) stream->BeginWithState();
+  stream->Begin();
+  return stream;
+}
+
+grpc::ServerUnaryReactor* EventService::ListEvents(grpc::CallbackServerContext* call,
+                                                   const v1::ListEventsRequest* request,
+                                                   v1::ListEventsResponse* response) {
+  return Inline(call, [&] { return List(*request, response); });
+}
+
+absl::Status EventService::List(const v1::ListEventsRequest& request,
+                                v1::ListEventsResponse* response) {
+  if (absl::Status status = CheckFilter(request.filter()); !status.ok()) return status;
+  auto page_size = CheckPageSize(request.page_size(), kMaxPage, kMaxPage);
+  if (!page_size.ok()) return page_size.status();
+  auto position =
+      context_->journal->PositionOf(request.start_cursor(), events::Journal::IfEmpty::kOldest);
+  if (!position.ok()) return position.status();
+
+  events::Journal::Page page = AppendPage(*context_->journal, *position, *page_size,
+                                          request.filter().vm(), response->mutable_events());
+  response->set_next_cursor(context_->journal->CursorAt(page.next));
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* EventService::ListConversions(grpc::CallbackServerContext* call,
+                                                        const v1::ListConversionsRequest* request,
+                                                        v1::ListConversionsResponse* response) {
+  return Inline(call, [&] {
+    auto vm = FindByBareName(*context_->registry, "vm", request->vm());
+    if (!vm.ok()) return vm.status();
+    for (const host::PendingConversion& pending : (*vm)->Pending()) {
+      ToProto(pending, response->add_conversions());
+    }
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* EventService::ResolveConversion(
+    grpc::CallbackServerContext* call, const v1::ResolveConversionRequest* request,
+    v1::ResolveConversionResponse* response) {
+  return OnWorker(context_->calls, call,
+                  [this, request, response] { return Resolve(*request, response); });
+}
+
+absl::Status EventService::Resolve(const v1::ResolveConversionRequest& request,
+                                   v1::ResolveConversionResponse* response) {
+  auto vm = FindByBareName(*context_->registry, "vm", request.vm());
+  if (!vm.ok()) return vm.status();
+  host::Resolution resolution;
+  switch (request.decision()) {
+    case v1::ResolveConversionRequest::DECISION_APPLY:
+      resolution = host::Resolution::kApply;
+      break;
+    case v1::ResolveConversionRequest::DECISION_DENY:
+      resolution = host::Resolution::kDeny;
+      break;
+    case v1::ResolveConversionRequest::DECISION_UNSPECIFIED:
+      return FieldError("decision", "say APPLY or DENY", reason::kMissingField);
+    default:
+      return FieldError("decision",
+                        absl::StrCat(request.decision(), " is no decision: use APPLY or DENY"),
+                        reason::kInvalidField);
+  }
+  if (request.ids().empty()) {
+    return FieldError("ids", "give the ids of the conversions to decide", reason::kMissingField);
+  }
+  if (request.ids_size() > kMaxIds) {
+    return FieldError("ids",
+                      absl::StrCat(request.ids_size(), " ids; a call takes at most ", kMaxIds,
+                                   ": split it into several calls"),
+                      reason::kInvalidField);
+  }
+  for (const uint64_t id : request.ids()) {
+    v1::ResolveConversionResponse::Result* result = response->add_results();
+    result->set_id(id);
+    result->set_outcome((*vm)->Resolve(id, resolution)
+                            ? v1::ResolveConversionResponse::OUTCOME_DECIDED
+                            : v1::ResolveConversionResponse::OUTCOME_NOT_WAITING);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace twinroot::rpc

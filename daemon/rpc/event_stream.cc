@@ -1,0 +1,105 @@
+#include "daemon/rpc/event_stream.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "daemon/rpc/convert.h"
+
+namespace twinroot::rpc {
+namespace {
+
+constexpr int kMaxEvents = 256;
+constexpr size_t kVmsAtOnce = 256;
+
+}  // namespace
+
+events::Journal::Page AppendPage(const events::Journal& journal, uint64_t position, size_t max,
+                                 const std::string& vm_filter,
+                                 google::protobuf::RepeatedPtrField<v1::Event>* out) {
+  events::Journal::Page page = journal.Read(position, max, vm_filter);
+  if (page.missed > 0) {
+    v1::Event* event = out->Add();
+    const std::string to = journal.CursorAt(page.missed_from + page.missed);
+    event->set_cursor(to);
+    ToProto(absl::Now(), event->mutable_time());
+    event->mutable_gap()->set_from_cursor(journal.CursorAt(page.missed_from));
+    event->mutable_gap()->set_to_cursor(to);
+    event->mutable_gap()->set_count(page.missed);
+  }
+  for (v1::Event& event : page.events) *out->Add() = std::move(event);
+  return page;
+}
+
+EventStream::EventStream(Context* context, uint64_t position, std::string vm_filter)
+    : Pump(&context->streams),
+      context_(context),
+      vm_filter_(std::move(vm_filter)),
+      position_(position) {
+  Open();
+}
+
+void EventStream::BeginWithState() {
+  const std::string cursor = context_->journal->CursorAt(position_);
+  std::string after;
+  for (;;) {
+    const auto vms = context_->registry->List(after, kVmsAtOnce);
+    for (const auto& vm : vms) {
+      after = vm->spec().name;
+      if (!vm_filter_.empty() && after != vm_filter_) continue;
+      v1::Event event = StateEventOf(*vm);
+      event.set_cursor(cursor);
+      ToProto(absl::Now(), event.mutable_time());
+      initial_.push_back(std::move(event));
+    }
+    if (vms.size() < kVmsAtOnce) break;
+  }
+  initial_.push_back(Bookmark());
+}
+
+void EventStream::Begin() {
+  appended_ = context_->journal->Subscribe([this] { Wake(); });
+  drain_ = context_->on_drain.Add([this] { Wake(); });
+  ticker_ = context_->on_tick.Add([this] {
+    tick_ = true;
+    Wake();
+  });
+  Wake();
+}
+
+v1::Event EventStream::Bookmark() const {
+  v1::Event event;
+  event.set_cursor(context_->journal->CursorAt(position_));
+  ToProto(absl::Now(), event.mutable_time());
+  event.mutable_bookmark();
+  return event;
+}
+
+EventStream::Next EventStream::Produce(v1::WatchEventsResponse* message, absl::Status*) {
+  if (farewell_) return Next::kEnd;
+  if (!initial_.empty()) {
+    while (!initial_.empty() && message->events_size() < kMaxEvents) {
+      *message->add_events() = std::move(initial_.front());
+      initial_.pop_front();
+    }
+    return Next::kWrite;
+  }
+  // Asked before reading: what was appended before the drain is still sent.
+  const bool draining = context_->draining;
+  // One place is kept for a gap.
+  position_ = AppendPage(*context_->journal, position_, kMaxEvents - 1, vm_filter_,
+                         message->mutable_events())
+                  .next;
+  if (message->events_size() > 0) return Next::kWrite;
+  if (draining) {
+    farewell_ = true;
+    *message->add_events() = Bookmark();
+    return Next::kWrite;
+  }
+  if (tick_.exchange(false)) {
+    *message->add_events() = Bookmark();
+    return Next::kWrite;
+  }
+  return Next::kWait;
+}
+
+}  // namespace twinroot::rpc

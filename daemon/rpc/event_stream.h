@@ -1,0 +1,52 @@
+// One WatchEvents call: reads the journal by position, so a slow or dead caller costs nothing to
+// others; when the journal has overtaken it, it says so in its stream.
+// Thread-safe as Pump is.
+#ifndef TWINROOT_DAEMON_RPC_EVENT_STREAM_H_
+#define TWINROOT_DAEMON_RPC_EVENT_STREAM_H_
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <string>
+
+#include "daemon/events/journal.h"
+#include "daemon/rpc/context.h"
+#include "daemon/rpc/pump.h"
+#include "twinroot/v1/event.pb.h"
+
+namespace twinroot::rpc {
+
+// Reads up to `max` events into `out`, after a gap event if some were missed before them.
+events::Journal::Page AppendPage(const events::Journal& journal, uint64_t position, size_t max,
+                                 const std::string& vm_filter,
+                                 google::protobuf::RepeatedPtrField<v1::Event>* out);
+
+class EventStream final : public Pump<v1::WatchEventsResponse> {
+ public:
+  EventStream(Context* context, uint64_t position, std::string vm_filter);
+  // What every VM is now, then a bookmark, come first. Before Begin.
+  void BeginWithState();
+  // Once, before the reactor is given to gRPC.
+  void Begin();
+
+ private:
+  Next Produce(v1::WatchEventsResponse* message, absl::Status* end) override;
+  v1::Event Bookmark() const;
+
+  Context* const context_;
+  const std::string vm_filter_;
+  // Produce's own.
+  uint64_t position_;
+  std::deque<v1::Event> initial_;
+  bool farewell_ = false;  // the last bookmark was sent
+
+  std::atomic<bool> tick_{false};  // a bookmark is due if there is nothing else to send
+
+  std::shared_ptr<events::Journal::Subscription> appended_;
+  std::unique_ptr<events::WakeList::Handle> drain_;
+  std::unique_ptr<events::WakeList::Handle> ticker_;
+};
+
+}  // namespace twinroot::rpc
+
+#endif  // TWINROOT_DAEMON_RPC_EVENT_STREAM_H_

@@ -1,0 +1,26 @@
+// HostService: what this host can do. Thread-safe.
+#ifndef TWINROOT_DAEMON_RPC_HOST_SERVICE_H_
+#define TWINROOT_DAEMON_RPC_HOST_SERVICE_H_
+
+#include "daemon/rpc/context.h"
+#include "grpcpp/grpcpp.h"
+#include "twinroot/v1/host.grpc.pb.h"
+
+namespace twinroot::rpc {
+
+class HostService final : public v1::HostService::CallbackService {
+ public:
+  // `context` outlives the service.
+  explicit HostService(Context* context) : context_(context) {}
+
+  grpc::ServerUnaryReactor* GetHost(grpc::CallbackServerContext* call,
+                                    const v1::GetHostRequest* request,
+                                    v1::GetHostResponse* response) override;
+
+ private:
+  Context* const context_;
+};
+
+}  // namespace twinroot::rpc
+
+#endif  // TWINROOT_DAEMON_RPC_HOST_SERVICE_H_

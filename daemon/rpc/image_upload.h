@@ -1,0 +1,32 @@
+// The stream of UploadImage: reads chunks into the store until the caller ends it.
+// One thread at a time (gRPC's), as reactors are.
+#ifndef TWINROOT_DAEMON_RPC_IMAGE_UPLOAD_H_
+#define TWINROOT_DAEMON_RPC_IMAGE_UPLOAD_H_
+
+#include <atomic>
+
+#include "daemon/rpc/image_store.h"
+#include "grpcpp/grpcpp.h"
+#include "twinroot/v1/vm.pb.h"
+
+namespace twinroot::rpc {
+
+class ImageUpload final : public grpc::ServerReadReactor<v1::UploadImageRequest> {
+ public:
+  ImageUpload(ImageStore* store, v1::UploadImageResponse* response);
+
+ private:
+  void OnReadDone(bool ok) override;
+  // An upload that broke off: nothing was kept, and reads fail from now on.
+  void OnCancel() override;
+  void OnDone() override { delete this; }
+
+  ImageStore::Upload upload_;
+  v1::UploadImageRequest chunk_;
+  v1::UploadImageResponse* const response_;
+  std::atomic<bool> cancelled_{false};
+};
+
+}  // namespace twinroot::rpc
+
+#endif  // TWINROOT_DAEMON_RPC_IMAGE_UPLOAD_H_

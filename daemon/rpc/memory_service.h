@@ -1,0 +1,46 @@
+// MemoryService: attributes, walks, the content of shared pages. Converts, checks, calls, answers.
+// Thread-safe.
+#ifndef TWINROOT_DAEMON_RPC_MEMORY_SERVICE_H_
+#define TWINROOT_DAEMON_RPC_MEMORY_SERVICE_H_
+
+#include "absl/status/status.h"
+#include "daemon/rpc/context.h"
+#include "grpcpp/grpcpp.h"
+#include "twinroot/v1/memory.grpc.pb.h"
+
+namespace twinroot::rpc {
+
+class MemoryService final : public v1::MemoryService::CallbackService {
+ public:
+  // `context` outlives the service.
+  explicit MemoryService(Context* context) : context_(context) {}
+
+  grpc::ServerUnaryReactor* SetMemoryAttributes(grpc::CallbackServerContext* call,
+                                                const v1::SetMemoryAttributesRequest* request,
+                                                v1::SetMemoryAttributesResponse* response) override;
+  grpc::ServerWriteReactor<v1::GetMemoryAttributesResponse>* GetMemoryAttributes(
+      grpc::CallbackServerContext* call, const v1::GetMemoryAttributesRequest* request) override;
+  grpc::ServerUnaryReactor* Translate(grpc::CallbackServerContext* call,
+                                      const v1::TranslateRequest* request,
+                                      v1::TranslateResponse* response) override;
+  grpc::ServerUnaryReactor* ReadGuestMemory(grpc::CallbackServerContext* call,
+                                            const v1::ReadGuestMemoryRequest* request,
+                                            v1::ReadGuestMemoryResponse* response) override;
+  grpc::ServerUnaryReactor* WriteGuestMemory(grpc::CallbackServerContext* call,
+                                             const v1::WriteGuestMemoryRequest* request,
+                                             v1::WriteGuestMemoryResponse* response) override;
+
+ private:
+  absl::Status Set(const v1::SetMemoryAttributesRequest& request,
+                   v1::SetMemoryAttributesResponse* response);
+  absl::Status Walk(const v1::TranslateRequest& request, v1::TranslateResponse* response);
+  absl::Status Read(const v1::ReadGuestMemoryRequest& request,
+                    v1::ReadGuestMemoryResponse* response);
+  absl::Status Write(const v1::WriteGuestMemoryRequest& request);
+
+  Context* const context_;
+};
+
+}  // namespace twinroot::rpc
+
+#endif  // TWINROOT_DAEMON_RPC_MEMORY_SERVICE_H_

@@ -1,0 +1,51 @@
+// The stable reasons of errors: ErrorInfo.reason in the status details, domain "twinroot". Clients
+// may switch on them; a reason is never renamed or reused. Lower rooms set theirs with
+// daemon/status_reason.h; an error without one carries the name of its gRPC code.
+#ifndef TWINROOT_DAEMON_RPC_REASONS_H_
+#define TWINROOT_DAEMON_RPC_REASONS_H_
+
+namespace twinroot::rpc::reason {
+
+inline constexpr char kDomain[] = "twinroot";
+
+// INVALID_ARGUMENT: the request; BadRequest names the field.
+inline constexpr char kInvalidName[] = "INVALID_NAME";            // not [a-z][a-z0-9-]{0,62}
+inline constexpr char kMissingField[] = "MISSING_FIELD";          // no value, or UNSPECIFIED
+inline constexpr char kInvalidField[] = "INVALID_FIELD";          // breaks the field's own rule
+inline constexpr char kInvalidRange[] = "INVALID_RANGE";          // empty, unaligned, wrapping
+inline constexpr char kRangesOverlap[] = "RANGES_OVERLAP";        // two ranges of one request
+inline constexpr char kTooManyRanges[] = "TOO_MANY_RANGES";       // more than 16,384
+inline constexpr char kInvalidPageToken[] = "INVALID_PAGE_TOKEN"; // not a token that a list gave
+inline constexpr char kInvalidProgram[] = "INVALID_PROGRAM";      // program.proto forbids it
+inline constexpr char kChunkTooLarge[] = "CHUNK_TOO_LARGE";       // UploadImage: over 1 MiB
+inline constexpr char kImageTooLarge[] = "IMAGE_TOO_LARGE";       // UploadImage: over 64 MiB
+inline constexpr char kImageEmpty[] = "IMAGE_EMPTY";              // UploadImage: no byte
+inline constexpr char kCursorMalformed[] = "CURSOR_MALFORMED";
+
+// OUT_OF_RANGE: metadata `oldest_cursor` says where one can begin.
+inline constexpr char kCursorExpired[] = "CURSOR_EXPIRED";
+inline constexpr char kCursorOtherEpoch[] = "CURSOR_OTHER_EPOCH";
+inline constexpr char kCursorInFuture[] = "CURSOR_IN_FUTURE";
+
+// NOT_FOUND, ALREADY_EXISTS
+inline constexpr char kNoSuchVm[] = "NO_SUCH_VM";        // metadata `vm`
+inline constexpr char kNoSuchImage[] = "NO_SUCH_IMAGE";  // metadata `image`
+inline constexpr char kVmExists[] = "VM_EXISTS";         // metadata `vm`
+
+// PERMISSION_DENIED
+inline constexpr char kPrivateMemory[] = "PRIVATE_MEMORY";  // only shared memory can be read
+inline constexpr char kPreserveWouldDisclose[] = "PRESERVE_WOULD_DISCLOSE";
+
+// FAILED_PRECONDITION
+inline constexpr char kWrongState[] = "WRONG_STATE";  // not in the VM's state, or on this host
+
+// RESOURCE_EXHAUSTED
+inline constexpr char kImageStoreFull[] = "IMAGE_STORE_FULL";  // VMs use every image kept
+inline constexpr char kTooManyCalls[] = "TOO_MANY_CALLS";      // too many long calls wait
+
+// UNAVAILABLE
+inline constexpr char kDaemonStopping[] = "DAEMON_STOPPING";
+
+}  // namespace twinroot::rpc::reason
+
+#endif  // TWINROOT_DAEMON_RPC_REASONS_H_

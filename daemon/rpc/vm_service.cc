@@ -1,0 +1,177 @@
+#include "daemon/rpc/vm_service.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/rpc/checks.h"
+#include "daemon/rpc/console_stream.h"
+#include "daemon/rpc/convert.h"
+#include "daemon/rpc/find_vm.h"
+#include "daemon/rpc/image_upload.h"
+#include "daemon/rpc/reasons.h"
+#include "daemon/rpc/status.h"
+#include "daemon/rpc/unary.h"
+#include "daemon/rpc/vm_wait.h"
+#include "spdlog/spdlog.h"
+
+namespace twinroot::rpc {
+namespace {
+
+constexpr uint32_t kDefaultPage = 100;
+constexpr uint32_t kMaxPage = 1000;
+
+}  // namespace
+
+grpc::ServerReadReactor<v1::UploadImageRequest>* VmService::UploadImage(
+    grpc::CallbackServerContext*, v1::UploadImageResponse* response) {
+  return new ImageUpload(&context_->images, response);
+}
+
+grpc::ServerUnaryReactor* VmService::CreateVm(grpc::CallbackServerContext* call,
+                                              const v1::CreateVmRequest* request,
+                                              v1::CreateVmResponse* response) {
+  return OnWorker(context_->calls, call,
+                  [this, request, response] { return Create(*request, response); });
+}
+
+absl::Status VmService::Create(const v1::CreateVmRequest& request, v1::CreateVmResponse* response) {
+  if (absl::Status status = CheckBareName("vm_id", request.vm_id()); !status.ok()) return status;
+  if (!request.has_vm()) {
+    return FieldError("vm", "say what the VM is: memory_bytes, vcpus, image or program",
+                      reason::kMissingField);
+  }
+  auto spec = SpecOf(request.vm_id(), request.vm());
+  if (!spec.ok()) return spec.status();
+  if (!spec->image_name.empty()) {
+    auto image = context_->images.Get(spec->image_name);
+    if (!image.ok()) return image.status();
+    spec->image = *std::move(image);
+  }
+  auto vm = context_->registry->Create(*std::move(spec));
+  if (!vm.ok()) return AboutVm(vm.status(), request.vm_id());
+  ToProto(**vm, response->mutable_vm());
+  spdlog::info("vm {}: defined, {} MiB, {} vCPUs, backend {}", request.vm_id(),
+               response->vm().memory_bytes() >> 20, response->vm().vcpus(),
+               v1::Backend_Name(response->vm().backend()));
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* VmService::GetVm(grpc::CallbackServerContext* call,
+                                           const v1::GetVmRequest* request,
+                                           v1::GetVmResponse* response) {
+  return Inline(call, [&] {
+    auto vm = FindByResourceName(*context_->registry, "name", request->name());
+    if (!vm.ok()) return vm.status();
+    ToProto(**vm, response->mutable_vm());
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* VmService::ListVms(grpc::CallbackServerContext* call,
+                                             const v1::ListVmsRequest* request,
+                                             v1::ListVmsResponse* response) {
+  return Inline(call, [&] { return List(*request, response); });
+}
+
+absl::Status VmService::List(const v1::ListVmsRequest& request, v1::ListVmsResponse* response) {
+  auto page_size = CheckPageSize(request.page_size(), kDefaultPage, kMaxPage);
+  if (!page_size.ok()) return page_size.status();
+  auto after = ParsePageToken(request.page_token());
+  if (!after.ok()) return after.status();
+  // Before the VMs are looked at: what changes meanwhile is seen by who watches from here.
+  response->set_cursor(context_->journal->Cursor());
+  // One more than asked for tells whether another page follows.
+  const auto vms = context_->registry->List(*after, *page_size + 1);
+  for (size_t i = 0; i < std::min(vms.size(), *page_size); ++i) {
+    ToProto(*vms[i], response->add_vms());
+  }
+  if (vms.size() > *page_size) {
+    response->set_next_page_token(PageTokenAfter(vms[*page_size - 1]->spec().name));
+  }
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* VmService::StartVm(grpc::CallbackServerContext* call,
+                                             const v1::StartVmRequest* request,
+                                             v1::StartVmResponse* response) {
+  return OnWorker(context_->calls, call,
+                  [this, request, response] { return Start(*request, response); });
+}
+
+absl::Status VmService::Start(const v1::StartVmRequest& request, v1::StartVmResponse* response) {
+  auto vm = FindByResourceName(*context_->registry, "name", request.name());
+  if (!vm.ok()) return vm.status();
+  const std::string& name = (*vm)->spec().name;
+  if (absl::Status status = (*vm)->Start(); !status.ok()) {
+    spdlog::warn("vm {}: not started: {}", name, std::string(status.message()));
+    return AboutVm(std::move(status), name);
+  }
+  ToProto(**vm, response->mutable_vm());
+  spdlog::info("vm {}: started", name);
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* VmService::StopVm(grpc::CallbackServerContext* call,
+                                            const v1::StopVmRequest* request,
+                                            v1::StopVmResponse* response) {
+  return OnWorker(context_->calls, call,
+                  [this, request, response] { return Stop(*request, response); });
+}
+
+absl::Status VmService::Stop(const v1::StopVmRequest& request, v1::StopVmResponse* response) {
+  auto vm = FindByResourceName(*context_->registry, "name", request.name());
+  if (!vm.ok()) return vm.status();
+  const std::string& name = (*vm)->spec().name;
+  if (absl::Status status = (*vm)->Stop(vcpu::StopReason::kStopRequested); !status.ok()) {
+    return AboutVm(std::move(status), name);
+  }
+  ToProto(**vm, response->mutable_vm());
+  spdlog::info("vm {}: stopped on request", name);
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* VmService::DeleteVm(grpc::CallbackServerContext* call,
+                                              const v1::DeleteVmRequest* request,
+                                              v1::DeleteVmResponse*) {
+  return OnWorker(context_->calls, call, [this, request] { return Delete(*request); });
+}
+
+absl::Status VmService::Delete(const v1::DeleteVmRequest& request) {
+  auto name = BareNameOf("name", request.name());
+  if (!name.ok()) return name.status();
+  if (absl::Status status = context_->registry->Delete(*name); !status.ok()) {
+    return AboutVm(std::move(status), *name);
+  }
+  spdlog::info("vm {}: deleted", *name);
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* VmService::WaitVm(grpc::CallbackServerContext* call,
+                                            const v1::WaitVmRequest* request,
+                                            v1::WaitVmResponse* response) {
+  auto vm = FindByResourceName(*context_->registry, "name", request->name());
+  if (!vm.ok()) return Inline(call, [&] { return vm.status(); });
+  auto* wait = new VmWait(context_, call, *std::move(vm), response);
+  wait->Begin();
+  return wait;
+}
+
+grpc::ServerWriteReactor<v1::StreamConsoleResponse>* VmService::StreamConsole(
+    grpc::CallbackServerContext*, const v1::StreamConsoleRequest* request) {
+  auto vm = FindByResourceName(*context_->registry, "name", request->name());
+  if (!vm.ok()) return new FailedStream<v1::StreamConsoleResponse>(vm.status());
+  if (!v1::StreamConsoleRequest::Mode_IsValid(request->mode())) {
+    return new FailedStream<v1::StreamConsoleResponse>(
+        FieldError("mode", absl::StrCat(request->mode(), " is no mode: use SNAPSHOT or FOLLOW"),
+                   reason::kInvalidField));
+  }
+  auto* stream = new ConsoleStream(
+      context_, *std::move(vm),
+      request->mode() == v1::StreamConsoleRequest::MODE_FOLLOW ? ConsoleStream::Mode::kFollow
+                                                               : ConsoleStream::Mode::kSnapshot,
+      request->offset());
+  stream->Begin();
+  return stream;
+}
+
+}  // namespace twinroot::rpc

@@ -1,0 +1,56 @@
+// VmService: images, the life of VMs, waiting, consoles. Converts, checks, calls, answers.
+// Thread-safe.
+#ifndef TWINROOT_DAEMON_RPC_VM_SERVICE_H_
+#define TWINROOT_DAEMON_RPC_VM_SERVICE_H_
+
+#include "absl/status/status.h"
+#include "daemon/rpc/context.h"
+#include "grpcpp/grpcpp.h"
+#include "twinroot/v1/vm.grpc.pb.h"
+
+namespace twinroot::rpc {
+
+class VmService final : public v1::VmService::CallbackService {
+ public:
+  // `context` outlives the service.
+  explicit VmService(Context* context) : context_(context) {}
+
+  grpc::ServerReadReactor<v1::UploadImageRequest>* UploadImage(
+      grpc::CallbackServerContext* call, v1::UploadImageResponse* response) override;
+  grpc::ServerUnaryReactor* CreateVm(grpc::CallbackServerContext* call,
+                                     const v1::CreateVmRequest* request,
+                                     v1::CreateVmResponse* response) override;
+  grpc::ServerUnaryReactor* GetVm(grpc::CallbackServerContext* call,
+                                  const v1::GetVmRequest* request,
+                                  v1::GetVmResponse* response) override;
+  grpc::ServerUnaryReactor* ListVms(grpc::CallbackServerContext* call,
+                                    const v1::ListVmsRequest* request,
+                                    v1::ListVmsResponse* response) override;
+  grpc::ServerUnaryReactor* StartVm(grpc::CallbackServerContext* call,
+                                    const v1::StartVmRequest* request,
+                                    v1::StartVmResponse* response) override;
+  grpc::ServerUnaryReactor* StopVm(grpc::CallbackServerContext* call,
+                                   const v1::StopVmRequest* request,
+                                   v1::StopVmResponse* response) override;
+  grpc::ServerUnaryReactor* DeleteVm(grpc::CallbackServerContext* call,
+                                     const v1::DeleteVmRequest* request,
+                                     v1::DeleteVmResponse* response) override;
+  grpc::ServerUnaryReactor* WaitVm(grpc::CallbackServerContext* call,
+                                   const v1::WaitVmRequest* request,
+                                   v1::WaitVmResponse* response) override;
+  grpc::ServerWriteReactor<v1::StreamConsoleResponse>* StreamConsole(
+      grpc::CallbackServerContext* call, const v1::StreamConsoleRequest* request) override;
+
+ private:
+  absl::Status Create(const v1::CreateVmRequest& request, v1::CreateVmResponse* response);
+  absl::Status List(const v1::ListVmsRequest& request, v1::ListVmsResponse* response);
+  absl::Status Start(const v1::StartVmRequest& request, v1::StartVmResponse* response);
+  absl::Status Stop(const v1::StopVmRequest& request, v1::StopVmResponse* response);
+  absl::Status Delete(const v1::DeleteVmRequest& request);
+
+  Context* const context_;
+};
+
+}  // namespace twinroot::rpc
+
+#endif  // TWINROOT_DAEMON_RPC_VM_SERVICE_H_

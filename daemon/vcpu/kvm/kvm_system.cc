@@ -1,0 +1,62 @@
+#include "daemon/vcpu/kvm/kvm_system.h"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+
+#include <cerrno>
+#include <cstring>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+
+namespace twinroot::kvm {
+namespace {
+
+constexpr uint32_t kAddressSizeLeaf = 0x80000008;  // EAX 7:0: physical address bits
+
+absl::Status Missing(const std::string& what) { return absl::FailedPreconditionError(what); }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<KvmSystem>> KvmSystem::Open() {
+  std::unique_ptr<KvmSystem> system(new KvmSystem);
+  system->fd_ = Fd(open("/dev/kvm", O_RDWR | O_CLOEXEC));
+  if (!system->fd_.valid()) {
+    const int error = errno;
+    return Missing(absl::StrCat("/dev/kvm: ", std::strerror(error),
+                                error == EACCES ? "; add the daemon's user to the group kvm"
+                                                : "; load the kvm module, or enable nested "
+                                                  "virtualization if this is a VM"));
+  }
+  const int fd = system->fd();
+  const int version = ioctl(fd, KVM_GET_API_VERSION, 0);
+  if (version != kApiVersion) {
+    return Missing(absl::StrCat("/dev/kvm has API version ", version, ", ", kApiVersion,
+                                " is needed"));
+  }
+  auto capability = [fd](int number) { return ioctl(fd, KVM_CHECK_EXTENSION, number); };
+  if (capability(KVM_CAP_USER_MEMORY) <= 0 || capability(KVM_CAP_SYNC_MMU) <= 0 ||
+      capability(KVM_CAP_IMMEDIATE_EXIT) <= 0) {
+    return Missing("/dev/kvm lacks user memory, MMU notifiers or immediate exits");
+  }
+  const int run_bytes = ioctl(fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+  if (run_bytes < static_cast<int>(sizeof(kvm_run))) return Missing("KVM_GET_VCPU_MMAP_SIZE fails");
+  system->vcpu_run_bytes_ = static_cast<size_t>(run_bytes);
+  if (ioctl(fd, kGetSupportedCpuid, &system->cpuid_) != 0) {
+    return Missing(absl::StrCat("KVM_GET_SUPPORTED_CPUID: ", std::strerror(errno)));
+  }
+  for (uint32_t i = 0; i < system->cpuid_.nent; ++i) {
+    const kvm_cpuid_entry2& entry = system->cpuid_.entries[i];
+    if (entry.function == kAddressSizeLeaf) {
+      system->guest_maxphyaddr_ = static_cast<int>(entry.eax & 0xff);
+    }
+  }
+  const int sync = capability(KVM_CAP_SYNC_REGS);
+  system->sync_regs_ = sync > 0 && (sync & KVM_SYNC_X86_REGS);
+  const int hypercalls = capability(KVM_CAP_EXIT_HYPERCALL);
+  system->map_gpa_exits_ = hypercalls > 0 && (hypercalls & (1 << kMapGpaHypercall));
+  system->max_vcpus_ = capability(KVM_CAP_MAX_VCPUS);
+  return system;
+}
+
+}  // namespace twinroot::kvm

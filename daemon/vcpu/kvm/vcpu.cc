@@ -1,0 +1,323 @@
+#include "daemon/vcpu/kvm/vcpu.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace twinroot::kvm {
+namespace {
+
+using vcpu::MapGpaCall;
+using vcpu::MapGpaResult;
+using vcpu::StopReason;
+using vcpu::Verdict;
+
+// Ports of the guest interface.
+constexpr uint16_t kPortConsole = 0xE9;
+constexpr uint16_t kPortExit = 0xF4;
+constexpr uint16_t kPortVcpuEnd = 0xF5;
+constexpr uint16_t kPortHypercall = 0xF8;
+constexpr int64_t kUnknownHypercall = -1000;
+
+// KVM_RUN may fail a few times while the host changes mappings below it; more often in a row than
+// this, with no exit in between, is an error.
+constexpr int kMaxRepeatedErrors = 10000;
+
+constexpr uint32_t kInternalErrorEmulation = 1;
+
+}  // namespace
+
+int KickSignal() {
+  static const int signal_number = [] {
+    struct sigaction action = {};
+    action.sa_handler = [](int) {};
+    sigaction(SIGRTMIN, &action, nullptr);  // no SA_RESTART: calls must return
+    return SIGRTMIN;
+  }();
+  return signal_number;
+}
+
+absl::StatusOr<std::unique_ptr<Vcpu>> Vcpu::Create(vcpu::VcpuIndex index,
+                                                   const Environment& environment) {
+  Fd fd(ioctl(environment.vm_fd, KVM_CREATE_VCPU, static_cast<unsigned long>(index)));
+  if (!fd.valid()) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("KVM_CREATE_VCPU for vcpu ", index, ": ", std::strerror(errno)));
+  }
+  void* run = mmap(nullptr, environment.run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
+  if (run == MAP_FAILED) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("cannot map the state of vcpu ", index, ": ", std::strerror(errno)));
+  }
+  std::unique_ptr<Vcpu> vcpu(
+      new Vcpu(index, environment, std::move(fd), static_cast<kvm_run*>(run)));
+  if (ioctl(vcpu->fd_.get(), kSetCpuid2, environment.cpuid) != 0) {
+    return absl::FailedPreconditionError(absl::StrCat("KVM_SET_CPUID2: ", std::strerror(errno)));
+  }
+  return vcpu;
+}
+
+Vcpu::Vcpu(vcpu::VcpuIndex index, const Environment& environment, Fd fd, kvm_run* run)
+    : index_(index), environment_(environment), fd_(std::move(fd)), run_(run), regs_{} {
+  if (environment_.sync_regs) run_->kvm_valid_regs = KVM_SYNC_X86_REGS;
+}
+
+Vcpu::~Vcpu() {
+  JoinThread();
+  munmap(run_, environment_.run_bytes);
+}
+
+absl::Status Vcpu::SetState(const kvm_regs& regs, const kvm_sregs& sregs) {
+  if (ioctl(fd_.get(), KVM_SET_SREGS, &sregs) != 0 || ioctl(fd_.get(), KVM_SET_REGS, &regs) != 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("KVM refuses the entry state of vcpu ", index_, ": ", std::strerror(errno)));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<kvm_sregs> Vcpu::GetSregs() {
+  kvm_sregs sregs;
+  if (ioctl(fd_.get(), KVM_GET_SREGS, &sregs) != 0) {
+    return absl::FailedPreconditionError(absl::StrCat("KVM_GET_SREGS: ", std::strerror(errno)));
+  }
+  return sregs;
+}
+
+void Vcpu::StartThread() {
+  KickSignal();
+  thread_ = std::thread([this] {
+    sigset_t kick;
+    sigemptyset(&kick);
+    sigaddset(&kick, KickSignal());
+    pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
+    thread_id_.store(static_cast<pid_t>(syscall(SYS_gettid)), std::memory_order_release);
+    Loop();
+  });
+}
+
+void Vcpu::JoinThread() {
+  if (thread_.joinable()) thread_.join();
+}
+
+void Vcpu::Kick() {
+  // KVM reads it before it enters the guest, so a signal that comes too early is not lost.
+  std::atomic_ref<__u8>(run_->immediate_exit).store(1);
+  if (const pid_t thread = thread_id(); thread != 0) {
+    syscall(SYS_tgkill, getpid(), thread, KickSignal());
+  }
+  std::lock_guard lock(park_mutex_);
+  park_changed_.notify_all();
+}
+
+void Vcpu::Unpark(MapGpaResult result) {
+  std::lock_guard lock(park_mutex_);
+  park_answer_ = result;
+  park_changed_.notify_all();
+}
+
+void Vcpu::Loop() {
+  while (!stopping()) {
+    const int result = ioctl(fd_.get(), KVM_RUN, 0);
+    const int error = errno;
+    if (stopping()) return;
+    // After an error the exit reason is stale.
+    const Next next = result == 0 ? HandleExit() : HandleRunError(error);
+    if (next == Next::kEnd) return;
+  }
+}
+
+Vcpu::Next Vcpu::HandleRunError(int error) {
+  if (error == EINTR || error == EAGAIN) return Next::kRun;
+  // Bare EFAULT: the host could not give KVM a page just now, and says no address. The guest tries
+  // the same access again.
+  if (error == EFAULT && ++repeated_errors_ < kMaxRepeatedErrors) return Next::kRun;
+  return Fatal(StopReason::kBackendError, absl::StrCat("KVM_RUN: ", std::strerror(error)));
+}
+
+Vcpu::Next Vcpu::HandleExit() {
+  if (run_->exit_reason != KVM_EXIT_INTERNAL_ERROR) repeated_errors_ = 0;
+  switch (run_->exit_reason) {
+    case KVM_EXIT_IO:
+      if (run_->io.direction == KVM_EXIT_IO_OUT) return HandlePortOut();
+      std::memset(reinterpret_cast<uint8_t*>(run_) + run_->io.data_offset, 0xff,
+                  size_t{run_->io.size} * run_->io.count);
+      return Next::kRun;
+    case KVM_EXIT_HYPERCALL:
+      return HandleKvmHypercall();
+    case KVM_EXIT_MMIO:
+      return HandleMmio();
+    case KVM_EXIT_HLT:
+      environment_.client->OnVcpuEnded(index_);
+      return Next::kEnd;
+    case KVM_EXIT_INTR:
+      return Next::kRun;
+    case KVM_EXIT_SHUTDOWN:
+      return Fatal(StopReason::kTripleFault, "triple fault (an exception without a handler)");
+    case KVM_EXIT_INTERNAL_ERROR:
+      return HandleInternalError();
+    case KVM_EXIT_FAIL_ENTRY:
+      return Fatal(StopReason::kBackendError,
+                   absl::StrCat("the processor refuses to enter the guest, hardware reason 0x",
+                                absl::Hex(run_->fail_entry.hardware_entry_failure_reason)));
+    default:
+      return Fatal(StopReason::kUnhandledExit,
+                   absl::StrCat("KVM exit reason ", run_->exit_reason, " is not served"));
+  }
+}
+
+Vcpu::Next Vcpu::HandlePortOut() {
+  const uint8_t* data = reinterpret_cast<uint8_t*>(run_) + run_->io.data_offset;
+  const uint8_t size = run_->io.size;
+  if (run_->io.port == kPortConsole && size == 1) {  // string instructions come in one piece
+    environment_.client->OnConsole(
+        std::string_view(reinterpret_cast<const char*>(data), run_->io.count));
+    return Next::kRun;
+  }
+  for (uint32_t i = 0; i < run_->io.count; ++i, data += size) {
+    if (HandlePort(run_->io.port, size, data) == Next::kEnd) return Next::kEnd;
+  }
+  return Next::kRun;
+}
+
+Vcpu::Next Vcpu::HandlePort(uint16_t port, uint8_t size, const uint8_t* data) {
+  switch (port) {
+    case kPortConsole:
+      environment_.client->OnConsole(std::string_view(reinterpret_cast<const char*>(data), 1));
+      return Next::kRun;
+    case kPortExit:
+      environment_.client->OnExitCode(index_, data[0]);
+      return Next::kEnd;
+    case kPortVcpuEnd:
+      environment_.client->OnVcpuEnded(index_);
+      return Next::kEnd;
+    case kPortHypercall:
+      return size == 4 ? HandleDoor() : Next::kRun;
+    default:
+      return Next::kRun;
+  }
+}
+
+kvm_regs* Vcpu::Registers() {
+  if (environment_.sync_regs) return &run_->s.regs.regs;
+  if (ioctl(fd_.get(), KVM_GET_REGS, &regs_) != 0) return nullptr;
+  return &regs_;
+}
+
+void Vcpu::RegistersChanged() {
+  if (environment_.sync_regs) {
+    run_->kvm_dirty_regs = KVM_SYNC_X86_REGS;
+  } else {
+    ioctl(fd_.get(), KVM_SET_REGS, &regs_);
+  }
+}
+
+Vcpu::Next Vcpu::HandleDoor() {
+  const kvm_regs* regs = Registers();
+  if (regs == nullptr) return Fatal(StopReason::kBackendError, "KVM_GET_REGS failed");
+  int64_t result = kUnknownHypercall;
+  if (regs->rax == kMapGpaHypercall) {
+    const std::optional<MapGpaResult> answer = MapGpa({regs->rbx, regs->rcx, regs->rdx});
+    if (!answer.has_value()) return Next::kEnd;
+    result = static_cast<int64_t>(*answer);
+  }
+  const_cast<kvm_regs*>(regs)->rax = static_cast<uint64_t>(result);
+  RegistersChanged();
+  return Next::kRun;
+}
+
+Vcpu::Next Vcpu::HandleKvmHypercall() {
+  if (run_->hypercall.nr != kMapGpaHypercall) {
+    run_->hypercall.ret = static_cast<uint64_t>(kUnknownHypercall);
+    return Next::kRun;
+  }
+  const std::optional<MapGpaResult> answer =
+      MapGpa({run_->hypercall.args[0], run_->hypercall.args[1], run_->hypercall.args[2]});
+  if (!answer.has_value()) return Next::kEnd;
+  run_->hypercall.ret = static_cast<uint64_t>(*answer);
+  return Next::kRun;
+}
+
+std::optional<MapGpaResult> Vcpu::MapGpa(const MapGpaCall& call) {
+  {
+    std::lock_guard lock(park_mutex_);
+    park_answer_.reset();
+  }
+  const vcpu::MapGpaVerdict verdict = environment_.client->OnMapGpa(index_, call);
+  if (verdict.verdict == Verdict::kResume) return verdict.result;
+  if (verdict.verdict == Verdict::kStop) return std::nullopt;
+  std::unique_lock lock(park_mutex_);
+  park_changed_.wait(lock, [this] { return park_answer_.has_value() || stopping(); });
+  return stopping() ? std::nullopt : park_answer_;
+}
+
+// An access that KVM's emulator could not make, or one outside every memslot. The client decides;
+// where it lets the vCPU go on, there is nothing behind the address that KVM could reach.
+Vcpu::Next Vcpu::HandleMmio() {
+  return Fatal(StopReason::kMmioOutsideMemory,
+               absl::StrCat(run_->mmio.is_write ? "write" : "read", " outside memory at 0x",
+                            absl::Hex(run_->mmio.phys_addr)));
+}
+
+// KVM's emulator gives up when it cannot read the instruction bytes, which happens while their page
+// is not projected. Let the engine map them; then the guest tries again.
+Vcpu::Next Vcpu::HandleInternalError() {
+  if (run_->internal.suberror == kInternalErrorEmulation &&
+      ++repeated_errors_ < kMaxRepeatedErrors && ResolveFetch()) {
+    return Next::kRun;
+  }
+  if (stopping()) return Next::kEnd;
+  return Fatal(StopReason::kUnhandledExit,
+               absl::StrCat("KVM internal error, suberror ", run_->internal.suberror,
+                            run_->internal.suberror == kInternalErrorEmulation
+                                ? " (an instruction that this host cannot emulate)"
+                                : ""));
+}
+
+bool Vcpu::ResolveFetch() {
+  const kvm_regs* regs = Registers();
+  if (regs == nullptr) return false;
+  constexpr uint64_t kLongestInstruction = 15;
+  bool progress = false;
+  for (const uint64_t offset : {uint64_t{0}, kLongestInstruction - 1}) {
+    kvm_translation translation = {};
+    translation.linear_address = regs->rip + offset;
+    if (ioctl(fd_.get(), KVM_TRANSLATE, &translation) != 0 || !translation.valid) continue;
+    const mmu::Fault fault = {mmu::Gpa(translation.physical_address), mmu::Access::Fetch()};
+    {
+      std::lock_guard lock(park_mutex_);
+      park_answer_.reset();
+    }
+    switch (environment_.client->OnEptViolation(index_, fault)) {
+      case Verdict::kResume:
+        progress = true;
+        break;
+      case Verdict::kParked: {
+        // Parked outside the guest: wait here for the decision.
+        std::unique_lock lock(park_mutex_);
+        park_changed_.wait(lock, [this] { return park_answer_.has_value() || stopping(); });
+        progress = true;
+        break;
+      }
+      case Verdict::kStop:
+        return false;
+    }
+    if (stopping()) return false;
+  }
+  return progress;
+}
+
+Vcpu::Next Vcpu::Fatal(StopReason reason, const std::string& what) {
+  environment_.client->OnFatal(reason, absl::StrCat("vcpu ", index_, ": ", what));
+  return Next::kEnd;
+}
+
+}  // namespace twinroot::kvm

@@ -1,0 +1,98 @@
+// One vCPU of a KVM machine: its thread, its exits. All of it runs on its own thread but for Kick
+// and Unpark, which any thread may call.
+#ifndef TWINROOT_DAEMON_VCPU_KVM_VCPU_H_
+#define TWINROOT_DAEMON_VCPU_KVM_VCPU_H_
+
+#include <linux/kvm.h>
+#include <sys/types.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "daemon/vcpu/kvm/fd.h"
+#include "daemon/vcpu/kvm/kvm_abi.h"
+#include "daemon/vcpu/machine.h"
+
+namespace twinroot::kvm {
+
+class Vcpu {
+ public:
+  struct Environment {
+    int vm_fd = -1;
+    size_t run_bytes = 0;  // KVM_GET_VCPU_MMAP_SIZE
+    const Cpuid2* cpuid = nullptr;
+    bool sync_regs = false;  // KVM_CAP_SYNC_REGS has general registers
+    vcpu::MachineClient* client = nullptr;
+    const std::atomic<bool>* stop = nullptr;
+  };
+
+  static absl::StatusOr<std::unique_ptr<Vcpu>> Create(vcpu::VcpuIndex index,
+                                                      const Environment& environment);
+  ~Vcpu();
+
+  absl::Status SetState(const kvm_regs& regs, const kvm_sregs& sregs);
+  absl::StatusOr<kvm_sregs> GetSregs();
+
+  void StartThread();
+  void JoinThread();
+
+  vcpu::VcpuIndex index() const { return index_; }
+  // The kernel's id of the thread; 0 before it runs.
+  pid_t thread_id() const { return thread_id_.load(std::memory_order_acquire); }
+
+  // Makes KVM_RUN return soon; `stop` was set before.
+  void Kick();
+  // Answers a parked MapGPA.
+  void Unpark(vcpu::MapGpaResult result);
+
+ private:
+  enum class Next : uint8_t { kRun, kEnd };
+
+  Vcpu(vcpu::VcpuIndex index, const Environment& environment, Fd fd, kvm_run* run);
+
+  void Loop();
+  Next HandleExit();
+  Next HandleRunError(int error);
+  Next HandlePortOut();
+  Next HandlePort(uint16_t port, uint8_t size, const uint8_t* data);
+  Next HandleDoor();
+  Next HandleKvmHypercall();
+  Next HandleMmio();
+  Next HandleInternalError();
+  // The guest's MapGPA; waits while it is parked. nullopt: the VM stops.
+  std::optional<vcpu::MapGpaResult> MapGpa(const vcpu::MapGpaCall& call);
+  // Lets the engine map what an instruction at RIP needs. False: the VM stops.
+  bool ResolveFetch();
+  Next Fatal(vcpu::StopReason reason, const std::string& what);
+  bool stopping() const { return environment_.stop->load(std::memory_order_acquire); }
+  kvm_regs* Registers();
+  void RegistersChanged();
+
+  const vcpu::VcpuIndex index_;
+  const Environment environment_;
+  const Fd fd_;
+  kvm_run* const run_;
+  kvm_regs regs_;           // where KVM_CAP_SYNC_REGS is missing
+  int repeated_errors_ = 0; // KVM_RUN failures without progress in between
+  std::thread thread_;
+  std::atomic<pid_t> thread_id_{0};
+
+  std::mutex park_mutex_;
+  std::condition_variable park_changed_;
+  std::optional<vcpu::MapGpaResult> park_answer_;  // guarded by park_mutex_
+};
+
+// The signal that Kick sends; its handler does nothing. Installed once for the process.
+int KickSignal();
+
+}  // namespace twinroot::kvm
+
+#endif  // TWINROOT_DAEMON_VCPU_KVM_VCPU_H_

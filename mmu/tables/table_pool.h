@@ -1,0 +1,88 @@
+// The pages that tables are made of: an arena that the caller provides, seen both through our
+// pointers and through host physical addresses, which differ by a constant.
+//
+// Thread-safe. 1. A page that is handed out is all zero. 2. What is free is never linked.
+// 3. Nothing allocates under the MMU lock: Preload first, take from the preload under the lock.
+#ifndef TWINROOT_MMU_TABLES_TABLE_POOL_H_
+#define TWINROOT_MMU_TABLES_TABLE_POOL_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "mmu/tables/mutex.h"
+#include "mmu/tables/table.h"
+#include "mmu/types/address.h"
+
+namespace twinroot::mmu {
+
+class PreloadedTables;
+
+class TablePool {
+ public:
+  struct Stats {
+    size_t pages = 0;  // the budget
+    size_t used = 0;   // linked or preloaded
+    size_t peak = 0;
+    uint64_t refused = 0;  // Preload calls that found too few pages
+  };
+
+  // `memory`: `pages` zeroed pages, page-aligned, at host physical address `base`; not owned.
+  TablePool(Hpa base, std::byte* memory, size_t pages);
+  TablePool(const TablePool&) = delete;
+  TablePool& operator=(const TablePool&) = delete;
+
+  // Fills `preload` up to `count` tables. kResourceExhausted: not so many are free; `preload` is
+  // as it was.
+  absl::Status Preload(size_t count, PreloadedTables& preload);
+
+  // Takes back a table that no processor and no slot refers to.
+  void Free(Table& table);
+
+  // The table at an address, or null if the pool has none there.
+  Table* At(Hpa hpa);
+  // Host physical address of a slot of one of this pool's tables.
+  Hpa AddressOf(const EntrySlot* slot) const;
+
+  Hpa base() const { return base_; }
+  size_t pages() const { return pages_; }
+  Stats stats() const;
+
+ private:
+  const Hpa base_;
+  std::byte* const memory_;
+  const size_t pages_;
+  const std::unique_ptr<Table[]> tables_;
+
+  mutable Mutex mutex_;
+  std::vector<Table*> free_ TWINROOT_GUARDED_BY(mutex_);
+  size_t peak_ TWINROOT_GUARDED_BY(mutex_) = 0;
+  uint64_t refused_ TWINROOT_GUARDED_BY(mutex_) = 0;
+};
+
+// Tables taken out of the pool for one operation; what is left goes back. One thread at a time.
+class PreloadedTables {
+ public:
+  explicit PreloadedTables(TablePool& pool) : pool_(pool) {}
+  ~PreloadedTables();
+  PreloadedTables(const PreloadedTables&) = delete;
+  PreloadedTables& operator=(const PreloadedTables&) = delete;
+
+  bool empty() const { return tables_.empty(); }
+  size_t size() const { return tables_.size(); }
+  // Not when empty.
+  Table& Take();
+  // Puts back one that Take gave and that was never linked.
+  void Return(Table& table) { tables_.push_back(&table); }
+
+ private:
+  friend class TablePool;
+  TablePool& pool_;
+  std::vector<Table*> tables_;
+};
+
+}  // namespace twinroot::mmu
+
+#endif  // TWINROOT_MMU_TABLES_TABLE_POOL_H_

@@ -1,0 +1,108 @@
+#include "daemon/memory/guest_ram.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+
+namespace twinroot::memory {
+namespace {
+
+using mmu::Gfn;
+using mmu::GfnRange;
+using mmu::MemoryKind;
+
+constexpr uint64_t kMiB = uint64_t{1} << 20;
+constexpr uint64_t kGiB = uint64_t{1} << 30;
+
+std::unique_ptr<GuestRam> Make(uint64_t bytes, HpaSpace& space) {
+  absl::StatusOr<std::unique_ptr<GuestRam>> ram = GuestRam::Create(bytes, &space);
+  EXPECT_TRUE(ram.ok()) << ram.status();
+  return *std::move(ram);
+}
+
+TEST(GuestRam, SmallMemoryIsOneSlotFromZero) {
+  HpaSpace space;
+  const auto ram = Make(64 * kMiB, space);
+  ASSERT_EQ(ram->slots().size(), 1u);
+  EXPECT_EQ(ram->slots()[0].range, (GfnRange{Gfn(0), 64 * kMiB >> 12}));
+}
+
+TEST(GuestRam, WhatExceedsThreeGiBContinuesAtFourGiB) {
+  HpaSpace space;
+  const auto ram = Make(5 * kGiB, space);
+  ASSERT_EQ(ram->slots().size(), 2u);
+  EXPECT_EQ(ram->slots()[0].range, (GfnRange{Gfn(0), 3 * kGiB >> 12}));
+  EXPECT_EQ(ram->slots()[1].range, (GfnRange{Gfn(4 * kGiB >> 12), 2 * kGiB >> 12}));
+  EXPECT_EQ(ram->allocated_bytes(MemoryKind::kPrivate), 0u) << "memory is reserved, not allocated";
+}
+
+TEST(GuestRam, PrivateAndSharedPagesOfAFrameAreDifferentFramesWithDifferentBytes) {
+  HpaSpace space;
+  const auto ram = Make(4 * kMiB, space);
+  const auto private_page = ram->Resolve(Gfn(5), MemoryKind::kPrivate);
+  const auto shared_page = ram->Resolve(Gfn(5), MemoryKind::kShared);
+  ASSERT_TRUE(private_page.ok() && shared_page.ok());
+  EXPECT_NE(private_page->pfn, shared_page->pfn);
+  ram->slots()[0].private_pages.data()[5 * 4096] = std::byte{0x5a};
+  EXPECT_EQ(ram->slots()[0].shared_pages.data()[5 * 4096], std::byte{0});
+}
+
+TEST(GuestRam, ResolveAllocatesExactlyTheAskedPage) {
+  HpaSpace space;
+  const auto ram = Make(4 * kMiB, space);
+  ASSERT_TRUE(ram->Resolve(Gfn(7), MemoryKind::kShared).ok());
+  EXPECT_EQ(ram->allocated_bytes(MemoryKind::kShared), 4096u);
+  EXPECT_EQ(ram->allocated_bytes(MemoryKind::kPrivate), 0u);
+}
+
+TEST(GuestRam, ResolveOutsideEverySlotIsRefused) {
+  HpaSpace space;
+  const auto ram = Make(4 * kMiB, space);
+  EXPECT_EQ(ram->Resolve(Gfn(4 * kMiB >> 12), MemoryKind::kPrivate).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+}
+
+TEST(GuestRam, DiscardZeroesExactlyTheRangeAndFreesIt) {
+  HpaSpace space;
+  const auto ram = Make(4 * kMiB, space);
+  std::byte* bytes = ram->slots()[0].private_pages.data();
+  std::memset(bytes, 0x77, 4 * 4096);
+  ram->Discard({Gfn(1), 2}, MemoryKind::kPrivate);
+  EXPECT_EQ(ram->allocated_bytes(MemoryKind::kPrivate), 2 * 4096u);
+  for (int page = 0; page < 4; ++page) {
+    const std::byte expected = page == 1 || page == 2 ? std::byte{0} : std::byte{0x77};
+    EXPECT_EQ(bytes[page * 4096], expected) << page;
+    EXPECT_EQ(bytes[page * 4096 + 4095], expected) << page;
+  }
+}
+
+TEST(GuestRam, CopyTakesTheBytesAndLeavesHolesZero) {
+  HpaSpace space;
+  const auto ram = Make(4 * kMiB, space);
+  std::byte* from = ram->slots()[0].private_pages.data();
+  const std::byte* to = ram->slots()[0].shared_pages.data();
+  from[0] = std::byte{1};                // page 0
+  from[2 * 4096 + 4095] = std::byte{2};  // page 2; page 1 is a hole
+  from[5 * 4096] = std::byte{3};         // outside the range
+  ram->Copy({Gfn(0), 4}, MemoryKind::kPrivate, MemoryKind::kShared);
+  EXPECT_EQ(to[0], std::byte{1});
+  EXPECT_EQ(to[4096], std::byte{0});
+  EXPECT_EQ(to[2 * 4096 + 4095], std::byte{2});
+  EXPECT_EQ(to[5 * 4096], std::byte{0});
+}
+
+TEST(GuestRam, PiecesCrossNoHoleBetweenTheSlots) {
+  HpaSpace space;
+  const auto ram = Make(4 * kGiB, space);
+  int calls = 0;
+  auto count = [&](std::byte*, uint64_t) { ++calls; };
+  EXPECT_TRUE(ram->ForEachPiece(3 * kGiB - 8, 8, MemoryKind::kShared, count));
+  EXPECT_EQ(calls, 1);
+  EXPECT_FALSE(ram->ForEachPiece(3 * kGiB - 8, 9, MemoryKind::kShared, count));
+  EXPECT_FALSE(ram->ForEachPiece(~uint64_t{0} - 4, 8, MemoryKind::kShared, count));
+  EXPECT_EQ(calls, 1) << "a refused range is not touched at all";
+}
+
+}  // namespace
+}  // namespace twinroot::memory
