@@ -1,13 +1,11 @@
 #!/usr/bin/env bash
-# ./quickstart format [--check]: clang-format of every C++ source. --check changes nothing, prints
-# each place that differs, and exits 1 if there is one.
+# ./quickstart format [--check]: clang-format of every C++ source. --check changes nothing, names
+# each file that differs, and exits 1 if there is one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-arguments=(-i)
 case "${1:-}" in
-  "") ;;
-  --check) arguments=(--dry-run -Werror) ;;
+  "" | --check) ;;
   *)
     echo "usage: ./quickstart format [--check]" >&2
     exit 2
@@ -26,5 +24,14 @@ mapfile -d '' files < <(find "${folders[@]}" -type f \( -name '*.cc' -o -name '*
   echo "no C++ sources under: ${folders[*]}" >&2
   exit 1
 }
-clang-format --style=file "${arguments[@]}" "${files[@]}"
+if [[ ${1:-} == --check ]]; then
+  differing=$(clang-format --style=file --dry-run "${files[@]}" 2>&1 |
+    sed -n 's/:[0-9]*:[0-9]*: warning: .*/ is not formatted/p' | sort -u)
+  [[ -z $differing ]] || {
+    echo "$differing" >&2
+    exit 1
+  }
+else
+  clang-format --style=file -i "${files[@]}"
+fi
 echo "${#files[@]} files"

@@ -2,15 +2,17 @@
 //
 // Thread-safe: faults run in parallel; attribute and memslot changes take turns. Every user-facing
 // call takes unaliased frames (A7); only HandleFault takes a raw address, as the processor reports.
-// Invariants: 1. a private frame is reachable from the private root only (D8). 2. A leaf exists only
-// where the attribute agrees with its root. 3. What can fail in a change happens before its first
-// visible effect. 4. After a broken invariant the VM is bugged: every call refuses, others go on.
+// Invariants: 1. a private frame is reachable from the private root only (D8). 2. A leaf exists
+// only where the attribute agrees with its root. 3. What can fail in a change happens before its
+// first visible effect. 4. After a broken invariant the VM is bugged: every call refuses, others go
+// on.
 #ifndef TWINROOT_MMU_VM_GUEST_ADDRESS_SPACE_H_
 #define TWINROOT_MMU_VM_GUEST_ADDRESS_SPACE_H_
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -48,16 +50,28 @@ struct Fault {
 };
 
 // What became of a fault.
-struct Fixed { Level level; };   // mapped; go on
-struct Spurious {};              // was mapped already; go on
-struct Retry {};                 // a change is under way; run the vCPU again
-struct Mmio { Gpa gpa; };        // no memslot there; unaliased
-struct MemoryFaultExit {         // the page is of the other kind, or has no such backing (D1, D2)
-  Gpa gpa;                       // page-aligned, unaliased (A9)
-  uint64_t size;                 // 4096
-  MemoryKind wanted;             // what the guest asked for
+// Mapped by this call: go on.
+struct Fixed {
+  Level level;
 };
-struct Failed { absl::Status status; };  // environment: no page, no table; or the VM is bugged
+// Was mapped already: go on.
+struct Spurious {};
+// A change is under way: run the vCPU again.
+struct Retry {};
+// No memslot there; the address is unaliased.
+struct Mmio {
+  Gpa gpa;
+};
+// The page is of the other kind, or has no backing of the kind that was asked for (D1, D2).
+struct MemoryFaultExit {
+  Gpa gpa;            // page-aligned, unaliased (A9)
+  uint64_t size;      // 4096
+  MemoryKind wanted;  // what the guest asked for
+};
+// The environment: no page, no table; or the VM is bugged.
+struct Failed {
+  absl::Status status;
+};
 using FaultOutcome = std::variant<Fixed, Spurious, Retry, Mmio, MemoryFaultExit, Failed>;
 
 enum class Content : uint8_t { kDestroy, kPreserve };
@@ -89,9 +103,9 @@ struct Translation {
   EptPointer ept_pointer;
   std::vector<TranslationStep> steps;
   bool mapped = false;
-  Hpa hpa;                        // of the byte asked for, if mapped
-  Level level = Level::k4K;       // of the leaf, if mapped
-  Access access;                  // of the leaf, if mapped
+  Hpa hpa;                   // of the byte asked for, if mapped
+  Level level = Level::k4K;  // of the leaf, if mapped
+  Access access;             // of the leaf, if mapped
   MemoryKind attribute = MemoryKind::kPrivate;
 };
 
@@ -112,6 +126,10 @@ class GuestAddressSpace {
     GpaLayout layout;
     int host_maxphyaddr = 52;  // width of an Hpa, 39 to 52
     EptCapabilities capabilities;
+    // What the guest may turn on. Neither goes together with stolen bits (A6): both would walk
+    // 32-bit or guest-made tables that cannot carry them.
+    bool legacy_guest_paging = false;  // 32-bit paging without PAE
+    bool nested_ept = false;
   };
   // Not owned; must outlive the address space. `flusher` and the external tables may be null.
   struct Environment {

@@ -6,9 +6,9 @@
 namespace twinroot::mmu::vmx {
 
 Tlb::Tlb() {
-  for (const auto& [level, size] : {std::pair{Level::k4K, kEntries4K},
-                                    std::pair{Level::k2M, kEntries2M},
-                                    std::pair{Level::k1G, kEntries1G}}) {
+  for (const auto& [level, size] :
+       {std::pair{Level::k4K, kEntries4K}, std::pair{Level::k2M, kEntries2M},
+        std::pair{Level::k1G, kEntries1G}}) {
     arrays_.push_back({level, std::vector<std::optional<Entry>>(size)});
   }
 }

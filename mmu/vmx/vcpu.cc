@@ -48,6 +48,11 @@ MemoryKind Vcpu::RootOf(Gpa gpa) const {
   return gpa.value & shared_mask_ ? MemoryKind::kShared : MemoryKind::kPrivate;
 }
 
+Gpa Vcpu::AliasOf(Gpa unaliased, MemoryKind alias) {
+  std::lock_guard lock(mutex_);
+  return alias == MemoryKind::kShared ? Gpa(unaliased.value | shared_mask_) : unaliased;
+}
+
 AccessOutcome Vcpu::Read(Gpa gpa, int size) { return Make(gpa, Access::Read(), size, 0); }
 
 AccessOutcome Vcpu::Write(Gpa gpa, int size, uint64_t value) {

@@ -40,6 +40,9 @@ class Vcpu {
   // VM entry. Before the first access; forgets everything cached.
   void LoadRoots(EptPointer private_root, EptPointer shared_root, std::optional<int> shared_bit);
 
+  // The address of the same byte through an alias; without a shared bit there is only one.
+  Gpa AliasOf(Gpa unaliased, MemoryKind alias);
+
   // `size` is 1, 2, 4 or 8 and `gpa`, raw as the processor sees it, is a multiple of it.
   AccessOutcome Read(Gpa gpa, int size);
   // Writes the low `size` bytes of `value`.

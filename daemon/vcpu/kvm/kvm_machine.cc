@@ -161,6 +161,8 @@ absl::Status KvmMachine::CreateVcpus() {
   environment.cpuid = &system_->cpuid();
   environment.sync_regs = system_->sync_regs();
   environment.client = client_;
+  environment.layout = &layout_;
+  environment.ram = ram_;
   environment.stop = &stop_;
   for (VcpuIndex index = 0; index < config_.vcpus; ++index) {
     absl::StatusOr<std::unique_ptr<Vcpu>> vcpu = Vcpu::Create(index, environment);

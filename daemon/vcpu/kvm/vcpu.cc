@@ -259,12 +259,20 @@ std::optional<MapGpaResult> Vcpu::MapGpa(const MapGpaCall& call) {
   return stopping() ? std::nullopt : park_answer_;
 }
 
-// An access that KVM's emulator could not make, or one outside every memslot. The client decides;
-// where it lets the vCPU go on, there is nothing behind the address that KVM could reach.
+// Outside every memslot there is nothing to access. Inside, KVM's emulator could not make the access
+// by itself; nobody makes it for the guest, since its memory may be private.
 Vcpu::Next Vcpu::HandleMmio() {
-  return Fatal(StopReason::kMmioOutsideMemory,
-               absl::StrCat(run_->mmio.is_write ? "write" : "read", " outside memory at 0x",
-                            absl::Hex(run_->mmio.phys_addr)));
+  const mmu::Gfn gfn = environment_.layout->GfnOf(mmu::Gpa(run_->mmio.phys_addr));
+  const std::string where =
+      absl::StrCat(run_->mmio.is_write ? "write" : "read", " at 0x",
+                   absl::Hex(gfn.value << mmu::kPageShift | (run_->mmio.phys_addr & 0xfff)));
+  for (const memory::RamSlot& slot : environment_.ram->slots()) {
+    if (slot.range.Contains(gfn)) {
+      return Fatal(StopReason::kUnhandledExit,
+                   "KVM could not complete a " + where + " in guest memory");
+    }
+  }
+  return Fatal(StopReason::kMmioOutsideMemory, where + ", outside memory");
 }
 
 // KVM's emulator gives up when it cannot read the instruction bytes, which happens while their page

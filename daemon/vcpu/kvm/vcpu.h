@@ -17,9 +17,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "daemon/memory/guest_ram.h"
 #include "daemon/vcpu/kvm/fd.h"
 #include "daemon/vcpu/kvm/kvm_abi.h"
 #include "daemon/vcpu/machine.h"
+#include "mmu/vm/gpa_layout.h"
 
 namespace twinroot::kvm {
 
@@ -31,6 +33,8 @@ class Vcpu {
     const Cpuid2* cpuid = nullptr;
     bool sync_regs = false;  // KVM_CAP_SYNC_REGS has general registers
     vcpu::MachineClient* client = nullptr;
+    const mmu::GpaLayout* layout = nullptr;
+    const memory::GuestRam* ram = nullptr;
     const std::atomic<bool>* stop = nullptr;
   };
 

@@ -1,0 +1,78 @@
+#include "cli/commands/command.h"
+
+#include "cli/render/json.h"
+
+namespace twinroot::cli {
+
+void Session::Answer(const google::protobuf::Message& message, const std::string& text) {
+  out_.Write(json() ? ToJson(message) : text);
+}
+
+void Session::StreamJson(const google::protobuf::Message& message) {
+  out_.Write(ToJsonLine(message));
+}
+
+void Session::PrintTable(const Table& table) {
+  out_.Write(table.Render(options_.no_headers ? Header::kOmit : Header::kPrint));
+}
+
+void AddCommonOptions(CLI::App* app, CommonOptions* options) {
+  AddChoice<Format>(app, "-o,--output", &options->format,
+                    {{"table", Format::kTable}, {"json", Format::kJson}}, "How to print answers")
+      ->group("Common options");
+  app->add_option("--endpoint", options->endpoint,
+                  "The daemon's socket, PATH or unix:PATH; else $HVCTL_ENDPOINT, else "
+                  "/run/twinroot/hvd.sock (root) or $XDG_RUNTIME_DIR/twinroot/hvd.sock")
+      ->type_name("PATH")
+      ->group("Common options");
+  app->add_flag("--no-headers", options->no_headers, "Print tables without their header line")
+      ->group("Common options");
+}
+
+CLI::App* AddNoun(CLI::App* root, const std::string& name, const std::string& description) {
+  return root->add_subcommand(name, description)->require_subcommand(1);
+}
+
+CLI::App* AddVerb(CLI::App* noun, const std::string& name, const std::string& description,
+                  Invocation* invocation, Runner run) {
+  CLI::App* verb = noun->add_subcommand(name, description);
+  AddCommonOptions(verb, &invocation->options);
+  verb->callback([invocation, run = std::move(run)] { invocation->run = run; });
+  return verb;
+}
+
+CLI::Option* AddVmName(CLI::App* verb, std::string* name) {
+  return verb->add_option("NAME", *name, "The VM's name")->required()->type_name("");
+}
+
+CLI::Option* AddSize(CLI::App* verb, const std::string& name, uint64_t* value,
+                     const std::string& description) {
+  return verb
+      ->add_option_function<std::string>(
+          name,
+          [=](const std::string& given) {
+            const absl::StatusOr<uint64_t> size = ParseSize(given);
+            if (!size.ok()) throw CLI::ValidationError(name, std::string(size.status().message()));
+            *value = *size;
+          },
+          description)
+      ->type_name(name.rfind("--", 0) == 0 ? "SIZE" : "");
+}
+
+CLI::Option* AddDuration(CLI::App* verb, const std::string& name, absl::Duration* value,
+                         const std::string& description) {
+  return verb
+      ->add_option_function<std::string>(
+          name,
+          [=](const std::string& given) {
+            const absl::StatusOr<absl::Duration> duration = ParseDuration(given);
+            if (!duration.ok()) {
+              throw CLI::ValidationError(name, std::string(duration.status().message()));
+            }
+            *value = *duration;
+          },
+          description)
+      ->type_name("DURATION");
+}
+
+}  // namespace twinroot::cli

@@ -1,0 +1,116 @@
+// What every command shares: the common options, the session that it runs in, and how it hangs in
+// the tree of nouns and verbs.
+//
+// Parsing fills plain argument structs and picks one function; nothing is opened, read or sent
+// before the whole command line was accepted. Not thread-safe.
+#ifndef TWINROOT_CLI_COMMANDS_COMMAND_H_
+#define TWINROOT_CLI_COMMANDS_COMMAND_H_
+
+#include <google/protobuf/message.h>
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+#include "cli/client.h"
+#include "cli/output.h"
+#include "cli/quantity.h"
+#include "cli/render/table.h"
+
+namespace twinroot::cli {
+
+inline constexpr char kVersion[] = "0.1.0";
+
+enum class Format { kTable, kJson };
+
+struct CommonOptions {
+  Format format = Format::kTable;
+  std::string endpoint;
+  bool no_headers = false;
+};
+
+// A running command: its options, its output, its daemon.
+class Session {
+ public:
+  Session(const CommonOptions& options, std::string socket_path)
+      : options_(options), out_(STDOUT_FILENO), client_(std::move(socket_path)) {}
+
+  bool json() const { return options_.format == Format::kJson; }
+  Output& out() { return out_; }
+  Client& client() { return client_; }
+
+  // An answer: JSON where that is asked for, else `text`.
+  void Answer(const google::protobuf::Message& message, const std::string& text);
+  // One object of a stream, as a line of JSON.
+  void StreamJson(const google::protobuf::Message& message);
+  void PrintTable(const Table& table);
+
+ private:
+  const CommonOptions& options_;
+  Output out_;
+  Client client_;
+};
+
+// Runs a command; the result is the exit code.
+using Runner = std::function<int(Session&)>;
+
+// What the command line says to do.
+struct Invocation {
+  CommonOptions options;
+  Runner run;
+};
+
+// -o, --endpoint, --no-headers. They work before the noun and after the verb.
+void AddCommonOptions(CLI::App* app, CommonOptions* options);
+
+// A noun: needs one of its verbs.
+CLI::App* AddNoun(CLI::App* root, const std::string& name, const std::string& description);
+
+// A verb. `run` is taken when the command line names it.
+CLI::App* AddVerb(CLI::App* noun, const std::string& name, const std::string& description,
+                  Invocation* invocation, Runner run);
+
+// The positional NAME of a VM.
+CLI::Option* AddVmName(CLI::App* verb, std::string* name);
+
+// Options in the notation of cli/quantity.h; what does not parse is a usage error.
+CLI::Option* AddSize(CLI::App* verb, const std::string& name, uint64_t* value,
+                     const std::string& description);
+CLI::Option* AddDuration(CLI::App* verb, const std::string& name, absl::Duration* value,
+                         const std::string& description);
+
+// One of a fixed set of words: `words` maps each to its value.
+template <typename T>
+CLI::Option* AddChoice(CLI::App* verb, const std::string& name, T* value,
+                       const std::vector<std::pair<std::string, T>>& words,
+                       const std::string& description) {
+  std::string list;
+  for (const auto& [word, ignored] : words) list += (list.empty() ? "" : "|") + word;
+  return verb
+      ->add_option_function<std::string>(
+          name,
+          [=](const std::string& given) {
+            for (const auto& [word, meaning] : words) {
+              if (word != given) continue;
+              *value = meaning;
+              return;
+            }
+            throw CLI::ValidationError(name, "'" + given + "' is none of " + list);
+          },
+          description)
+      ->type_name(list);
+}
+
+// Every noun's verbs.
+void AddVmCommands(CLI::App* root, Invocation* invocation);
+void AddVmCreate(CLI::App* vm, Invocation* invocation);
+void AddVmRunCommands(CLI::App* vm, Invocation* invocation);  // wait, console
+void AddMemoryCommands(CLI::App* root, Invocation* invocation);
+void AddMemoryContentCommands(CLI::App* memory, Invocation* invocation);  // read, write
+void AddConversionCommands(CLI::App* root, Invocation* invocation);
+void AddEventsCommand(CLI::App* root, Invocation* invocation);
+void AddHostCommands(CLI::App* root, Invocation* invocation);  // and version
+
+}  // namespace twinroot::cli
+
+#endif  // TWINROOT_CLI_COMMANDS_COMMAND_H_

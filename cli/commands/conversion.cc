@@ -1,0 +1,120 @@
+// hvctl conversion list|approve|deny: decisions that parked vCPUs wait for.
+#include <algorithm>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "cli/commands/command.h"
+#include "cli/render/event_line.h"
+#include "cli/short_names.h"
+
+namespace twinroot::cli {
+namespace {
+
+constexpr int kMaxIds = 1024;  // Of one call.
+
+v1::ListConversionsResponse Waiting(Session& session, const std::string& name) {
+  v1::ListConversionsRequest request;
+  request.set_vm(name);
+  return session.client().Call<v1::ListConversionsResponse>(
+      absl::StrCat("cannot list conversions of vm ", name),
+      [&](grpc::ClientContext* context, v1::ListConversionsResponse* answer) {
+        return session.client().event().ListConversions(context, request, answer);
+      });
+}
+
+int List(Session& session, const std::string& name) {
+  const v1::ListConversionsResponse response = Waiting(session, name);
+  if (session.json()) {
+    session.Answer(response, "");
+    return kOk;
+  }
+  Table table({{"ID", Align::kRight},
+               {"VCPU", Align::kRight},
+               {"GPA", Align::kRight},
+               {"SIZE", Align::kRight},
+               {"DIRECTION"},
+               {"CAUSE"},
+               {"DEADLINE"}});
+  for (const v1::ConversionRequest& waiting : response.conversions()) {
+    table.AddRow({absl::StrCat(waiting.id()), absl::StrCat(waiting.vcpu()),
+                  FormatAddress(waiting.gpa()), FormatSize(waiting.size()),
+                  ShortName(waiting.direction()), ShortName(waiting.cause()),
+                  waiting.has_deadline() ? FormatClock(waiting.deadline()) : ""});
+  }
+  session.PrintTable(table);
+  return kOk;
+}
+
+struct ResolveArguments {
+  std::string name;
+  std::vector<uint64_t> ids;
+  bool all = false;
+};
+
+int Resolve(Session& session, const ResolveArguments& arguments,
+            v1::ResolveConversionRequest::Decision decision) {
+  std::vector<uint64_t> ids = arguments.ids;
+  if (arguments.all) {
+    for (const v1::ConversionRequest& waiting : Waiting(session, arguments.name).conversions()) {
+      ids.push_back(waiting.id());
+    }
+  }
+  v1::ResolveConversionResponse all;
+  for (size_t begin = 0; begin < ids.size(); begin += kMaxIds) {
+    v1::ResolveConversionRequest request;
+    request.set_vm(arguments.name);
+    request.set_decision(decision);
+    const size_t end = std::min(ids.size(), begin + kMaxIds);
+    request.mutable_ids()->Add(ids.begin() + begin, ids.begin() + end);
+    const auto response = session.client().Call<v1::ResolveConversionResponse>(
+        absl::StrCat("cannot decide conversions of vm ", arguments.name),
+        [&](grpc::ClientContext* context, v1::ResolveConversionResponse* answer) {
+          return session.client().event().ResolveConversion(context, request, answer);
+        });
+    all.mutable_results()->MergeFrom(response.results());
+  }
+  if (session.json()) {
+    session.Answer(all, "");
+    return kOk;
+  }
+  Table table({{"ID", Align::kRight}, {"OUTCOME"}});
+  for (const v1::ResolveConversionResponse::Result& result : all.results()) {
+    table.AddRow({absl::StrCat(result.id()), ShortName(result.outcome())});
+  }
+  session.PrintTable(table);
+  return kOk;
+}
+
+void AddResolve(CLI::App* conversion, const char* name, const char* description,
+                v1::ResolveConversionRequest::Decision decision, Invocation* invocation) {
+  const auto arguments = std::make_shared<ResolveArguments>();
+  CLI::App* verb =
+      AddVerb(conversion, name, description, invocation, [arguments, decision](Session& session) {
+        return Resolve(session, *arguments, decision);
+      });
+  AddVmName(verb, &arguments->name);
+  CLI::Option* ids = verb->add_option("ID", arguments->ids, "Which, as `conversion list` names them")
+                         ->type_name("");
+  CLI::Option* all = verb->add_flag("--all", arguments->all, "All that wait now");
+  verb->parse_complete_callback([ids, all] {
+    if ((ids->count() > 0) == (all->count() > 0)) {
+      throw CLI::ValidationError("ID", "give the ids to decide, or --all");
+    }
+  });
+}
+
+}  // namespace
+
+void AddConversionCommands(CLI::App* root, Invocation* invocation) {
+  CLI::App* conversion = AddNoun(root, "conversion", "Conversions that wait for a decision");
+  const auto name = std::make_shared<std::string>();
+  CLI::App* verb = AddVerb(conversion, "list", "The waiting conversions of a VM, oldest first",
+                           invocation, [name](Session& session) { return List(session, *name); });
+  AddVmName(verb, name.get());
+  AddResolve(conversion, "approve", "Apply waiting conversions",
+             v1::ResolveConversionRequest::DECISION_APPLY, invocation);
+  AddResolve(conversion, "deny", "Refuse waiting conversions",
+             v1::ResolveConversionRequest::DECISION_DENY, invocation);
+}
+
+}  // namespace twinroot::cli

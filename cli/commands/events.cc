@@ -1,0 +1,102 @@
+// hvctl events: what is kept, and with --follow what comes after it, without a hole between.
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "cli/commands/command.h"
+#include "cli/render/event_line.h"
+
+namespace twinroot::cli {
+namespace {
+
+constexpr uint32_t kPageSize = 1000;
+constexpr char kWhat[] = "cannot read events";
+// --since now: nothing of what is kept.
+constexpr char kNow[] = "now";
+
+struct Arguments {
+  bool follow = false;
+  std::string since;
+  std::string vm;
+};
+
+class EventPrinter {
+ public:
+  explicit EventPrinter(Session* session)
+      : session_(session),
+        lines_(session->out().colors() ? Colors::kOn : Colors::kOff) {}
+
+  template <typename Batch>
+  void Print(const Batch& batch) {
+    for (const v1::Event& event : batch.events()) {
+      if (session_->json()) {
+        session_->StreamJson(event);
+      } else {
+        session_->out().Write(lines_.Render(event));
+      }
+    }
+    session_->out().Flush();
+  }
+
+ private:
+  Session* const session_;
+  EventLines lines_;
+};
+
+// Prints what is kept from `cursor` on; the result is where to go on.
+std::string PrintKept(Session& session, const Arguments& arguments, EventPrinter& printer) {
+  v1::ListEventsRequest request;
+  request.set_start_cursor(arguments.since);
+  request.mutable_filter()->set_vm(arguments.vm);
+  request.set_page_size(kPageSize);
+  while (true) {
+    const auto page = session.client().Call<v1::ListEventsResponse>(
+        kWhat, [&](grpc::ClientContext* context, v1::ListEventsResponse* answer) {
+          return session.client().event().ListEvents(context, request, answer);
+        });
+    printer.Print(page);
+    request.set_start_cursor(page.next_cursor());
+    if (static_cast<uint32_t>(page.events_size()) < kPageSize) return page.next_cursor();
+  }
+}
+
+int Follow(Session& session, const Arguments& arguments, const std::string& cursor,
+           EventPrinter& printer) {
+  v1::WatchEventsRequest request;
+  request.set_start_cursor(cursor);
+  request.mutable_filter()->set_vm(arguments.vm);
+  grpc::ClientContext context;
+  const auto reader = session.client().event().WatchEvents(&context, request);
+  v1::WatchEventsResponse batch;
+  std::string last = cursor;
+  while (reader->Read(&batch)) {
+    printer.Print(batch);
+    if (!batch.events().empty()) last = batch.events(batch.events_size() - 1).cursor();
+  }
+  session.client().Check(kWhat, reader->Finish());
+  throw Failure{kUnavailable, "the event stream ended: hvd is shutting down",
+                absl::StrCat("go on later with --since ", last)};
+}
+
+int Events(Session& session, const Arguments& arguments) {
+  EventPrinter printer(&session);
+  const std::string cursor =
+      arguments.since == kNow ? std::string() : PrintKept(session, arguments, printer);
+  return arguments.follow ? Follow(session, arguments, cursor, printer) : kOk;
+}
+
+}  // namespace
+
+void AddEventsCommand(CLI::App* root, Invocation* invocation) {
+  const auto arguments = std::make_shared<Arguments>();
+  CLI::App* verb =
+      AddVerb(root, "events", "What happened, oldest first; gaps are shown", invocation,
+              [arguments](Session& session) { return Events(session, *arguments); });
+  verb->add_flag("-f,--follow", arguments->follow, "Go on with what happens next");
+  verb->add_option("--since", arguments->since,
+                   "Begin after this event (a cursor of the JSON output), or at `now`; else with "
+                   "the oldest event kept")
+      ->type_name("CURSOR");
+  verb->add_option("--vm", arguments->vm, "Only events of this VM")->type_name("NAME");
+}
+
+}  // namespace twinroot::cli

@@ -1,0 +1,90 @@
+// hvctl host show, hvctl version.
+#include <google/protobuf/struct.pb.h>
+#include <google/protobuf/util/json_util.h>
+
+#include "absl/strings/str_cat.h"
+#include "cli/commands/command.h"
+#include "cli/render/visible.h"
+#include "cli/short_names.h"
+
+namespace twinroot::cli {
+namespace {
+
+v1::Host GetHost(Session& session) {
+  return session.client()
+      .Call<v1::GetHostResponse>(
+          "cannot show the host",
+          [&](grpc::ClientContext* context, v1::GetHostResponse* answer) {
+            return session.client().host().GetHost(context, v1::GetHostRequest(), answer);
+          })
+      .host();
+}
+
+int Show(Session& session) {
+  const v1::Host host = GetHost(session);
+  if (session.json()) {
+    session.Answer(host, "");
+    return kOk;
+  }
+  std::string backends;
+  for (int i = 0; i < host.backends_size(); ++i) {
+    absl::StrAppend(&backends, i == 0 ? "" : ", ", ShortName(host.backends(i)));
+  }
+  Sheet sheet;
+  sheet.Add("Version", host.version());
+  sheet.Add("Default backend", ShortName(host.default_backend()));
+  sheet.Add("Because", host.default_backend_reason());
+  sheet.Add("Backends", backends);
+  sheet.Add("Shared bit", absl::StrCat(host.shared_bit()));
+  sheet.Add("CPUs", absl::StrCat(host.cpus()));
+  sheet.Add("Memory", FormatRoughSize(host.memory_bytes()));
+  sheet.Add("VMs", absl::StrCat(host.vms(), " of ", host.max_vms()));
+  sheet.Add("Largest VM", absl::StrCat(FormatRoughSize(host.max_memory_bytes()), ", ",
+                                       host.max_vcpus(), " vCPUs"));
+  sheet.Add("Metrics", host.metrics_address().empty() ? "off" : host.metrics_address());
+  session.out().Write(sheet.Render());
+  if (host.checks().empty()) return kOk;
+  session.out().Write("\n");
+  Table table({{"CHECK"}, {"RESULT"}, {"DETAIL"}});
+  for (const v1::Host::Check& check : host.checks()) {
+    table.AddRow({check.name(), ShortName(check.result()), check.detail()});
+  }
+  session.PrintTable(table);
+  return kOk;
+}
+
+// Works without a daemon: then it says so in the daemon's place, and that is no failure.
+int Version(Session& session) {
+  std::string daemon;
+  std::string why;
+  try {
+    daemon = GetHost(session).version();
+  } catch (const Failure& failure) {
+    why = failure.message;
+  }
+  if (!session.json()) {
+    session.out().Write(absl::StrCat(
+        "hvctl ", kVersion, "\nhvd ",
+        VisibleLine(why.empty() ? daemon : absl::StrCat("does not answer (", why, ")")), "\n"));
+    return kOk;
+  }
+  google::protobuf::Struct versions;
+  (*versions.mutable_fields())["hvctl"].set_string_value(kVersion);
+  (*versions.mutable_fields())["hvd"].set_string_value(daemon);
+  std::string json;
+  if (!google::protobuf::util::MessageToJsonString(versions, &json).ok()) {
+    throw Failure{kFailure, "cannot print the versions", "try -o table"};
+  }
+  session.out().Write(json + "\n");
+  return kOk;
+}
+
+}  // namespace
+
+void AddHostCommands(CLI::App* root, Invocation* invocation) {
+  CLI::App* host = AddNoun(root, "host", "The machine that the daemon runs on");
+  AddVerb(host, "show", "What this host can do, and why", invocation, Show);
+  AddVerb(root, "version", "The versions of hvctl and of the daemon", invocation, Version);
+}
+
+}  // namespace twinroot::cli

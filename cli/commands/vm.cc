@@ -1,0 +1,207 @@
+// hvctl vm start|stop|delete|get|list.
+#include <unistd.h>
+
+#include <cstdio>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "cli/commands/command.h"
+#include "cli/short_names.h"
+
+namespace twinroot::cli {
+namespace {
+
+absl::Time ToTime(const google::protobuf::Timestamp& time) {
+  return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
+}
+
+// "5s", "3m", "7h", "12d": one unit, as much as a list needs.
+std::string FormatAge(absl::Duration age) {
+  if (age < absl::Minutes(2)) return absl::StrCat(absl::ToInt64Seconds(age), "s");
+  if (age < absl::Hours(2)) return absl::StrCat(absl::ToInt64Minutes(age), "m");
+  if (age < absl::Hours(48)) return absl::StrCat(absl::ToInt64Hours(age), "h");
+  return absl::StrCat(absl::ToInt64Hours(age) / 24, "d");
+}
+
+std::string BareName(const v1::Vm& vm) {
+  constexpr std::string_view kCollection = "vms/";
+  return vm.name().rfind(kCollection, 0) == 0 ? vm.name().substr(kCollection.size()) : vm.name();
+}
+
+// How a VM ended: its exit code, or the reason that it has none.
+std::string Ending(const v1::Vm& vm) {
+  return vm.has_exit_code() ? absl::StrCat(vm.exit_code()) : vm.stop_reason();
+}
+
+std::string DescribePolicy(const v1::ConversionPolicy& policy) {
+  std::string text = ShortName(policy.mode());
+  if (policy.mode() != v1::ConversionPolicy::MODE_ORCHESTRATOR) return text;
+  absl::StrAppend(&text, ", after ",
+                  policy.has_decision_timeout()
+                      ? FormatDuration(absl::Seconds(policy.decision_timeout().seconds()) +
+                                       absl::Nanoseconds(policy.decision_timeout().nanos()))
+                      : "30s",
+                  " ",
+                  policy.on_timeout() == v1::ConversionPolicy::ON_TIMEOUT_APPLY ? "APPLY" : "DENY");
+  return text;
+}
+
+std::string Describe(const v1::Vm& vm) {
+  Sheet sheet;
+  sheet.Add("Name", BareName(vm));
+  sheet.Add("State", ShortName(vm.state()));
+  if (vm.has_exit_code()) sheet.Add("Exit code", absl::StrCat(vm.exit_code()));
+  sheet.Add("Stop reason", vm.stop_reason());
+  sheet.Add("Stop message", vm.stop_message());
+  sheet.Add("Backend", ShortName(vm.backend()));
+  sheet.Add("Memory", FormatSize(vm.memory_bytes()));
+  sheet.Add("vCPUs", absl::StrCat(vm.vcpus()));
+  sheet.Add("Policy", DescribePolicy(vm.conversion_policy()));
+  sheet.Add("Image", vm.image());
+  if (vm.has_program()) {
+    int steps = 0;
+    for (const v1::VcpuProgram& vcpu : vm.program().vcpus()) steps += vcpu.steps_size();
+    sheet.Add("Program",
+              absl::StrCat(vm.program().vcpus_size(), " vCPUs, ", steps, " steps"));
+  }
+  sheet.Add("Command line", vm.cmdline());
+  if (vm.has_create_time()) {
+    sheet.Add("Created", absl::FormatTime("%Y-%m-%d %H:%M:%S", ToTime(vm.create_time()),
+                                          absl::LocalTimeZone()));
+  }
+  return sheet.Render();
+}
+
+int List(Session& session) {
+  v1::ListVmsResponse all;
+  v1::ListVmsRequest request;
+  do {
+    const auto page = session.client().Call<v1::ListVmsResponse>(
+        "cannot list vms", [&](grpc::ClientContext* context, v1::ListVmsResponse* answer) {
+          return session.client().vm().ListVms(context, request, answer);
+        });
+    // Watching from the first page's cursor misses nothing that a later page shows.
+    if (all.cursor().empty()) all.set_cursor(page.cursor());
+    all.mutable_vms()->MergeFrom(page.vms());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+
+  if (session.json()) {
+    session.Answer(all, "");
+    return kOk;
+  }
+  Table table({{"NAME"},
+               {"STATE"},
+               {"EXIT"},
+               {"BACKEND"},
+               {"MEMORY", Align::kRight},
+               {"VCPUS", Align::kRight},
+               {"POLICY"},
+               {"AGE", Align::kRight}});
+  const absl::Time now = absl::Now();
+  for (const v1::Vm& vm : all.vms()) {
+    table.AddRow({BareName(vm), ShortName(vm.state()), Ending(vm), ShortName(vm.backend()),
+                  FormatSize(vm.memory_bytes()), absl::StrCat(vm.vcpus()),
+                  ShortName(vm.conversion_policy().mode()),
+                  vm.has_create_time() ? FormatAge(now - ToTime(vm.create_time())) : ""});
+  }
+  session.PrintTable(table);
+  return kOk;
+}
+
+int Get(Session& session, const std::string& name) {
+  v1::GetVmRequest request;
+  request.set_name(VmResource(name));
+  const auto response = session.client().Call<v1::GetVmResponse>(
+      absl::StrCat("cannot get vm ", name),
+      [&](grpc::ClientContext* context, v1::GetVmResponse* answer) {
+        return session.client().vm().GetVm(context, request, answer);
+      });
+  session.Answer(response.vm(), Describe(response.vm()));
+  return kOk;
+}
+
+int Start(Session& session, const std::string& name) {
+  v1::StartVmRequest request;
+  request.set_name(VmResource(name));
+  const auto response = session.client().Call<v1::StartVmResponse>(
+      absl::StrCat("cannot start vm ", name),
+      [&](grpc::ClientContext* context, v1::StartVmResponse* answer) {
+        return session.client().vm().StartVm(context, request, answer);
+      });
+  session.Answer(response.vm(),
+                 absl::StrCat("vm ", name, " is ", ShortName(response.vm().state()), "\n"));
+  return kOk;
+}
+
+int Stop(Session& session, const std::string& name) {
+  v1::StopVmRequest request;
+  request.set_name(VmResource(name));
+  const auto response = session.client().Call<v1::StopVmResponse>(
+      absl::StrCat("cannot stop vm ", name),
+      [&](grpc::ClientContext* context, v1::StopVmResponse* answer) {
+        return session.client().vm().StopVm(context, request, answer);
+      });
+  session.Answer(response.vm(),
+                 absl::StrCat("vm ", name, " is ", ShortName(response.vm().state()), "\n"));
+  return kOk;
+}
+
+// Scripts have no terminal and mean what they say.
+bool Confirmed(const std::string& name) {
+  if (isatty(STDIN_FILENO) != 1) return true;
+  std::fprintf(stderr, "Delete vm %s and its memory? [y/N] ", name.c_str());
+  char answer[16] = {};
+  if (std::fgets(answer, sizeof(answer), stdin) == nullptr) return false;
+  return answer[0] == 'y' || answer[0] == 'Y';
+}
+
+struct DeleteArguments {
+  std::string name;
+  bool yes = false;
+};
+
+int Delete(Session& session, const DeleteArguments& arguments) {
+  if (!arguments.yes && !Confirmed(arguments.name)) {
+    throw Failure{kFailure, absl::StrCat("vm ", arguments.name, " was not deleted"),
+                  "answer y, or give --yes"};
+  }
+  v1::DeleteVmRequest request;
+  request.set_name(VmResource(arguments.name));
+  const auto response = session.client().Call<v1::DeleteVmResponse>(
+      absl::StrCat("cannot delete vm ", arguments.name),
+      [&](grpc::ClientContext* context, v1::DeleteVmResponse* answer) {
+        return session.client().vm().DeleteVm(context, request, answer);
+      });
+  session.Answer(response, absl::StrCat("vm ", arguments.name, " is deleted\n"));
+  return kOk;
+}
+
+void AddNamed(CLI::App* vm, const char* verb_name, const char* description, Invocation* invocation,
+              int (*run)(Session&, const std::string&)) {
+  const auto name = std::make_shared<std::string>();
+  CLI::App* verb = AddVerb(vm, verb_name, description, invocation,
+                           [name, run](Session& session) { return run(session, *name); });
+  AddVmName(verb, name.get());
+}
+
+}  // namespace
+
+void AddVmCommands(CLI::App* root, Invocation* invocation) {
+  CLI::App* vm = AddNoun(root, "vm", "Define, run and watch virtual machines");
+  AddVmCreate(vm, invocation);
+  AddVerb(vm, "list", "All VMs", invocation, List);
+  AddNamed(vm, "get", "One VM in full", invocation, Get);
+  AddNamed(vm, "start", "Start a defined VM", invocation, Start);
+  AddNamed(vm, "stop", "Stop a running VM", invocation, Stop);
+  AddVmRunCommands(vm, invocation);
+
+  const auto arguments = std::make_shared<DeleteArguments>();
+  CLI::App* verb = AddVerb(vm, "delete", "Stop a VM and forget it and its memory", invocation,
+                           [arguments](Session& session) { return Delete(session, *arguments); });
+  AddVmName(verb, &arguments->name);
+  verb->add_flag("-y,--yes", arguments->yes, "Do not ask (asks only on a terminal)");
+}
+
+}  // namespace twinroot::cli

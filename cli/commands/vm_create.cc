@@ -1,0 +1,173 @@
+// hvctl vm create: reads the image and the program, uploads the image, defines the VM.
+#include <unistd.h>
+
+#include <cstdio>
+#include <memory>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "cli/commands/command.h"
+#include "cli/input_file.h"
+#include "cli/short_names.h"
+
+namespace twinroot::cli {
+namespace {
+
+constexpr size_t kChunkSize = size_t{1} << 20;
+constexpr uint64_t kMaxImageSize = uint64_t{64} << 20;
+// Smaller uploads are over before anybody could read a progress line.
+constexpr uint64_t kProgressSize = uint64_t{8} << 20;
+
+struct Arguments {
+  std::string name;
+  uint64_t memory = 0;
+  uint32_t vcpus = 0;
+  std::string image;
+  std::string cmdline;
+  std::string program;
+  v1::Backend backend = v1::BACKEND_UNSPECIFIED;
+  v1::ConversionPolicy::Mode policy = v1::ConversionPolicy::MODE_UNSPECIFIED;
+  absl::Duration decision_timeout;  // zero: not given
+  v1::ConversionPolicy::OnTimeout on_timeout = v1::ConversionPolicy::ON_TIMEOUT_UNSPECIFIED;
+  std::optional<uint32_t> cpl;
+};
+
+// One line on stderr that is rewritten in place, and only on a terminal.
+class Progress {
+ public:
+  explicit Progress(uint64_t total)
+      : total_(total), shown_(total >= kProgressSize && isatty(STDERR_FILENO) == 1) {}
+  ~Progress() {
+    if (shown_) std::fputs("\r\033[K", stderr);
+  }
+  void Show(uint64_t done) {
+    if (shown_) {
+      std::fprintf(stderr, "\rsending the image: %s of %s", FormatRoughSize(done).c_str(),
+                   FormatRoughSize(total_).c_str());
+    }
+  }
+
+ private:
+  const uint64_t total_;
+  const bool shown_;
+};
+
+// Refuses what the daemon would refuse after the bytes had travelled.
+std::unique_ptr<InputFile> OpenImage(const std::string& path) {
+  auto image = std::make_unique<InputFile>("image", path);
+  if (image->size() == 0) throw Failure{kUsage, absl::StrCat("image ", path, " is empty"), ""};
+  if (image->size() > kMaxImageSize) {
+    throw Failure{kUsage, absl::StrCat("image ", path, " is ", FormatRoughSize(image->size())),
+                  absl::StrCat("an image has at most ", FormatSize(kMaxImageSize))};
+  }
+  return image;
+}
+
+std::string Upload(Client& client, InputFile& image) {
+  grpc::ClientContext context;
+  Client::SetDeadline(&context);
+  v1::UploadImageResponse response;
+  const auto writer = client.vm().UploadImage(&context, &response);
+  Progress progress(image.size());
+  uint64_t done = 0;
+  while (true) {
+    v1::UploadImageRequest chunk;
+    chunk.set_data(image.Read(kChunkSize));
+    if (chunk.data().empty()) break;
+    done += chunk.data().size();
+    // False: the daemon has refused already; Finish says why.
+    if (!writer->Write(chunk)) break;
+    progress.Show(done);
+  }
+  writer->WritesDone();
+  client.Check("cannot send the image", writer->Finish());
+  return response.image();
+}
+
+void FillPolicy(const Arguments& arguments, v1::ConversionPolicy* policy) {
+  policy->set_mode(arguments.policy);
+  policy->set_on_timeout(arguments.on_timeout);
+  if (arguments.decision_timeout > absl::ZeroDuration()) {
+    absl::Duration rest = arguments.decision_timeout;
+    policy->mutable_decision_timeout()->set_seconds(
+        absl::IDivDuration(rest, absl::Seconds(1), &rest));
+    policy->mutable_decision_timeout()->set_nanos(
+        static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+  }
+}
+
+int Create(Session& session, const Arguments& arguments) {
+  v1::CreateVmRequest request;
+  request.set_vm_id(arguments.name);
+  v1::Vm& vm = *request.mutable_vm();
+  vm.set_memory_bytes(arguments.memory);
+  vm.set_vcpus(arguments.vcpus);
+  vm.set_cmdline(arguments.cmdline);
+  vm.set_backend(arguments.backend);
+  FillPolicy(arguments, vm.mutable_conversion_policy());
+  if (arguments.cpl.has_value()) vm.mutable_boot()->set_cpl(*arguments.cpl);
+  if (!arguments.program.empty()) *vm.mutable_program() = ReadProgram(arguments.program);
+  if (!arguments.image.empty()) {
+    const std::unique_ptr<InputFile> image = OpenImage(arguments.image);
+    vm.set_image(Upload(session.client(), *image));
+  }
+
+  const auto response = session.client().Call<v1::CreateVmResponse>(
+      absl::StrCat("cannot create vm ", arguments.name),
+      [&](grpc::ClientContext* context, v1::CreateVmResponse* answer) {
+        return session.client().vm().CreateVm(context, request, answer);
+      });
+  session.Answer(response.vm(), absl::StrCat("vm ", arguments.name, " is ",
+                                             ShortName(response.vm().state()), " on backend ",
+                                             ShortName(response.vm().backend()), "\n"));
+  return kOk;
+}
+
+}  // namespace
+
+void AddVmCreate(CLI::App* vm, Invocation* invocation) {
+  using Policy = v1::ConversionPolicy;
+  const auto arguments = std::make_shared<Arguments>();
+  CLI::App* verb = AddVerb(vm, "create", "Define a VM", invocation,
+                           [arguments](Session& session) { return Create(session, *arguments); });
+  AddVmName(verb, &arguments->name);
+  AddSize(verb, "--memory", &arguments->memory, "RAM, a multiple of 2MiB: 64MiB, 1G")->required();
+  verb->add_option("--vcpus", arguments->vcpus, "Virtual processors, 1 to 64")
+      ->required()
+      ->type_name("N");
+  verb->add_option("--image", arguments->image,
+                   "A static x86-64 ELF or flat binary to boot; hvctl reads and sends it")
+      ->type_name("FILE");
+  verb->add_option("--cmdline", arguments->cmdline, "Text that the guest finds in its boot data")
+      ->type_name("TEXT");
+  verb->add_option("--program", arguments->program,
+                   "An access program (textproto, or JSON if it ends in .json)")
+      ->type_name("FILE");
+  AddChoice<v1::Backend>(
+      verb, "--backend", &arguments->backend,
+      {{"auto", v1::BACKEND_AUTO}, {"kvm", v1::BACKEND_KVM}, {"sim", v1::BACKEND_SIM}},
+      "What executes the vCPUs");
+  AddChoice<Policy::Mode>(verb, "--policy", &arguments->policy,
+                          {{"auto", Policy::MODE_AUTO},
+                           {"orchestrator", Policy::MODE_ORCHESTRATOR},
+                           {"deny", Policy::MODE_DENY}},
+                          "Who decides conversions between private and shared");
+  AddDuration(verb, "--decision-timeout", &arguments->decision_timeout,
+              "With --policy orchestrator: how long a vCPU waits for a decision (30s)");
+  AddChoice<Policy::OnTimeout>(
+      verb, "--on-timeout", &arguments->on_timeout,
+      {{"deny", Policy::ON_TIMEOUT_DENY}, {"apply", Policy::ON_TIMEOUT_APPLY}},
+      "With --policy orchestrator: what is decided when nobody did (deny)");
+  AddChoice<std::optional<uint32_t>>(verb, "--cpl", &arguments->cpl, {{"0", 0}, {"3", 3}},
+                                     "Privilege level that the guest starts in (3)");
+  verb->parse_complete_callback([arguments, verb] {
+    if (arguments->policy == Policy::MODE_ORCHESTRATOR) return;
+    for (const char* option : {"--decision-timeout", "--on-timeout"}) {
+      if (verb->count(option) > 0) {
+        throw CLI::ValidationError(option, "only has a meaning with --policy orchestrator");
+      }
+    }
+  });
+}
+
+}  // namespace twinroot::cli

@@ -1,0 +1,110 @@
+#include "cli/render/event_line.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/time.h"
+#include "cli/quantity.h"
+#include "cli/render/visible.h"
+#include "cli/short_names.h"
+
+namespace twinroot::cli {
+namespace {
+
+constexpr char kRed[] = "\033[31m";
+constexpr char kPlain[] = "\033[0m";
+
+// "vcpu0 TO_SHARED  0x200000 +4KiB IMPLICIT": what a conversion and a request for one share.
+template <typename AnyConversion>
+std::string Subject(const AnyConversion& conversion, const std::string& who) {
+  return absl::StrFormat("%-5s %-10s %s +%s %s", who, ShortName(conversion.direction()),
+                         FormatAddress(conversion.gpa()), FormatSize(conversion.size()),
+                         ShortName(conversion.cause()));
+}
+
+std::string Describe(const v1::Conversion& conversion) {
+  const std::string who =
+      conversion.has_vcpu() ? absl::StrCat("vcpu", conversion.vcpu()) : std::string("-");
+  std::string text =
+      absl::StrCat(Subject(conversion, who), " ", ShortName(conversion.decision()));
+  if (conversion.has_latency()) {
+    absl::StrAppend(&text, " ",
+                    FormatDuration(absl::Seconds(conversion.latency().seconds()) +
+                                   absl::Nanoseconds(conversion.latency().nanos())));
+  }
+  // That the policy decides is the rule; somebody else is worth saying.
+  if (conversion.decider() != v1::Conversion::DECIDER_UNSPECIFIED &&
+      conversion.decider() != v1::Conversion::DECIDER_POLICY) {
+    absl::StrAppend(&text, " by ", ShortName(conversion.decider()));
+  }
+  return text;
+}
+
+std::string Describe(const v1::ConversionRequest& request) {
+  std::string text = absl::StrCat(Subject(request, absl::StrCat("vcpu", request.vcpu())),
+                                  " WAITING id ", request.id());
+  if (request.has_deadline()) absl::StrAppend(&text, " until ", FormatClock(request.deadline()));
+  return text;
+}
+
+std::string Describe(const v1::VmStateChange& change) {
+  if (change.deleted()) return "DELETED";
+  std::string text = ShortName(change.state());
+  if (change.has_exit_code()) absl::StrAppend(&text, " exit code ", change.exit_code());
+  if (!change.stop_reason().empty()) absl::StrAppend(&text, " ", change.stop_reason());
+  if (!change.stop_message().empty()) absl::StrAppend(&text, ": ", change.stop_message());
+  return text;
+}
+
+std::string Describe(const v1::Gap& gap) {
+  return absl::StrCat("GAP ", gap.count(), " events missed (", gap.from_cursor(), " to ",
+                      gap.to_cursor(), ")");
+}
+
+bool IsBad(const v1::Event& event) {
+  return event.has_gap() ||
+         (event.has_conversion() &&
+          event.conversion().decision() != v1::Conversion::DECISION_APPLIED) ||
+         (event.has_vm_state() && !event.vm_state().stop_reason().empty());
+}
+
+}  // namespace
+
+std::string FormatClock(const google::protobuf::Timestamp& time) {
+  return absl::FormatTime("%H:%M:%E3S",
+                          absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos()),
+                          absl::LocalTimeZone());
+}
+
+std::string EventLines::Render(const v1::Event& event) {
+  std::string what;
+  switch (event.kind_case()) {
+    case v1::Event::kVmState:
+      what = Describe(event.vm_state());
+      break;
+    case v1::Event::kConversion:
+      what = Describe(event.conversion());
+      break;
+    case v1::Event::kConversionRequested:
+      what = Describe(event.conversion_requested());
+      break;
+    case v1::Event::kGap:
+      what = Describe(event.gap());
+      break;
+    case v1::Event::kBookmark:
+      return "";
+    case v1::Event::KIND_NOT_SET:
+      what = "an event that this hvctl does not know";
+      break;
+  }
+  const std::string vm = event.vm().empty() ? "-" : event.vm();
+  vm_width_ = std::max(vm_width_, vm.size());
+  const std::string line = VisibleLine(
+      absl::StrFormat("%s %-*s %s", FormatClock(event.time()), static_cast<int>(vm_width_), vm,
+                      what));
+  if (colors_ == Colors::kOff || !IsBad(event)) return line + "\n";
+  return absl::StrCat(kRed, line, kPlain, "\n");
+}
+
+}  // namespace twinroot::cli

@@ -1,0 +1,73 @@
+#include "daemon/obs/conversion_metrics.h"
+
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/strip.h"
+#include "daemon/obs/family.h"
+
+namespace twinroot::obs {
+namespace {
+
+// "DIRECTION_TO_SHARED" without its prefix, in lower case: "to_shared".
+std::string LabelOf(const std::string& name, const char* prefix) {
+  return absl::AsciiStrToLower(absl::StripPrefix(name, prefix));
+}
+std::string LabelOf(v1::Conversion::Direction direction) {
+  return LabelOf(v1::Conversion::Direction_Name(direction), "DIRECTION_");
+}
+std::string LabelOf(v1::Conversion::Cause cause) {
+  return LabelOf(v1::Conversion::Cause_Name(cause), "CAUSE_");
+}
+std::string LabelOf(v1::Conversion::Decision decision) {
+  return LabelOf(v1::Conversion::Decision_Name(decision), "DECISION_");
+}
+
+}  // namespace
+
+void ConversionMetrics::Observe(const v1::Event& event) {
+  if (event.vm_state().deleted()) {
+    std::lock_guard lock(mutex_);
+    vms_.erase(event.vm());
+    return;
+  }
+  if (!event.has_conversion()) return;
+  const v1::Conversion& conversion = event.conversion();
+  latency_->Observe(static_cast<double>(conversion.latency().seconds()) +
+                    1e-9 * conversion.latency().nanos());
+  std::lock_guard lock(mutex_);
+  Counts& counts = vms_[event.vm()];
+  ++counts.conversions[{conversion.direction(), conversion.cause(), conversion.decision()}];
+  if (conversion.decision() == v1::Conversion::DECISION_APPLIED) {
+    counts.applied_bytes[{conversion.direction(), conversion.cause()}] += conversion.size();
+  }
+}
+
+std::vector<prometheus::MetricFamily> ConversionMetrics::Collect() const {
+  auto conversions = CounterFamily("twinroot_conversions_total",
+                                   "Conversions that were decided, one for each event.");
+  auto bytes = CounterFamily("twinroot_converted_bytes_total", "Bytes of applied conversions.");
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& [vm, counts] : vms_) {
+      for (const auto& [outcome, count] : counts.conversions) {
+        const auto& [direction, cause, decision] = outcome;
+        AddSeries(conversions,
+                  {{"vm", vm},
+                   {"direction", LabelOf(direction)},
+                   {"cause", LabelOf(cause)},
+                   {"result", LabelOf(decision)}},
+                  static_cast<double>(count));
+      }
+      for (const auto& [kind, count] : counts.applied_bytes) {
+        const auto& [direction, cause] = kind;
+        AddSeries(bytes,
+                  {{"vm", vm}, {"direction", LabelOf(direction)}, {"cause", LabelOf(cause)}},
+                  static_cast<double>(count));
+      }
+    }
+  }
+  return {std::move(conversions), std::move(bytes)};
+}
+
+}  // namespace twinroot::obs

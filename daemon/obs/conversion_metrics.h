@@ -1,0 +1,46 @@
+// Counts conversions from the very events that tell of them, so that a scrape and the event stream
+// agree exactly. Series appear with a VM's first conversion and vanish when it is deleted.
+// Thread-safe.
+#ifndef TWINROOT_DAEMON_OBS_CONVERSION_METRICS_H_
+#define TWINROOT_DAEMON_OBS_CONVERSION_METRICS_H_
+
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "prometheus/collectable.h"
+#include "prometheus/histogram.h"
+#include "twinroot/v1/event.pb.h"
+
+namespace twinroot::obs {
+
+class ConversionMetrics final : public prometheus::Collectable {
+ public:
+  // `latency` (of the whole host, in seconds) outlives this object.
+  explicit ConversionMetrics(prometheus::Histogram* latency) : latency_(latency) {}
+
+  // The journal's observer: every event, in order.
+  void Observe(const v1::Event& event);
+
+  std::vector<prometheus::MetricFamily> Collect() const override;
+
+ private:
+  using Kind = std::tuple<v1::Conversion::Direction, v1::Conversion::Cause>;
+  using Outcome =
+      std::tuple<v1::Conversion::Direction, v1::Conversion::Cause, v1::Conversion::Decision>;
+  struct Counts {
+    std::map<Outcome, uint64_t> conversions;
+    std::map<Kind, uint64_t> applied_bytes;
+  };
+
+  prometheus::Histogram* const latency_;
+  mutable std::mutex mutex_;
+  std::map<std::string, Counts> vms_;
+};
+
+}  // namespace twinroot::obs
+
+#endif  // TWINROOT_DAEMON_OBS_CONVERSION_METRICS_H_

@@ -1,0 +1,99 @@
+#include "daemon/obs/metrics.h"
+
+#include <exception>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/obs/call_metrics.h"
+#include "daemon/obs/conversion_metrics.h"
+#include "daemon/obs/process_collector.h"
+#include "daemon/obs/vm_collector.h"
+#include "prometheus/exposer.h"
+#include "prometheus/gauge.h"
+#include "prometheus/registry.h"
+
+namespace twinroot::obs {
+namespace {
+
+// From an engine change alone to an orchestrator that thinks.
+const prometheus::Histogram::BucketBoundaries kLatencySeconds = {
+    10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3,
+    25e-3, 50e-3, 100e-3, 250e-3, 1,     5,      30,   300};
+constexpr size_t kScrapesAtOnce = 2;
+
+}  // namespace
+
+class Metrics::Impl {
+ public:
+  Impl(events::Journal* journal, const std::string& version)
+      : journal(journal),
+        registry(std::make_shared<prometheus::Registry>()),
+        calls(registry.get()),
+        process(std::make_shared<ProcessCollector>()) {
+    prometheus::BuildGauge()
+        .Name("twinroot_build_info")
+        .Help("1; its labels say which build this is.")
+        .Register(*registry)
+        .Add({{"version", version}})
+        .Set(1);
+    auto& latency = prometheus::BuildHistogram()
+                        .Name("twinroot_conversion_latency_seconds")
+                        .Help("From a conversion's exit (or call) until the vCPU may go on.")
+                        .Register(*registry)
+                        .Add({}, kLatencySeconds);
+    conversions = std::make_shared<ConversionMetrics>(&latency);
+    // The journal may outlive us: it keeps what it calls.
+    journal->SetObserver([conversions = conversions, registry = registry](const v1::Event& event) {
+      conversions->Observe(event);
+    });
+  }
+
+  events::Journal* const journal;
+  const std::shared_ptr<prometheus::Registry> registry;
+  CallMetrics calls;
+  const std::shared_ptr<ProcessCollector> process;
+  std::shared_ptr<ConversionMetrics> conversions;
+  std::shared_ptr<VmCollector> vms;
+  std::unique_ptr<prometheus::Exposer> exposer;
+  std::string address;
+};
+
+Metrics::Metrics(events::Journal* journal, const std::string& version)
+    : impl_(std::make_unique<Impl>(journal, version)) {}
+
+Metrics::~Metrics() { StopServing(); }
+
+absl::Status Metrics::Expose(const std::string& address) {
+  try {
+    impl_->exposer = std::make_unique<prometheus::Exposer>(address, kScrapesAtOnce);
+  } catch (const std::exception&) {
+    // What it says names a class of the library, not the cause.
+    return absl::UnavailableError(
+        absl::StrCat("cannot serve metrics on ", address,
+                     ": the port is taken, or the address is not this host's; choose another with "
+                     "--metrics-address HOST:PORT (port 0 takes a free one)"));
+  }
+  impl_->exposer->RegisterCollectable(impl_->registry);
+  impl_->exposer->RegisterCollectable(impl_->conversions);
+  impl_->exposer->RegisterCollectable(impl_->process);
+  const auto ports = impl_->exposer->GetListeningPorts();
+  impl_->address = absl::StrCat(address.substr(0, address.rfind(':')), ":",
+                                ports.empty() ? 0 : ports.front());
+  return absl::OkStatus();
+}
+
+std::string Metrics::address() const { return impl_->address; }
+
+void Metrics::Watch(const host::VmRegistry* registry) {
+  impl_->vms = std::make_shared<VmCollector>(registry, impl_->journal);
+  if (impl_->exposer) impl_->exposer->RegisterCollectable(impl_->vms);
+}
+
+std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>
+Metrics::MakeCallInterceptor() {
+  return impl_->calls.MakeInterceptorFactory();
+}
+
+void Metrics::StopServing() { impl_->exposer.reset(); }
+
+}  // namespace twinroot::obs

@@ -1,0 +1,44 @@
+// All metrics of the daemon and the HTTP endpoint that Prometheus scrapes.
+//
+// Thread-safe. Order of life: create (it becomes the journal's observer), Expose, Watch, StopServing
+// or the destructor, which come before the registry's end.
+#ifndef TWINROOT_DAEMON_OBS_METRICS_H_
+#define TWINROOT_DAEMON_OBS_METRICS_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "daemon/events/journal.h"
+#include "daemon/host/vm_registry.h"
+#include "grpcpp/support/server_interceptor.h"
+
+namespace twinroot::obs {
+
+class Metrics {
+ public:
+  // Before the journal's first event; the journal outlives this object.
+  Metrics(events::Journal* journal, const std::string& version);
+  ~Metrics();
+
+  // Serves /metrics on host:port; port 0 takes a free one. kUnavailable: it cannot be bound.
+  absl::Status Expose(const std::string& address);
+  // host:port that is really served; empty before Expose.
+  std::string address() const;
+
+  // From now on scrapes show the registry's VMs.
+  void Watch(const host::VmRegistry* registry);
+
+  std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> MakeCallInterceptor();
+
+  // No scrape is under way, and none follows.
+  void StopServing();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace twinroot::obs
+
+#endif  // TWINROOT_DAEMON_OBS_METRICS_H_

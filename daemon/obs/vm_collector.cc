@@ -1,0 +1,103 @@
+#include "daemon/obs/vm_collector.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "daemon/obs/family.h"
+
+namespace twinroot::obs {
+namespace {
+
+constexpr size_t kVmsAtOnce = 256;
+constexpr const char* kKinds[] = {"private", "shared"};
+constexpr const char* kLevels[] = {"4K", "2M", "1G"};
+constexpr int k1G = 2;
+constexpr const char* kStates[] = {"defined", "running", "paused", "stopped"};
+
+double Bytes(uint64_t frames) { return static_cast<double>(frames << mmu::kPageShift); }
+
+struct VmFamilies {
+  prometheus::MetricFamily faults =
+      CounterFamily("twinroot_faults_total", "EPT violations by what became of them.");
+  prometheus::MetricFamily leaves =
+      GaugeFamily("twinroot_leaves", "Leaf entries present now, by page size and root.");
+  prometheus::MetricFamily table_pages =
+      GaugeFamily("twinroot_table_pages", "Page-table pages in use.");
+  prometheus::MetricFamily table_pages_budget =
+      GaugeFamily("twinroot_table_pages_budget", "Page-table pages that the VM may use.");
+  prometheus::MetricFamily flushes = CounterFamily("twinroot_flushes_total", "TLB flushes.");
+  prometheus::MetricFamily attributes =
+      GaugeFamily("twinroot_attribute_bytes", "Guest memory by its attribute.");
+  prometheus::MetricFamily allocated = GaugeFamily(
+      "twinroot_allocated_bytes", "Host memory behind the guest's memory, by backing.");
+  prometheus::MetricFamily pending = GaugeFamily(
+      "twinroot_pending_conversions", "Conversions that wait for a decision.");
+
+  void Add(const std::string& vm, const host::VmCounters& counters) {
+    const mmu::AddressSpaceStats& memory = counters.memory;
+    const std::pair<const char*, uint64_t> outcomes[] = {
+        {"fixed", memory.faults_fixed},   {"spurious", memory.faults_spurious},
+        {"retry", memory.faults_retry},   {"mmio", memory.faults_mmio},
+        {"memory", memory.faults_memory}, {"failed", memory.faults_failed}};
+    for (const auto& [outcome, count] : outcomes) {
+      AddSeries(faults, {{"vm", vm}, {"outcome", outcome}}, static_cast<double>(count));
+    }
+    for (int kind = 0; kind < 2; ++kind) {
+      for (int level = 0; level <= k1G; ++level) {
+        const uint64_t count = memory.leaves[kind][level];
+        // Few VMs have pages of 1 GiB: two series less for the others.
+        if (level == k1G && count == 0) continue;
+        AddSeries(leaves, {{"vm", vm}, {"level", kLevels[level]}, {"kind", kKinds[kind]}},
+                  static_cast<double>(count));
+      }
+    }
+    AddSeries(table_pages, {{"vm", vm}}, static_cast<double>(memory.table_pages));
+    AddSeries(table_pages_budget, {{"vm", vm}}, static_cast<double>(memory.table_pages_budget));
+    AddSeries(flushes, {{"vm", vm}, {"scope", "range"}}, static_cast<double>(memory.flushes_range));
+    AddSeries(flushes, {{"vm", vm}, {"scope", "full"}}, static_cast<double>(memory.flushes_full));
+    AddSeries(attributes, {{"vm", vm}, {"kind", "private"}},
+              Bytes(memory.private_frames_attribute));
+    AddSeries(attributes, {{"vm", vm}, {"kind", "shared"}}, Bytes(memory.shared_frames_attribute));
+    AddSeries(allocated, {{"vm", vm}, {"kind", "private"}},
+              static_cast<double>(counters.private_bytes_allocated));
+    AddSeries(allocated, {{"vm", vm}, {"kind", "shared"}},
+              static_cast<double>(counters.shared_bytes_allocated));
+    AddSeries(pending, {{"vm", vm}}, static_cast<double>(counters.pending_conversions));
+  }
+};
+
+}  // namespace
+
+std::vector<prometheus::MetricFamily> VmCollector::Collect() const {
+  VmFamilies families;
+  uint64_t states[std::size(kStates)] = {};
+  std::string after;
+  for (;;) {
+    const auto vms = registry_->List(after, kVmsAtOnce);
+    for (const auto& vm : vms) {
+      after = vm->spec().name;
+      ++states[static_cast<size_t>(vm->status().state)];
+      families.Add(after, vm->counters());
+    }
+    if (vms.size() < kVmsAtOnce) break;
+  }
+  auto vms = GaugeFamily("twinroot_vms", "VMs by state.");
+  for (size_t i = 0; i < std::size(kStates); ++i) {
+    AddSeries(vms, {{"state", kStates[i]}}, static_cast<double>(states[i]));
+  }
+  auto depth = GaugeFamily("twinroot_journal_events", "Events kept in the journal.");
+  AddSeries(depth, {}, static_cast<double>(journal_->size()));
+
+  std::vector<prometheus::MetricFamily> all;
+  all.push_back(std::move(vms));
+  all.push_back(std::move(depth));
+  for (prometheus::MetricFamily* family :
+       {&families.faults, &families.leaves, &families.table_pages, &families.table_pages_budget,
+        &families.flushes, &families.attributes, &families.allocated, &families.pending}) {
+    all.push_back(std::move(*family));
+  }
+  return all;
+}
+
+}  // namespace twinroot::obs

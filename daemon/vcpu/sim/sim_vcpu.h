@@ -1,0 +1,88 @@
+// One vCPU of a sim machine: executes its operations on a software VMX processor and takes the VM
+// exits to the client. Run is for the vCPU's own thread; the rest is thread-safe.
+#ifndef TWINROOT_DAEMON_VCPU_SIM_SIM_VCPU_H_
+#define TWINROOT_DAEMON_VCPU_SIM_SIM_VCPU_H_
+
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "daemon/vcpu/machine.h"
+#include "daemon/vcpu/program/op.h"
+#include "daemon/vcpu/sim/barrier.h"
+#include "daemon/vcpu/sim/parking_place.h"
+#include "mmu/vmx/physical_memory.h"
+#include "mmu/vmx/vcpu.h"
+
+namespace twinroot::sim {
+
+class SimVcpu {
+ public:
+  // What a machine's vCPUs share; outlives them.
+  struct Shared {
+    vcpu::MachineClient* client = nullptr;
+    Barrier barrier;
+    std::atomic<bool> stop{false};
+  };
+
+  SimVcpu(vcpu::VcpuIndex index, Shared* shared, mmu::vmx::PhysicalMemory* memory,
+          const mmu::EptCapabilities& capabilities, int maxphyaddr)
+      : index_(index), shared_(*shared), processor_(memory, capabilities, maxphyaddr) {}
+
+  mmu::vmx::Vcpu& processor() { return processor_; }
+
+  // Executes `ops` (as Decode gives them; empty: no program) until they end or the machine stops.
+  // Texts lie in `blob`. Leaves the barrier only where the program ends by itself: after an exit
+  // code or a fatal error the VM ends, and the others wait for that.
+  void Run(const std::vector<program::Op>& ops, std::string_view blob);
+
+  void Unpark(vcpu::MapGpaResult result) { parking_.Decide(result); }
+  // Ends every wait; `stop` was set.
+  void Stop() { parking_.Stop(); }
+
+ private:
+  struct Loop {
+    uint64_t iterations;
+    uint64_t i;
+  };
+  // nullopt: this vCPU does not go on.
+  using Result = std::optional<uint64_t>;
+
+  // Index of the next operation.
+  std::optional<size_t> Execute(size_t at, const program::Op& op, std::string_view blob);
+  bool ExecuteRead(const program::Op& op);
+  bool ExecuteWrite(const program::Op& op);
+  bool ExecuteFetch(const program::Op& op);
+  bool ExecuteMapGpa(const program::Op& op);
+  bool Check(const program::Op& op);
+  std::optional<size_t> BeginLoop(size_t at, const program::Op& op);
+  std::optional<size_t> EndLoop(size_t at, const program::Op& op);
+
+  // Makes one access, as often as the client says.
+  Result Access(const program::Op& op, uint64_t value);
+  bool HandleViolation(const mmu::vmx::EptViolationExit& exit);
+  std::optional<vcpu::MapGpaResult> MapGpa(const vcpu::MapGpaCall& call);
+
+  mmu::vmx::AccessOutcome TryAccess(const program::Op& op, uint64_t value);
+  bool Fatal(const program::Op& op, vcpu::StopReason reason, const std::string& what);
+  uint64_t iteration() const { return loops_.empty() ? 0 : loops_.back().i; }
+  uint64_t AddressOf(const program::Op& op) const { return op.gpa + iteration() * op.stride; }
+  std::string Where(const program::Op& op) const;
+  bool stopping() const { return shared_.stop.load(std::memory_order_acquire); }
+
+  const vcpu::VcpuIndex index_;
+  Shared& shared_;
+  mmu::vmx::Vcpu processor_;
+  ParkingPlace parking_;
+
+  // The program's state: of Run's thread.
+  std::vector<Loop> loops_;
+  uint64_t last_ = 0;
+};
+
+}  // namespace twinroot::sim
+
+#endif  // TWINROOT_DAEMON_VCPU_SIM_SIM_VCPU_H_

@@ -1,0 +1,82 @@
+// Everything that one VM's memory consists of, for the files that work on it together: fault
+// handler, attribute change, and the facade. Nobody else includes this.
+//
+// Each part says by its token parameters what must be held; LOCKING.md has the order.
+#ifndef TWINROOT_MMU_VM_ADDRESS_SPACE_STATE_H_
+#define TWINROOT_MMU_VM_ADDRESS_SPACE_STATE_H_
+
+#include <atomic>
+#include <string>
+
+#include "absl/status/status.h"
+#include "mmu/tables/bug_sink.h"
+#include "mmu/tables/entry_change.h"
+#include "mmu/tables/flush_batch.h"
+#include "mmu/tables/mmu_lock.h"
+#include "mmu/tables/mutex.h"
+#include "mmu/vm/attribute_map.h"
+#include "mmu/vm/guest_address_space.h"
+#include "mmu/vm/invalidation_seq.h"
+#include "mmu/vm/memslot_map.h"
+#include "mmu/vm/root_set.h"
+
+namespace twinroot::mmu {
+
+// The first broken invariant of a VM; once there is one, the VM refuses work.
+class BugRecord : public BugSink {
+ public:
+  void ReportBug(const std::string& what) override {
+    const MutexLock lock(mutex_);
+    if (what_.empty()) what_ = what;
+    bugged_.store(true, std::memory_order_release);
+  }
+  std::string what() const {
+    const MutexLock lock(mutex_);
+    return what_;
+  }
+  // OK, or kInternal with the reason.
+  absl::Status Check() const {
+    if (!bugged_.load(std::memory_order_acquire)) return absl::OkStatus();
+    return absl::InternalError("this VM is bugged and refuses work; delete it: " + what());
+  }
+
+ private:
+  mutable Mutex mutex_;
+  std::string what_ TWINROOT_GUARDED_BY(mutex_);
+  std::atomic<bool> bugged_{false};
+};
+
+struct FaultCounts {
+  std::atomic<uint64_t> fixed{0}, spurious{0}, retry{0}, mmio{0}, memory{0}, failed{0};
+};
+
+struct AddressSpaceState {
+  AddressSpaceState(const GuestAddressSpace::Config& the_config,
+                    const GuestAddressSpace::Environment& the_env)
+      : config(the_config), env(the_env), roots(*the_env.pool, change) {}
+
+  const GuestAddressSpace::Config config;
+  const GuestAddressSpace::Environment env;
+
+  // Attribute and memslot changes, zaps and holes take turns. Outside of mmu_lock.
+  Mutex turn;
+  mutable MmuLock mmu_lock;
+
+  TableCounts counts;
+  FlushCounts flushes;
+  FaultCounts faults;
+  BugRecord bugs;
+  EntryChange change{counts};
+
+  RootSet roots;
+  MemslotMap slots;
+  AttributeMap attributes;
+  InvalidationSeq seq;
+  std::atomic<uint64_t> frames[2] = {};  // [MemoryKind]: frames inside slots with that attribute
+
+  FlushBatch NewBatch() { return FlushBatch(*env.pool, env.flusher, flushes, bugs); }
+};
+
+}  // namespace twinroot::mmu
+
+#endif  // TWINROOT_MMU_VM_ADDRESS_SPACE_STATE_H_

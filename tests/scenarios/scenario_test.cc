@@ -1,0 +1,222 @@
+// Runs every scenario of list/ on every backend, through the registry and the journal, and compares
+// all that it shows with what the file says. Where kvm cannot work, its half is skipped by name.
+#include <fcntl.h>
+#include <google/protobuf/io/zero_copy_stream_impl.h>
+#include <google/protobuf/text_format.h>
+#include <google/protobuf/util/message_differencer.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "daemon/host/vm_registry.h"
+#include "daemon/vcpu/program/compiler.h"
+#include "tests/scenarios/scenario.pb.h"
+
+namespace twinroot {
+namespace {
+
+using host::BackendKind;
+using tests::Scenario;
+
+constexpr char kList[] = "tests/scenarios/list";
+constexpr uint64_t kDefaultMemory = uint64_t{16} << 20;
+constexpr absl::Duration kPatience = absl::Seconds(60);
+
+// One daemon's worth of VMs for all scenarios: they must not disturb each other.
+struct House {
+  events::Journal journal;
+  std::unique_ptr<host::VmRegistry> registry;
+};
+
+House& TheHouse() {
+  static House* const house = [] {
+    auto* h = new House;
+    absl::StatusOr<std::unique_ptr<host::VmRegistry>> registry =
+        host::MakeVmRegistry({}, &h->journal);
+    EXPECT_TRUE(registry.ok()) << registry.status();
+    h->registry = *std::move(registry);
+    return h;
+  }();
+  return *house;
+}
+
+Scenario Read(const std::string& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  Scenario scenario;
+  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text.str(), &scenario)) << path;
+  return scenario;
+}
+
+std::vector<std::string> Names() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(kList)) {
+    if (entry.path().extension() == ".textproto") names.push_back(entry.path().stem());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+host::ConversionPolicy PolicyOf(const v1::ConversionPolicy& policy) {
+  host::ConversionPolicy result;
+  if (policy.mode() == v1::ConversionPolicy::MODE_ORCHESTRATOR) {
+    result.mode = host::PolicyMode::kOrchestrator;
+  } else if (policy.mode() == v1::ConversionPolicy::MODE_DENY) {
+    result.mode = host::PolicyMode::kDeny;
+  }
+  if (policy.has_decision_timeout()) {
+    result.decision_timeout = absl::Seconds(policy.decision_timeout().seconds()) +
+                              absl::Nanoseconds(policy.decision_timeout().nanos());
+  }
+  if (policy.on_timeout() == v1::ConversionPolicy::ON_TIMEOUT_APPLY) {
+    result.on_timeout = host::OnTimeout::kApply;
+  }
+  return result;
+}
+
+// Plays the orchestrator until the VM has stopped.
+void Accompany(host::Vm& vm, const Scenario& scenario) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool stopped = false;
+  const auto waiter = vm.OnStopped([&](const absl::Status&) {
+    std::lock_guard lock(mutex);
+    stopped = true;
+    changed.notify_all();
+  });
+  const absl::Time deadline = absl::Now() + kPatience;
+  for (;;) {
+    {
+      std::unique_lock lock(mutex);
+      changed.wait_for(lock, std::chrono::milliseconds(2), [&] { return stopped; });
+      if (stopped) return;
+    }
+    ASSERT_LT(absl::Now(), deadline) << "the guest does not end";
+    const std::vector<host::PendingConversion> pending = vm.Pending();
+    if (scenario.stop_when_waiting() != 0 && pending.size() >= scenario.stop_when_waiting()) {
+      EXPECT_TRUE(vm.Stop(vcpu::StopReason::kStopRequested).ok());
+    }
+    for (const host::PendingConversion& conversion : pending) {
+      const mmu::MemoryKind kind = conversion.direction == host::Direction::kToShared
+                                       ? mmu::MemoryKind::kShared
+                                       : mmu::MemoryKind::kPrivate;
+      if (scenario.on_request() == Scenario::ON_REQUEST_APPLY) {
+        vm.Resolve(conversion.id, host::Resolution::kApply);
+      } else if (scenario.on_request() == Scenario::ON_REQUEST_DENY) {
+        vm.Resolve(conversion.id, host::Resolution::kDeny);
+      } else if (scenario.on_request() == Scenario::ON_REQUEST_SET_ATTRIBUTES) {
+        EXPECT_TRUE(
+            vm.Convert({{mmu::Gfn(conversion.gpa >> 12), conversion.size >> 12}}, kind, {}).ok());
+      }
+    }
+  }
+}
+
+std::vector<v1::Conversion> ConversionsOf(const std::string& vm, uint64_t from) {
+  std::vector<v1::Conversion> conversions;
+  for (uint64_t position = from;;) {
+    const events::Journal::Page page = TheHouse().journal.Read(position, 1000, vm);
+    for (const v1::Event& event : page.events) {
+      if (event.has_conversion()) conversions.push_back(event.conversion());
+    }
+    if (page.next == position) return conversions;
+    position = page.next;
+  }
+}
+
+class Scenarios : public testing::TestWithParam<std::tuple<std::string, BackendKind>> {};
+
+TEST_P(Scenarios, ShowWhatTheirFileSays) {
+  const auto& [name, backend] = GetParam();
+  House& house = TheHouse();
+  if (backend == BackendKind::kKvm && !house.registry->capabilities().kvm_usable) {
+    GTEST_SKIP() << "kvm: " << house.registry->capabilities().reason;
+  }
+  const Scenario scenario = Read(std::string(kList) + "/" + name + ".textproto");
+  host::VmSpec spec;
+  spec.name = "scenario";
+  spec.memory_bytes = scenario.memory_bytes() != 0 ? scenario.memory_bytes() : kDefaultMemory;
+  spec.vcpus = scenario.vcpus() != 0 ? scenario.vcpus()
+                                     : static_cast<uint32_t>(scenario.program().vcpus_size());
+  spec.backend = backend;
+  spec.policy = PolicyOf(scenario.policy());
+  const absl::StatusOr<std::string> blob =
+      program::Compile(scenario.program(), spec.vcpus, spec.memory_bytes);
+  ASSERT_TRUE(blob.ok()) << blob.status();
+  spec.program = *blob;
+
+  const uint64_t from =
+      *house.journal.PositionOf("", events::Journal::IfEmpty::kNow);
+  const absl::StatusOr<std::shared_ptr<host::Vm>> vm = house.registry->Create(spec);
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  ASSERT_TRUE((*vm)->Start().ok());
+  Accompany(**vm, scenario);
+
+  const host::VmStatus status = (*vm)->status();
+  const std::string console = (*vm)->ReadConsole(0, 1 << 20).data;
+  EXPECT_EQ(status.exit_code.has_value(), scenario.has_exit_code())
+      << status.stop_reason << ": " << status.stop_message << "\n" << console;
+  EXPECT_EQ(status.exit_code.value_or(0), scenario.exit_code()) << console;
+  EXPECT_EQ(status.stop_reason, scenario.stop_reason()) << status.stop_message;
+  EXPECT_EQ(console, scenario.console());
+
+  const std::vector<v1::Conversion> seen = ConversionsOf(spec.name, from);
+  if (scenario.has_conversions_at_least()) {
+    EXPECT_GE(seen.size(), scenario.conversions_at_least());
+  } else {
+    std::vector<std::string> seen_texts, expected_texts;
+    for (const v1::Conversion& conversion : seen) {
+      Scenario::ExpectedConversion expected;
+      expected.set_gpa(conversion.gpa());
+      expected.set_size(conversion.size());
+      expected.set_direction(conversion.direction());
+      expected.set_cause(conversion.cause());
+      expected.set_decision(conversion.decision());
+      expected.set_decider(conversion.decider());
+      seen_texts.push_back(expected.ShortDebugString());
+      EXPECT_GT(conversion.latency().seconds() * 1000000000 + conversion.latency().nanos(), 0);
+    }
+    for (const auto& conversion : scenario.conversions()) {
+      expected_texts.push_back(conversion.ShortDebugString());
+    }
+    EXPECT_EQ(seen_texts, expected_texts);
+  }
+  if (scenario.runs_size() != 0) {
+    const auto runs = (*vm)->Attributes(std::nullopt);
+    ASSERT_TRUE(runs.ok());
+    std::vector<std::string> seen_runs, expected_runs;
+    for (const mmu::AttributeRun& run : *runs) {
+      v1::MemoryRun text;
+      text.set_gpa(run.range.first.value << 12);
+      text.set_size(run.range.count << 12);
+      text.set_kind(run.kind == mmu::MemoryKind::kShared ? v1::MEMORY_KIND_SHARED
+                                                         : v1::MEMORY_KIND_PRIVATE);
+      seen_runs.push_back(text.ShortDebugString());
+    }
+    for (const v1::MemoryRun& run : scenario.runs()) expected_runs.push_back(run.ShortDebugString());
+    EXPECT_EQ(seen_runs, expected_runs);
+  }
+  EXPECT_TRUE(house.registry->Delete(spec.name).ok());
+}
+
+std::string NameOf(const testing::TestParamInfo<Scenarios::ParamType>& info) {
+  return std::get<0>(info.param) +
+         (std::get<1>(info.param) == BackendKind::kKvm ? "_on_kvm" : "_on_sim");
+}
+
+INSTANTIATE_TEST_SUITE_P(List, Scenarios,
+                         testing::Combine(testing::ValuesIn(Names()),
+                                          testing::Values(BackendKind::kSim, BackendKind::kKvm)),
+                         NameOf);
+
+}  // namespace
+}  // namespace twinroot

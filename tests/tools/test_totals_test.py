@@ -1,0 +1,128 @@
+"""The totals count what really happened: nothing that has no result passes."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from tests import junit
+
+_PASS = '<testcase classname="A" name="Ok" status="run"/>'
+_FAIL = '<testcase classname="A" name="Bad" status="run"><failure message="x"/></testcase>'
+_SKIP = ('<testcase classname="A" name="Skips" status="run" result="skipped">'
+         '<skipped message="tests/a_test.cc:7&#10;no usable /dev/kvm&#10;"/></testcase>')
+_OFF = '<testcase classname="A" name="DISABLED_Never" status="notrun" result="suppressed"/>'
+
+
+class TestTotals(unittest.TestCase):
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(dir=os.environ["TEST_TMPDIR"])
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.files = 0
+
+    def write(self, text):
+        self.files += 1
+        path = self.folder / str(self.files)
+        path.write_text(text)
+        return path
+
+    def target(self, label, built=True):
+        return [
+            {"id": {"targetConfigured": {"label": label}},
+             "configured": {"targetKind": "cc_test rule"}},
+            {"id": {"targetCompleted": {"label": label}},
+             "completed": {"success": True} if built else {}},
+        ]
+
+    def result(self, label, cases, status="PASSED", **where):
+        path = self.write(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
+        return {"id": {"testResult": {"label": label, **where}},
+                "testResult": {"status": status, "testActionOutput": [
+                    {"name": "test.xml", "uri": f"file://{path}"}]}}
+
+    def finished(self, code):
+        return {"id": {"buildFinished": {}}, "finished": {"exitCode": {"code": code} if code else {}}}
+
+    def lane(self, *events, code=0):
+        return self.write("\n".join(json.dumps(e) for e in [*events, self.finished(code)]))
+
+    def totals(self, **lanes):
+        """(exit code, lines) of the program."""
+        done = subprocess.run(
+            [sys.executable, "tools/test_totals.py", *(f"{k}={v}" for k, v in lanes.items())],
+            stdout=subprocess.PIPE, text=True)
+        return done.returncode, done.stdout.splitlines()
+
+    def test_CountsCasesNotTargets(self):
+        code, lines = self.totals(a=self.lane(
+            *self.target("//a:a"), self.result("//a:a", _PASS * 3),
+            *self.target("//b:b"), self.result("//b:b", _PASS)))
+        self.assertEqual((code, lines[-1]), (0, "4 passed, 0 failed"))
+
+    def test_MergesLanesIntoOneLine(self):
+        good = self.lane(*self.target("//a:a"), self.result("//a:a", _PASS * 2))
+        bad = self.lane(*self.target("//a:a"), self.result("//a:a", _PASS + _FAIL, "FAILED"), code=3)
+        code, lines = self.totals(one=good, two=bad)
+        self.assertEqual((code, lines[-1]), (1, "3 passed, 1 failed"))
+        self.assertIn("lane one: 2 passed, 0 failed, 0 skipped", lines)
+        self.assertIn("failed: lane two: //a:a A.Bad", lines)
+
+    def test_SaysWhatWasSkippedAndWhy(self):
+        code, lines = self.totals(a=self.lane(
+            *self.target("//a:a"), self.result("//a:a", _PASS + _SKIP + _OFF)))
+        self.assertEqual((code, lines[-1]), (0, "1 passed, 0 failed"))
+        self.assertIn("skipped: no usable /dev/kvm", lines)
+        self.assertIn("  lane a: //a:a A.Skips", lines)
+        self.assertIn("skipped: disabled in the source", lines)
+        self.assertEqual(lines[-2], "2 skipped, for the reasons above")
+
+    def test_ACrashAfterPassedCasesFails(self):
+        code, lines = self.totals(a=self.lane(
+            *self.target("//a:a"), self.result("//a:a", _PASS, "TIMEOUT"), code=3))
+        self.assertEqual((code, lines[-1]), (1, "1 passed, 1 failed"))
+
+    def test_ATargetThatWasNotBuiltFails(self):
+        for events in [self.target("//b:b", built=False), self.target("//b:b")[:1]]:
+            code, lines = self.totals(a=self.lane(
+                *self.target("//a:a"), self.result("//a:a", _PASS), *events, code=1))
+            self.assertEqual((code, lines[-1]), (1, "1 passed, 1 failed"))
+
+    def test_ATargetWithoutACaseFails(self):
+        code, lines = self.totals(a=self.lane(
+            *self.target("//a:a"), self.result("//a:a", _PASS),
+            *self.target("//b:b"), self.result("//b:b", "")))
+        self.assertEqual((code, lines[-1]), (1, "1 passed, 1 failed"))
+
+    def test_AShardWithoutACaseIsFine(self):
+        code, lines = self.totals(a=self.lane(
+            *self.target("//a:a"), self.result("//a:a", _PASS, shard=1),
+            self.result("//a:a", "", shard=2)))
+        self.assertEqual((code, lines[-1]), (0, "1 passed, 0 failed"))
+
+    def test_TheLastAttemptDecides(self):
+        code, lines = self.totals(a=self.lane(
+            *self.target("//a:a"), self.result("//a:a", _FAIL, "FAILED", attempt=1),
+            self.result("//a:a", _PASS, attempt=2)))
+        self.assertEqual((code, lines[-1]), (0, "1 passed, 0 failed"))
+
+    def test_ARunWithNoTestFails(self):
+        code, lines = self.totals(a=self.lane(code=4))
+        self.assertEqual((code, lines[-1]), (1, "0 passed, 0 failed"))
+
+    def test_ARunThatEndedEarlyFails(self):
+        good = self.target("//a:a") + [self.result("//a:a", _PASS)]
+        interrupted = self.lane(*good, code=8)
+        killed = self.write("\n".join(map(json.dumps, good)))
+        for path in [interrupted, killed, self.folder / "missing"]:
+            code, lines = self.totals(a=path)
+            self.assertEqual(code, 1)
+            self.assertRegex(lines[-1], r"^\d passed, 1 failed$")
+
+
+if __name__ == "__main__":
+    junit.main()
