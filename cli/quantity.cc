@@ -131,7 +131,7 @@ std::string FormatRoughSize(uint64_t bytes) {
 
 std::string FormatAddress(uint64_t gpa) { return absl::StrFormat("0x%x", gpa); }
 
-std::string FormatDuration(absl::Duration duration) {
+std::string ShortDuration(absl::Duration duration) {
   struct Unit {
     absl::Duration length;
     const char* name;

@@ -37,7 +37,7 @@ std::string FormatRoughSize(uint64_t bytes);
 // "0x200000".
 std::string FormatAddress(uint64_t gpa);
 // Three digits at most and a unit: "63us", "1.25ms", "30s".
-std::string FormatDuration(absl::Duration duration);
+std::string ShortDuration(absl::Duration duration);
 
 }  // namespace twinroot::cli
 

@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tools/workspace.sh
 . tools/workspace.sh
 
-readonly vm=demo guest=//tests/guests:convert program=tests/scenarios/programs/demo.textproto
+readonly vm=demo program=tests/scenarios/programs/demo.textproto
 runtime=
 daemon_pid=
 watcher_pid=
@@ -64,10 +64,9 @@ fetch() {
 
 prepare
 say "building hvd, hvctl and the guest"
-bazel_run build //daemon:hvd //cli:hvctl "$guest"
-bin=$("$bazel_binary" info bazel-bin 2>/dev/null)
-image=$(find -L "$bin/tests/guests" -maxdepth 1 -type f \( -name convert -o -name convert.elf \) -print -quit)
-[[ -n $image ]] || die "$guest was built, but there is no convert.elf in $bin/tests/guests"
+bazel_run build //daemon:hvd //cli:hvctl //tests/guests:convert
+bin=$("$bazel_binary" info bazel-bin 2>/dev/null) || die "bazel does not say where it built"
+image=$bin/tests/guests/convert.elf
 
 # A short path: a socket's name has at most 107 bytes.
 runtime=$(mktemp -d /tmp/twinroot-demo.XXXXXX)

@@ -14,11 +14,15 @@ die() {
 }
 
 bazel_server_runs() {
-  # /proc rather than pgrep: a bare machine has no procps. Processes may end while grep reads.
-  grep -lsaF -- "--workspace_directory=$PWD" /proc/[0-9]*/cmdline 2>/dev/null |
-    while read -r file; do
-      grep -qsaF 'A-server.jar' "$file" && echo "$file"
-    done | grep -q .
+  # /proc rather than pgrep: a bare machine has no procps. A process may end while it is looked at.
+  local file words
+  for file in /proc/[0-9]*/cmdline; do
+    { mapfile -d '' -t words <"$file"; } 2>/dev/null || continue
+    if [[ "${words[*]} " == *A-server.jar*" --workspace_directory=$PWD "* ]]; then
+      return 0
+    fi
+  done
+  return 1
 }
 
 stop_bazel_if_ours() {

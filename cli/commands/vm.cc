@@ -39,7 +39,7 @@ std::string DescribePolicy(const v1::ConversionPolicy& policy) {
   if (policy.mode() != v1::ConversionPolicy::MODE_ORCHESTRATOR) return text;
   absl::StrAppend(&text, ", after ",
                   policy.has_decision_timeout()
-                      ? FormatDuration(absl::Seconds(policy.decision_timeout().seconds()) +
+                      ? ShortDuration(absl::Seconds(policy.decision_timeout().seconds()) +
                                        absl::Nanoseconds(policy.decision_timeout().nanos()))
                       : "30s",
                   " ",

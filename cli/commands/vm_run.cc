@@ -31,7 +31,7 @@ int Wait(Session& session, const WaitArguments& arguments) {
   if (bounded && status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
     throw Failure{kTimeout,
                   absl::StrCat("vm ", arguments.name, " did not stop within ",
-                               FormatDuration(arguments.timeout)),
+                               ShortDuration(arguments.timeout)),
                   absl::StrCat("`hvctl vm get ", arguments.name, "` shows its state")};
   }
   session.client().Check(absl::StrCat("cannot wait for vm ", arguments.name), status);

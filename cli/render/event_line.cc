@@ -30,7 +30,7 @@ std::string Describe(const v1::Conversion& conversion) {
       absl::StrCat(Subject(conversion, who), " ", ShortName(conversion.decision()));
   if (conversion.has_latency()) {
     absl::StrAppend(&text, " ",
-                    FormatDuration(absl::Seconds(conversion.latency().seconds()) +
+                    ShortDuration(absl::Seconds(conversion.latency().seconds()) +
                                    absl::Nanoseconds(conversion.latency().nanos())));
   }
   // That the policy decides is the rule; somebody else is worth saying.

@@ -69,29 +69,38 @@ std::optional<Verdict> ConversionDesk::Implicit(VcpuIndex vcpu, const mmu::Fault
     request.cause = Cause::kImplicit;
     request.exit_time = exit_time;
     if (IsAll(request.range, request.kind)) return std::nullopt;  // decided meanwhile
-    switch (policy_.mode) {
-      case PolicyMode::kAuto:
-        request.id = next_id_++;
-        if (absl::Status status = Apply(request, Decider::kPolicy, release, &fault); status.ok()) {
-          verdict = Verdict::kResume;
-        } else {
-          release.fatal = FatalOf(status);
-          verdict = Verdict::kStop;
-        }
-        break;
-      case PolicyMode::kDeny:
-        request.id = next_id_++;
-        Decide({request, exit_time, {}}, Decision::kDenied, Decider::kPolicy, release);
-        verdict = Verdict::kStop;
-        break;
-      case PolicyMode::kOrchestrator:
-        Park(request);
-        verdict = Verdict::kParked;
-        break;
+    if (!engine_->GetMemoryAttributes(request.range).ok()) {
+      // A private access outside every memslot is a memory fault, and nothing can be converted.
+      release.fatal.emplace(StopReason::kMemoryFault,
+                            absl::StrCat("vcpu ", vcpu, ": access outside memory at 0x",
+                                         absl::Hex(exit.gpa.value)));
+      verdict = Verdict::kStop;
+    } else {
+      verdict = DecideAccess(request, fault, release);
     }
   }
   Do(release);
   return verdict;
+}
+
+Verdict ConversionDesk::DecideAccess(Request request, const mmu::Fault& fault, Release& release) {
+  switch (policy_.mode) {
+    case PolicyMode::kAuto:
+      request.id = next_id_++;
+      if (absl::Status status = Apply(request, Decider::kPolicy, release, &fault); !status.ok()) {
+        release.fatal = FatalOf(status);
+        return Verdict::kStop;
+      }
+      return Verdict::kResume;
+    case PolicyMode::kDeny:
+      request.id = next_id_++;
+      Decide({request, request.exit_time, {}}, Decision::kDenied, Decider::kPolicy, release);
+      return Verdict::kStop;
+    case PolicyMode::kOrchestrator:
+      Park(request);
+      return Verdict::kParked;
+  }
+  return Verdict::kStop;
 }
 
 vcpu::MapGpaVerdict ConversionDesk::Explicit(VcpuIndex vcpu, const vcpu::MapGpaCall& call,

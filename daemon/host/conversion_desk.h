@@ -83,6 +83,7 @@ class ConversionDesk : public std::enable_shared_from_this<ConversionDesk> {
   // All of these hold mutex_.
   absl::Status Apply(const Request& request, Decider decider, Release& release,
                      const mmu::Fault* then_map = nullptr);
+  vcpu::Verdict DecideAccess(Request request, const mmu::Fault& fault, Release& release);
   void Park(const Request& request);
   void Decide(Waiting waiting, Decision decision, Decider decider, Release& release);
   void SettleCovered(mmu::MemoryKind kind, std::vector<mmu::GfnRange>& converted, Decider decider,

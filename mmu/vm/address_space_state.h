@@ -59,7 +59,7 @@ struct AddressSpaceState {
   const GuestAddressSpace::Environment env;
 
   // Attribute and memslot changes, zaps and holes take turns. Outside of mmu_lock.
-  Mutex turn;
+  mutable Mutex turn;
   mutable MmuLock mmu_lock;
 
   TableCounts counts;

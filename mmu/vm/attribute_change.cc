@@ -71,7 +71,8 @@ class Change {
     std::sort(ordered.begin(), ordered.end(),
               [](const GfnRange& a, const GfnRange& b) { return a.first < b.first; });
     for (const GfnRange& range : ordered) {
-      for (const GfnRange& part : *vm_.slots.Parts(lock, range)) {
+      const auto parts = vm_.slots.Parts(lock, range);  // checked before
+      for (const GfnRange& part : *parts) {
         vm_.attributes.ForEachRun(lock, part, [&](GfnRange run, MemoryKind kind) {
           if (kind == from_) parts_.push_back(run);
         });
@@ -161,16 +162,15 @@ absl::Status CheckRange(const AddressSpaceState& vm, const MmuLock::Held& lock, 
   const GpaLayout& layout = vm.config.layout;
   const uint64_t limit = layout.gfn_limit().value;
   // An address with the shared bit is an alias of memory, never memory of its own (A7).
-  if (layout.shared_bit() &&
-      (range.first.value >> (*layout.shared_bit() - kPageShift) & 1) != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(Name(range), " carries the shared bit ", *layout.shared_bit(),
-                     "; name memory by its address without it"));
+  if (layout.shared_bit() && (range.first.value >> (*layout.shared_bit() - kPageShift) & 1) != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(Name(range), " carries the shared bit ",
+                                                   *layout.shared_bit(),
+                                                   "; name memory by its address without it"));
   }
   if (range.first.value >= limit || range.count > limit - range.first.value) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(Name(range), " ends beyond the last guest address 0x",
-                     absl::Hex((limit << kPageShift) - 1)));
+    return absl::InvalidArgumentError(absl::StrCat(Name(range),
+                                                   " ends beyond the last guest address 0x",
+                                                   absl::Hex((limit << kPageShift) - 1)));
   }
   if (!vm.slots.Parts(lock, range)) {
     return absl::InvalidArgumentError(

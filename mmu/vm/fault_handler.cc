@@ -91,9 +91,8 @@ class FaultHandler {
                              .backing = page.max_level,
                              .external = external,
                              .capabilities = vm_.config.capabilities};
-    const Level level = MaxLevel(limits, [&](Level at) {
-      return vm_.attributes.UniformAt(lock, wanted_.gfn, at);
-    });
+    const Level level =
+        MaxLevel(limits, [&](Level at) { return vm_.attributes.UniformAt(lock, wanted_.gfn, at); });
     return Map(lock, *vm_.env.pool, vm_.change, root,
                MapRequest{.gfn = wanted_.gfn, .pfn = page.pfn, .level = level}, preload);
   }

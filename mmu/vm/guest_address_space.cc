@@ -82,8 +82,8 @@ absl::Status GuestAddressSpace::AddMemslot(const Memslot& slot) {
   const uint64_t limit = vm.config.layout.gfn_limit().value;
   if (slot.range.empty()) return absl::InvalidArgumentError(name + " is empty");
   if (slot.range.first.value >= limit || slot.range.count > limit - slot.range.first.value) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        name, " ends beyond the last guest address 0x", absl::Hex((limit << 12) - 1)));
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, " ends beyond the last guest address 0x", absl::Hex((limit << 12) - 1)));
   }
   if (!slot.private_pfn && !slot.shared_pfn) {
     return absl::InvalidArgumentError(name + " has no backing");
@@ -181,11 +181,10 @@ absl::StatusOr<Translation> GuestAddressSpace::Translate(Gpa gpa, MemoryKind ali
   Cursor at(lock, *vm.env.pool, root, GfnRange{gfn, 1});
   while (true) {
     const EptEntry entry = at.entry();
-    translation.steps.push_back(
-        {.level = at.level(),
-         .index = at.index(),
-         .entry_hpa = vm.env.pool->AddressOf(&at.table().slots[at.index()]),
-         .entry = entry.raw()});
+    translation.steps.push_back({.level = at.level(),
+                                 .index = at.index(),
+                                 .entry_hpa = vm.env.pool->AddressOf(&at.table().slots[at.index()]),
+                                 .entry = entry.raw()});
     if (entry.present() && entry.IsLeaf(at.level())) {
       translation.mapped = true;
       translation.hpa = entry.address() + gpa.value % BytesPerEntry(at.level());
@@ -245,7 +244,8 @@ absl::Status GuestAddressSpace::PunchHole(GfnRange range, MemoryKind kind) {
   {
     const MmuLock::Shared lock(vm.mmu_lock);
     if (absl::Status status = CheckRange(vm, lock, range); !status.ok()) return status;
-    for (const GfnRange& part : *vm.slots.Parts(lock, range)) {
+    const auto parts = vm.slots.Parts(lock, range);  // checked before
+    for (const GfnRange& part : *parts) {
       if (BackingOf(*vm.slots.Find(lock, part.first), part.first, kind)) parts.push_back(part);
     }
   }
@@ -287,6 +287,8 @@ AddressSpaceStats GuestAddressSpace::stats() const {
 
 absl::Status GuestAddressSpace::Audit() const {
   const Impl& vm = *impl_;
+  // Not in the middle of a change: nodes of the attribute map may be split ahead of it.
+  const MutexLock turn(vm.turn);
   const MmuLock::Exclusive lock(vm.mmu_lock);
   AuditTotals totals;
   for (const MemoryKind kind : kAllKinds) {
@@ -317,9 +319,9 @@ absl::Status GuestAddressSpace::Audit() const {
     }
     for (int level = 0; level < 3; ++level) {
       if (totals.leaves[k][level] == Relaxed(vm.counts.leaves[k][level])) continue;
-      return absl::InternalError(absl::StrCat(
-          "found ", totals.leaves[k][level], " leaves of kind ", k, " at level ", level + 1,
-          ", counted ", Relaxed(vm.counts.leaves[k][level])));
+      return absl::InternalError(absl::StrCat("found ", totals.leaves[k][level], " leaves of kind ",
+                                              k, " at level ", level + 1, ", counted ",
+                                              Relaxed(vm.counts.leaves[k][level])));
     }
   }
   return absl::OkStatus();

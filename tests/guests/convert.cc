@@ -17,14 +17,14 @@ constexpr uint64_t kOnePage = 3 * kMiB;
 constexpr uint64_t kPreserved = 3 * kMiB + 64 * kPageSize;
 constexpr uint64_t kPatchwork = 3 * kMiB + 128 * kPageSize;
 constexpr uint64_t kRefused = 3 * kMiB + 192 * kPageSize;
-constexpr uint64_t kLarge = 4 * kMiB;    // a 2 MiB page but for its first 4 KiB, and then more
-constexpr uint64_t kAround = 8 * kMiB;   // a whole 2 MiB page and a page on each side
+constexpr uint64_t kLarge = 4 * kMiB;   // a 2 MiB page but for its first 4 KiB, and then more
+constexpr uint64_t kAround = 8 * kMiB;  // a whole 2 MiB page and a page on each side
 constexpr uint64_t kLargePages = 2 * kMiB / kPageSize + 1;
 
 // What this guest asked for, for the summary.
 struct Totals {
-  uint64_t implicit = 0;  // conversions by an access
-  uint64_t requests = 0;  // MapGPA calls that changed something
+  uint64_t implicit = 0;    // conversions by an access
+  uint64_t requests = 0;    // MapGPA calls that changed something
   uint64_t to_shared = 0;   // pages
   uint64_t to_private = 0;  // pages
 };
@@ -120,8 +120,7 @@ class Converter {
     ExpectZero("explicit conversion to shared leaked private bytes", Alias::kShared, gpa, pages);
     Fill(Alias::kShared, gpa, pages, salt_ + 1);
     Convert("a repeated conversion to shared", gpa, pages, kMapShared, 0);
-    ExpectFilled("shared bytes after a repeated conversion", Alias::kShared, gpa, pages,
-                 salt_ + 1);
+    ExpectFilled("shared bytes after a repeated conversion", Alias::kShared, gpa, pages, salt_ + 1);
 
     Convert(what, gpa, pages, kMapPrivate, pages);
     ExpectZero("explicit conversion to private kept shared bytes", Alias::kPrivate, gpa, pages);
@@ -176,8 +175,7 @@ class Converter {
   }
 
   void RefusalsChangeNothing() {
-    const uint64_t low_end =
-        boot_.memory_bytes < kLowRamLimit ? boot_.memory_bytes : kLowRamLimit;
+    const uint64_t low_end = boot_.memory_bytes < kLowRamLimit ? boot_.memory_bytes : kLowRamLimit;
     constexpr uint64_t kTwoTo52 = uint64_t{1} << 52;
     Fill(Alias::kPrivate, kRefused, 2, salt_);
     ExpectRefused("an unaligned address", kRefused + 8, 1, kMapShared);

@@ -2,6 +2,8 @@
 // MapGPA, and check what must hold whatever the order of events:
 // - a page reads zero or what was written through the same alias, to this page, since it became of
 //   that kind; never what was written through the other alias;
+// - a page that is handed from vCPU to vCPU under a lock holds exactly what the last holder wrote,
+//   and zero after each conversion, whichever vCPU used it before and through which alias;
 // - counters on private pages right beside converting pages lose no update, nor do guard pages
 //   around multi-page conversions change;
 // - a page that stays shared passes sequence numbers between vCPUs; they never go backwards, and a
@@ -10,6 +12,7 @@
 // Command line: rounds=N (8192 / vCPUs), for each vCPU; seed=N. 1 to 16 vCPUs, 8 MiB.
 //
 //   2 MiB: | arena 0 | counter 0 | arena 1 | counter 1 | ... | arena n | mailbox |
+//   3 MiB: | baton 0 | baton 1 | ... | baton n |
 //   4 MiB - 20 KiB: | guard | 4 pages |=4 MiB=| 4 pages | guard |
 #include "tests/guests/check.h"
 
@@ -19,20 +22,30 @@ using namespace twinroot::guest;
 
 constexpr uint64_t kMaxVcpus = 16;
 constexpr uint64_t kArena = 2 * kMiB;
+constexpr uint64_t kBatons = 3 * kMiB;
 constexpr uint64_t kBlockPages = 8;
 constexpr uint64_t kBlock = 4 * kMiB - kBlockPages / 2 * kPageSize;
-constexpr uint64_t kGuards[] = {kBlock - kPageSize, kBlock + kBlockPages * kPageSize};
+constexpr uint64_t kGuards[] = {kBlock - kPageSize, kBlock + kBlockPages* kPageSize};
 constexpr uint64_t kGuardSalt = 77;
 
 // The mailbox, through the shared alias.
 struct Mailbox {
-  uint64_t sum;                    // all vCPUs add to it
-  uint64_t sequence[kMaxVcpus];    // of each vCPU
+  uint64_t sum;                  // all vCPUs add to it
+  uint64_t sequence[kMaxVcpus];  // of each vCPU
+};
+
+enum class Alias : uint64_t { kPrivate = 0x5052, kShared = 0x5348 };  // "PR", "SH"
+
+// What the last holder of a page left there; the lock guards the page too.
+struct Baton {
+  SpinLock lock;
+  Alias alias = Alias::kPrivate;
+  uint64_t offset = 0;
+  uint64_t value = 0;
 };
 
 constinit SpinBarrier barrier;
-
-enum class Alias : uint64_t { kPrivate = 0x5052, kShared = 0x5348 };  // "PR", "SH"
+constinit Baton batons[kMaxVcpus + 1];
 
 volatile uint64_t* Word(Alias alias, uint64_t gpa) {
   return alias == Alias::kPrivate ? Private(gpa) : Shared(gpa);
@@ -86,6 +99,7 @@ class Hammer {
       }
       Expect("a counter beside converting pages", AddressOf(counter_), round, *counter_);
       PassSequence(round);
+      if (random_.Next() % 4 == 0) PassBaton(round);
     }
   }
 
@@ -117,7 +131,7 @@ class Hammer {
   // One page of the arena; of the block any number of pages from `gpa` on.
   void Convert(uint64_t gpa, Alias alias) {
     uint64_t pages = 1;
-    if (gpa >= kBlock) {
+    if (gpa >= kBlock) {  // the batons lie below
       pages += random_.Next() % (kBlockPages - (gpa - kBlock) / kPageSize);
     }
     const uint64_t attributes = alias == Alias::kPrivate ? kMapPrivate : kMapShared;
@@ -136,9 +150,30 @@ class Hammer {
 
   // Whatever kind the page has now, both views of it are sound, one after the other.
   void CheckPage(uint64_t gpa) {
-    for (const Alias alias : {Alias::kPrivate, Alias::kShared}) {
-      for (uint64_t at = gpa; at < gpa + kPageSize; at += 8) CheckWord(alias, at);
+    for (uint64_t at = gpa; at < gpa + kPageSize; at += 8) CheckWord(Alias::kShared, at);
+    for (uint64_t at = gpa; at < gpa + kPageSize; at += 8) CheckWord(Alias::kPrivate, at);
+  }
+
+  // Takes a page that nobody holds; waiting for one would only burn the holder's processor.
+  void PassBaton(uint64_t round) {
+    const uint64_t index = random_.Next() % (vcpus_ + 1);
+    Baton& baton = batons[index];
+    const uint64_t page = kBatons + index * kPageSize;
+    if (!baton.lock.TryLock()) return;
+    Expect("what the last holder of a page wrote", page + baton.offset, baton.value,
+           *Word(baton.alias, page + baton.offset));
+    if (random_.Next() % 2 != 0) {
+      baton.alias = baton.alias == Alias::kPrivate ? Alias::kShared : Alias::kPrivate;
+      if (random_.Next() % 2 != 0) Convert(page, baton.alias);
+      if (*Word(baton.alias, page + baton.offset) != 0) {
+        Fail("old bytes after a conversion", page + baton.offset, 0, 1);
+      }
     }
+    *Word(baton.alias, page + baton.offset) = 0;
+    baton.offset = random_.Next() % kWordsPerPage * 8;
+    baton.value = Pattern(round, vcpu_);
+    *Word(baton.alias, page + baton.offset) = baton.value;
+    baton.lock.Unlock();
   }
 
   void PassSequence(uint64_t round) {

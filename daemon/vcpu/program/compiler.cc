@@ -22,8 +22,6 @@ constexpr uint64_t kPageBytes = 4096;
 constexpr uint64_t kInterpreterEnd = uint64_t{2} << 20;
 constexpr uint64_t kStackBytes = uint64_t{64} << 10;
 constexpr uint64_t kLowMemoryEnd = uint64_t{3} << 30;
-// From here on an address names an alias, and the two backends put aliases in different places.
-constexpr uint64_t kAddressEnd = uint64_t{1} << 46;
 constexpr uint8_t kAttributePrivate = 1 << 4;
 constexpr uint8_t kAttributePreserve = 1 << 5;
 
@@ -100,7 +98,9 @@ class VcpuCompiler {
   absl::Status AddExit(const v1::ExitStep& exit);
 
   absl::Status CheckAccess(uint64_t gpa, uint64_t stride, uint64_t size, const LoopContext& loop);
-  absl::Status CheckReserved(const Progression& addresses, uint64_t bytes);
+  // What `bytes` bytes at each iteration's address touch.
+  absl::Status CheckAddresses(uint64_t gpa, uint64_t stride, uint64_t bytes,
+                              const LoopContext& loop);
 
   // Valid until the next Emit.
   Op& Emit(OpCode code) {
@@ -235,13 +235,8 @@ absl::Status VcpuCompiler::AddMapGpa(const v1::MapGpaStep& map, const LoopContex
           "map_gpa needs a kind: MEMORY_KIND_PRIVATE or MEMORY_KIND_SHARED");
   }
   uint64_t bytes;
-  if (loop.runs && !__builtin_mul_overflow(map.pages(), kPageBytes, &bytes)) {
-    const Progression addresses(map.gpa(), map.stride(), loop.iterations);
-    if (addresses.first < 0 || addresses.last() > UINT64_MAX) {
-      return absl::InvalidArgumentError("the address wraps around; use a smaller stride or count");
-    }
-    if (absl::Status s = CheckReserved(addresses, bytes); !s.ok()) return s;
-  }
+  if (__builtin_mul_overflow(map.pages(), kPageBytes, &bytes)) bytes = 0;
+  if (absl::Status s = CheckAddresses(map.gpa(), map.stride(), bytes, loop); !s.ok()) return s;
   Op& op = Emit(kOpMapGpa);
   op.attributes = attributes;
   op.gpa = map.gpa();
@@ -286,24 +281,22 @@ absl::Status VcpuCompiler::CheckAccess(uint64_t gpa, uint64_t stride, uint64_t s
     return absl::InvalidArgumentError(
         absl::StrCat("stride 0x", absl::Hex(stride), " is not a multiple of the size ", size));
   }
-  if (!loop.runs) return absl::OkStatus();
-  const Progression addresses(gpa, stride, loop.iterations);
-  if (addresses.first < 0 || addresses.last() >= static_cast<Wide>(kAddressEnd)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the address leaves [0, 0x", absl::Hex(kAddressEnd),
-                     "); name an alias by `alias`, or use a smaller stride or count"));
-  }
-  return CheckReserved(addresses, size);
+  return CheckAddresses(gpa, stride, size, loop);
 }
 
-absl::Status VcpuCompiler::CheckReserved(const Progression& addresses, uint64_t bytes) {
+absl::Status VcpuCompiler::CheckAddresses(uint64_t gpa, uint64_t stride, uint64_t bytes,
+                                          const LoopContext& loop) {
+  if (!loop.runs) return absl::OkStatus();
+  const Progression addresses(gpa, stride, loop.iterations);
+  if (addresses.first < 0 || addresses.last() > static_cast<Wide>(UINT64_MAX)) {
+    return absl::InvalidArgumentError("the address wraps around; use a smaller stride or count");
+  }
   if (bytes == 0) return absl::OkStatus();
   for (const Area& area : reserved_) {
     if (const std::optional<uint64_t> at = addresses.FirstInside(area, bytes)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("address 0x", absl::Hex(*at), bytes > 8 ? " and the pages after it" : "",
-                       " touches [0x", absl::Hex(area.begin), ", 0x", absl::Hex(area.end), "), ",
-                       area.what, "; use another address"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "the ", bytes, " bytes at 0x", absl::Hex(*at), " touch [0x", absl::Hex(area.begin),
+          ", 0x", absl::Hex(area.end), "), ", area.what, "; use another address"));
     }
   }
   return absl::OkStatus();

@@ -9,17 +9,17 @@
 namespace twinroot::program {
 
 enum OpCode : uint8_t {
-  kOpEnd = 0,         // the vCPU ends
-  kOpRead = 1,        // last = *(gpa + i * stride), `size` bytes; with kFlagExpect check == value
-  kOpWrite = 2,       // *(gpa + i * stride) = value + i * value_stride
-  kOpFetch = 3,       // execute the `ret` at gpa + i * stride
-  kOpMapGpa = 4,      // last = MapGPA(gpa + i * stride, value pages, `attributes`), retries followed
-  kOpLoopBegin = 5,   // value = iterations (0: skip past `target`); opens a loop with i = 0
-  kOpLoopEnd = 6,     // ++i; if i < iterations go to target + 1, else close the loop
-  kOpExpect = 7,      // last == value, else the VM ends with code 1
-  kOpPrint = 8,       // `value` bytes of text at blob offset `gpa` go to the console
-  kOpExit = 9,        // the VM ends with code value
-  kOpBarrier = 10,    // wait for every vCPU that has a program and has not ended
+  kOpEnd = 0,        // the vCPU ends
+  kOpRead = 1,       // last = *(gpa + i * stride), `size` bytes; with kFlagExpect check == value
+  kOpWrite = 2,      // *(gpa + i * stride) = value + i * value_stride
+  kOpFetch = 3,      // execute the `ret` at gpa + i * stride
+  kOpMapGpa = 4,     // last = MapGPA(gpa + i * stride, value pages, `attributes`), retries followed
+  kOpLoopBegin = 5,  // value = iterations (0: skip past `target`); opens a loop with i = 0
+  kOpLoopEnd = 6,    // ++i; if i < iterations go to target + 1, else close the loop
+  kOpExpect = 7,     // last == value, else the VM ends with code 1
+  kOpPrint = 8,      // `value` bytes of text at blob offset `gpa` go to the console
+  kOpExit = 9,       // the VM ends with code value
+  kOpBarrier = 10,   // wait for every vCPU that has a program and has not ended
 };
 
 enum OpFlag : uint8_t {
@@ -28,6 +28,10 @@ enum OpFlag : uint8_t {
 };
 
 inline constexpr int kMaxLoopDepth = 4;
+
+// Width of an address that an access can name: beyond it lies the guest's shared alias. An access
+// beyond stops the VM as a guest exception does. MapGPA takes any number.
+inline constexpr int kAddressBits = 46;
 
 // i is the iteration of the innermost open loop, 0 outside of one.
 struct Op {
@@ -40,7 +44,7 @@ struct Op {
   uint64_t value;
   uint64_t stride;
   uint64_t value_stride;
-  uint32_t step;       // number of the source step, for messages; 1 is the first
+  uint32_t step;  // number of the source step, for messages; 1 is the first
   uint32_t reserved;
 };
 static_assert(sizeof(Op) == 48, "the guest and the daemon share this layout");

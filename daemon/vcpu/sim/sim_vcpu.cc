@@ -142,6 +142,12 @@ mmu::vmx::AccessOutcome SimVcpu::TryAccess(const Op& op, uint64_t value) {
 }
 
 SimVcpu::Result SimVcpu::Access(const Op& op, uint64_t value) {
+  if (AddressOf(op) >> program::kAddressBits != 0) {
+    Fatal(op, StopReason::kTripleFault,
+          absl::StrCat("no page table of the guest names 0x", absl::Hex(AddressOf(op)),
+                       ": an exception without a handler"));
+    return std::nullopt;
+  }
   while (!stopping()) {
     const mmu::vmx::AccessOutcome outcome = TryAccess(op, value);
     if (const auto* done = std::get_if<mmu::vmx::AccessDone>(&outcome)) return done->value;

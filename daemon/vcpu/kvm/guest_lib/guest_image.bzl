@@ -11,7 +11,7 @@ _FLAGS = " ".join([
     "-fno-stack-protector -fno-asynchronous-unwind-tables -fcf-protection=none -fno-pic -fno-pie",
     # An interrupt may use the stack below RSP in ring 0, and SSE is not to be had there everywhere.
     "-mno-red-zone -mgeneral-regs-only",
-    "-nostdlib -static -no-pie -Wl,--build-id=none,-z,noexecstack,-z,max-page-size=4096",
+    "-nostdlib -static -Wl,--build-id=none,-z,noexecstack,-z,max-page-size=4096",
 ])
 
 def guest_image(name, srcs, hdrs = [], **kwargs):

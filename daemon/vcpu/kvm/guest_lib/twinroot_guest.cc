@@ -66,7 +66,8 @@ int64_t MapGpa(uint64_t gpa, uint64_t pages, uint64_t attributes) {
     const int64_t result = Hypercall(kHypercallMapGpa, next, pages, attributes);
     if (result != kRetry) return result;
     const uint64_t done = (next - gpa) / kPageSize;
-    // A retry that claims to be behind, complete, or amid a page is no retry: let the caller see it.
+    // A retry that claims to be behind, complete, or amid a page is no retry: let the caller see
+    // it.
     if (next < gpa || next % kPageSize != 0 || done >= pages) return result;
     gpa = next;
     pages -= done;

@@ -33,7 +33,7 @@ static_assert(kSharedVirtualBit == 46);
 
 inline constexpr uint64_t kPageSize = 4096;
 inline constexpr uint64_t kMiB = uint64_t{1} << 20;
-inline constexpr uint64_t kStackBytes = 64 * 1024;        // for each vCPU, from the top of low RAM
+inline constexpr uint64_t kStackBytes = 64 * 1024;  // for each vCPU, from the top of low RAM
 inline constexpr uint64_t kLowRamLimit = uint64_t{3} << 30;  // RAM is one range up to here
 
 // Ports.
@@ -91,8 +91,9 @@ Range FreeMemory(const BootInfo& boot);
 // Mutual exclusion between vCPUs. Zero-initialised is unlocked.
 class SpinLock {
  public:
+  bool TryLock() { return __atomic_exchange_n(&held_, 1, __ATOMIC_ACQUIRE) == 0; }
   void Lock() {
-    while (__atomic_exchange_n(&held_, 1, __ATOMIC_ACQUIRE) != 0) Pause();
+    while (!TryLock()) Pause();
   }
   void Unlock() { __atomic_store_n(&held_, 0, __ATOMIC_RELEASE); }
 

@@ -11,6 +11,8 @@ namespace {
 using namespace twinroot::guest;
 using namespace twinroot::program;
 
+static_assert(kAddressBits == kSharedVirtualBit, "an address and the shared alias do not meet");
+
 constinit SpinBarrier barrier;
 
 class Interpreter {
@@ -43,11 +45,10 @@ class Interpreter {
   // The GPA of this iteration.
   uint64_t Gpa(const Op& op) const { return op.gpa + iteration() * op.stride; }
 
-  // Where the frame is mapped. What the page tables cannot name stops the VM, as any address
-  // outside memory does.
+  // Where the frame is mapped.
   uint64_t Address(const Op& op) const {
     const uint64_t gpa = Gpa(op);
-    if (gpa >> kSharedVirtualBit != 0) Crash();
+    if (gpa >> kAddressBits != 0) Crash();
     return (op.flags & kFlagShared) != 0 ? SharedAddress(gpa) : PrivateAddress(gpa);
   }
 
