@@ -41,8 +41,19 @@ CLI::App* AddVerb(CLI::App* noun, const std::string& name, const std::string& de
   return verb;
 }
 
+CLI::Option* AddText(CLI::App* verb, const std::string& name, std::string* value,
+                     const std::string& description) {
+  return verb->add_option_function<std::string>(
+      name,
+      [=](const std::string& given) {
+        if (given.empty()) throw CLI::ValidationError(name, "the value is empty");
+        *value = given;
+      },
+      description);
+}
+
 CLI::Option* AddVmName(CLI::App* verb, std::string* name) {
-  return verb->add_option("NAME", *name, "The VM's name")->required()->type_name("");
+  return AddText(verb, "NAME", name, "The VM's name")->required()->type_name("");
 }
 
 CLI::Option* AddSize(CLI::App* verb, const std::string& name, uint64_t* value,

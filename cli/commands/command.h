@@ -70,6 +70,10 @@ CLI::App* AddNoun(CLI::App* root, const std::string& name, const std::string& de
 CLI::App* AddVerb(CLI::App* noun, const std::string& name, const std::string& description,
                   Invocation* invocation, Runner run);
 
+// An option whose value is a text; an empty one (an unset shell variable) is a usage error.
+CLI::Option* AddText(CLI::App* verb, const std::string& name, std::string* value,
+                     const std::string& description);
+
 // The positional NAME of a VM.
 CLI::Option* AddVmName(CLI::App* verb, std::string* name);
 

@@ -96,7 +96,7 @@ void AddEventsCommand(CLI::App* root, Invocation* invocation) {
                    "Begin after this event (a cursor of the JSON output), or at `now`; else with "
                    "the oldest event kept")
       ->type_name("CURSOR");
-  verb->add_option("--vm", arguments->vm, "Only events of this VM")->type_name("NAME");
+  AddText(verb, "--vm", &arguments->vm, "Only events of this VM")->type_name("NAME");
 }
 
 }  // namespace twinroot::cli

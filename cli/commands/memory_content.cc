@@ -132,8 +132,8 @@ void AddMemoryContentCommands(CLI::App* memory, Invocation* invocation) {
   AddVmName(verb, &write->name);
   AddSize(verb, "GPA", &write->gpa, "Where to begin")->required();
   CLI::Option_group* source = verb->add_option_group("Bytes");
-  source->add_option("--data", write->data, "This text")->type_name("TEXT");
-  source->add_option("--file", write->file, "This file's content")->type_name("FILE");
+  AddText(source, "--data", &write->data, "This text")->type_name("TEXT");
+  AddText(source, "--file", &write->file, "This file's content")->type_name("FILE");
   source->require_option(1);
 }
 

@@ -135,13 +135,13 @@ void AddVmCreate(CLI::App* vm, Invocation* invocation) {
   verb->add_option("--vcpus", arguments->vcpus, "Virtual processors, 1 to 64")
       ->required()
       ->type_name("N");
-  verb->add_option("--image", arguments->image,
-                   "A static x86-64 ELF or flat binary to boot; hvctl reads and sends it")
+  AddText(verb, "--image", &arguments->image,
+          "A static x86-64 ELF or flat binary to boot; hvctl reads and sends it")
       ->type_name("FILE");
   verb->add_option("--cmdline", arguments->cmdline, "Text that the guest finds in its boot data")
       ->type_name("TEXT");
-  verb->add_option("--program", arguments->program,
-                   "An access program (textproto, or JSON if it ends in .json)")
+  AddText(verb, "--program", &arguments->program,
+          "An access program (textproto, or JSON if it ends in .json)")
       ->type_name("FILE");
   AddChoice<v1::Backend>(
       verb, "--backend", &arguments->backend,

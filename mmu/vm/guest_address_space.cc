@@ -244,8 +244,8 @@ absl::Status GuestAddressSpace::PunchHole(GfnRange range, MemoryKind kind) {
   {
     const MmuLock::Shared lock(vm.mmu_lock);
     if (absl::Status status = CheckRange(vm, lock, range); !status.ok()) return status;
-    const auto parts = vm.slots.Parts(lock, range);  // checked before
-    for (const GfnRange& part : *parts) {
+    const auto in_slots = vm.slots.Parts(lock, range);  // checked before
+    for (const GfnRange& part : *in_slots) {
       if (BackingOf(*vm.slots.Find(lock, part.first), part.first, kind)) parts.push_back(part);
     }
   }
