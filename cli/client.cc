@@ -48,8 +48,9 @@ Failure DiagnoseSocket(const std::string& path) {
   const int error =
       connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0 ? 0 : errno;
   close(fd);
-  const std::string start = "is hvd running? name its socket with --endpoint PATH or "
-                            "HVCTL_ENDPOINT";
+  const std::string start =
+      "is hvd running? name its socket with --endpoint PATH or "
+      "HVCTL_ENDPOINT";
   struct stat facts {};
   switch (error) {
     case ENOENT:

@@ -5,9 +5,9 @@
 #ifndef TWINROOT_CLI_FAILURE_H_
 #define TWINROOT_CLI_FAILURE_H_
 
-#include <string>
-
 #include <grpcpp/support/status.h>
+
+#include <string>
 
 #include "cli/quantity.h"
 

@@ -56,7 +56,7 @@ void ParseText(const std::string& path, const std::string& text,
 }
 
 // protobuf writes "(vcpus[0].steps[1].read) gpax: Cannot find field." or
-// "vcpus[0].steps[1].read.gpa: invalid value ...", and shows syntax errors with an excerpt below.
+// "(vcpus[0].steps[1].read.gpa): invalid value ...", and shows syntax errors with an excerpt below.
 void ParseJson(const std::string& path, const std::string& text,
                google::protobuf::Message* program) {
   const auto status = google::protobuf::util::JsonStringToMessage(text, program);
@@ -65,18 +65,16 @@ void ParseJson(const std::string& path, const std::string& text,
   why = why.substr(0, why.find('\n'));
   std::optional<size_t> offset = FindJsonSyntaxError(text);
   if (!offset.has_value()) {
-    // "(where) what: sentence": the place is where, or where.what if that exists.
-    const size_t close = why.find(") ");
+    // "(where) what: sentence" or "(where): sentence"; the place is where.what if that exists.
+    const size_t close = why.find(')');
     const size_t colon = why.find(": ");
-    if (why.rfind("(", 0) == 0 && close != std::string::npos) {
+    if (why.rfind('(', 0) == 0 && close < colon && colon != std::string::npos) {
       const std::string where = why.substr(1, close - 1);
-      if (colon != std::string::npos && colon > close) {
+      if (close + 2 < colon) {
         const std::string what = why.substr(close + 2, colon - close - 2);
         offset = FindJsonPath(text, where.empty() ? what : absl::StrCat(where, ".", what));
       }
       if (!offset.has_value()) offset = FindJsonPath(text, where);
-    } else if (colon != std::string::npos) {
-      offset = FindJsonPath(text, why.substr(0, colon));
     }
   }
   Refuse(path, PositionOfOffset(text, offset.value_or(0)), why);
@@ -95,7 +93,8 @@ InputFile::InputFile(const std::string& what, const std::string& path)
   }
   if (!S_ISREG(facts.st_mode)) {
     close(fd_);
-    throw Failure{kUsage, absl::StrCat("cannot read ", name_, ": it is not a regular file"), ""};
+    throw Failure{kUsage, absl::StrCat("cannot read ", name_, ": it is not a regular file"),
+                  "check the path"};
   }
   size_ = static_cast<uint64_t>(facts.st_size);
 }

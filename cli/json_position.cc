@@ -33,9 +33,7 @@ class Scanner {
     ++at_;
     return true;
   }
-  void Space() {
-    at_ = std::min(json_.find_first_not_of(" \t\r\n", at_), json_.size());
-  }
+  void Space() { at_ = std::min(json_.find_first_not_of(" \t\r\n", at_), json_.size()); }
 
   bool Meet(const std::string& path, size_t place) {
     if (!wanted_.has_value() || path != *wanted_) return false;

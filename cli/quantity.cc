@@ -16,8 +16,8 @@ constexpr std::array<std::string_view, 5> kUnits = {"B", "KiB", "MiB", "GiB", "T
 constexpr unsigned kBitsPerUnit = 10;
 
 absl::Status BadSize(std::string_view text, std::string_view why) {
-  return absl::InvalidArgumentError(absl::StrCat("'", std::string(text), "' is not a size or address: ",
-                                                 std::string(why),
+  return absl::InvalidArgumentError(absl::StrCat("'", std::string(text),
+                                                 "' is not a size or address: ", std::string(why),
                                                  "; write 4096, 0x1000, 64MiB, 64M or 2G"));
 }
 

@@ -75,7 +75,8 @@ void MoveEnumsOfMessage(const std::string& scope_name, pb::DescriptorProto* mess
   for (pb::DescriptorProto& nested : *message->mutable_nested_type()) {
     MoveEnumsOfMessage(name, &nested, moves);
   }
-  MoveEnums(name, message->mutable_enum_type(), [&] { return message->add_nested_type(); }, moves);
+  MoveEnums(
+      name, message->mutable_enum_type(), [&] { return message->add_nested_type(); }, moves);
 }
 
 void PointFieldsAtMovedEnums(pb::DescriptorProto* message, const Moves& moves) {
@@ -109,8 +110,8 @@ class Builder {
     for (pb::DescriptorProto& message : *file->mutable_message_type()) {
       MoveEnumsOfMessage(scope_, &message, &moves_);
     }
-    MoveEnums(scope_, file->mutable_enum_type(), [&] { return file->add_message_type(); },
-              &moves_);
+    MoveEnums(
+        scope_, file->mutable_enum_type(), [&] { return file->add_message_type(); }, &moves_);
     for (pb::DescriptorProto& message : *file->mutable_message_type()) {
       PointFieldsAtMovedEnums(&message, moves_);
     }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # ./quickstart demo: builds hvd and hvctl, runs one confidential VM on a private daemon, shows its
-# conversions as they happen, and leaves nothing behind. Exits 0 only if every step did.
+# conversions as they happen, and leaves nothing behind. Exits 0 only if every step did. Arguments
+# go to hvd: `./quickstart demo --backend sim` shows what a host without KVM shows.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tools/workspace.sh
@@ -73,9 +74,9 @@ runtime=$(mktemp -d /tmp/twinroot-demo.XXXXXX)
 export HVCTL_ENDPOINT=unix:$runtime/hvd.sock PATH="$bin/daemon:$bin/cli:$PATH"
 
 say "starting a private daemon (no configuration; its log is in $runtime/hvd.log)"
-printf '$ hvd --socket %s/hvd.sock --state-dir %s/state --metrics-address 127.0.0.1:0 &\n' \
-  "$runtime" "$runtime"
-hvd --socket "$runtime/hvd.sock" --state-dir "$runtime/state" --metrics-address 127.0.0.1:0 \
+printf '$ hvd --socket %s/hvd.sock --state-dir %s/state --metrics-address 127.0.0.1:0 %s&\n' \
+  "$runtime" "$runtime" "${*:+$* }"
+hvd --socket "$runtime/hvd.sock" --state-dir "$runtime/state" --metrics-address 127.0.0.1:0 "$@" \
   >"$runtime/hvd.log" 2>&1 &
 daemon_pid=$!
 echo "\$ export HVCTL_ENDPOINT=$HVCTL_ENDPOINT"
@@ -89,7 +90,7 @@ run hvctl host show
 metrics=$(json metricsAddress <<<"$host")
 if [[ $(json defaultBackend <<<"$host") == SIM ]]; then
   echo
-  echo "This host has no usable KVM ($(json defaultBackendReason <<<"$host"))"
+  echo "There is no KVM to use ($(json defaultBackendReason <<<"$host"))"
   echo "so the VM runs the access program $program on the software processor (sim)"
   echo "instead of the guest image."
 fi
@@ -123,9 +124,9 @@ say "its memory now"
 run hvctl memory get "$vm"
 
 say "metrics at http://$metrics/metrics"
-echo "\$ curl -s http://$metrics/metrics | grep '^twinroot_conver'"
+echo "\$ curl -s http://$metrics/metrics | grep '^twinroot_conver.*vm='"
 fetch "http://$metrics/metrics" >"$runtime/metrics"
-grep '^twinroot_conver' "$runtime/metrics" || die "the metrics show no conversion"
+grep '^twinroot_conver.*vm=' "$runtime/metrics" || die "the metrics show no conversion"
 hvctl events --vm "$vm" -o json >"$runtime/events.json"
 python3 - "$runtime" "$vm" <<'PYTHON' || die "the metrics do not agree with the events"
 import json, re, sys

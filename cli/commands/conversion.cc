@@ -55,9 +55,9 @@ int Resolve(Session& session, const ResolveArguments& arguments,
             v1::ResolveConversionRequest::Decision decision) {
   std::vector<uint64_t> ids = arguments.ids;
   if (arguments.all) {
-    for (const v1::ConversionRequest& waiting : Waiting(session, arguments.name).conversions()) {
-      ids.push_back(waiting.id());
-    }
+    // Named, because a range-for would keep the conversions of a temporary and not the temporary.
+    const v1::ListConversionsResponse response = Waiting(session, arguments.name);
+    for (const v1::ConversionRequest& waiting : response.conversions()) ids.push_back(waiting.id());
   }
   v1::ResolveConversionResponse all;
   for (size_t begin = 0; begin < ids.size(); begin += kMaxIds) {
@@ -88,13 +88,13 @@ int Resolve(Session& session, const ResolveArguments& arguments,
 void AddResolve(CLI::App* conversion, const char* name, const char* description,
                 v1::ResolveConversionRequest::Decision decision, Invocation* invocation) {
   const auto arguments = std::make_shared<ResolveArguments>();
-  CLI::App* verb =
-      AddVerb(conversion, name, description, invocation, [arguments, decision](Session& session) {
-        return Resolve(session, *arguments, decision);
-      });
+  CLI::App* verb = AddVerb(
+      conversion, name, description, invocation,
+      [arguments, decision](Session& session) { return Resolve(session, *arguments, decision); });
   AddVmName(verb, &arguments->name);
-  CLI::Option* ids = verb->add_option("ID", arguments->ids, "Which, as `conversion list` names them")
-                         ->type_name("");
+  CLI::Option* ids =
+      verb->add_option("ID", arguments->ids, "Which, as `conversion list` names them")
+          ->type_name("");
   CLI::Option* all = verb->add_flag("--all", arguments->all, "All that wait now");
   verb->parse_complete_callback([ids, all] {
     if ((ids->count() > 0) == (all->count() > 0)) {

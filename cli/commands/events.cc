@@ -22,8 +22,7 @@ struct Arguments {
 class EventPrinter {
  public:
   explicit EventPrinter(Session* session)
-      : session_(session),
-        lines_(session->out().colors() ? Colors::kOn : Colors::kOff) {}
+      : session_(session), lines_(session->out().colors() ? Colors::kOn : Colors::kOff) {}
 
   template <typename Batch>
   void Print(const Batch& batch) {

@@ -12,11 +12,11 @@ namespace {
 
 v1::Host GetHost(Session& session) {
   return session.client()
-      .Call<v1::GetHostResponse>(
-          "cannot show the host",
-          [&](grpc::ClientContext* context, v1::GetHostResponse* answer) {
-            return session.client().host().GetHost(context, v1::GetHostRequest(), answer);
-          })
+      .Call<v1::GetHostResponse>("cannot show the host",
+                                 [&](grpc::ClientContext* context, v1::GetHostResponse* answer) {
+                                   return session.client().host().GetHost(
+                                       context, v1::GetHostRequest(), answer);
+                                 })
       .host();
 }
 

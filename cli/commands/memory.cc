@@ -105,17 +105,16 @@ int Translate(Session& session, const TranslateArguments& arguments) {
     return kOk;
   }
   const std::string alias = ShortName(arguments.alias);
-  std::string result =
-      absl::StrCat(FormatAddress(arguments.gpa), " is ", ShortName(response.kind()), "; the ",
-                   alias, " alias is ");
+  std::string result = absl::StrCat(FormatAddress(arguments.gpa), " is ",
+                                    ShortName(response.kind()), "; the ", alias, " alias is ");
   if (response.outcome() == v1::TranslateResponse::OUTCOME_MAPPED) {
     absl::StrAppend(&result, "mapped to hpa ", FormatAddress(response.hpa()), ", ",
                     FormatSize(response.page_size()), " page, ", response.access());
   } else {
     absl::StrAppend(&result, "not mapped: an access is an EPT violation");
   }
-  session.out().Write(absl::StrCat(result, "\nEPT pointer ",
-                                   FormatAddress(response.ept_pointer()), "\n"));
+  session.out().Write(
+      absl::StrCat(result, "\nEPT pointer ", FormatAddress(response.ept_pointer()), "\n"));
   Table table({{"LEVEL", Align::kRight},
                {"INDEX", Align::kRight},
                {"ENTRY AT", Align::kRight},

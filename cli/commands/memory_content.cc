@@ -22,7 +22,8 @@ std::string HexDump(uint64_t gpa, std::string_view data) {
     std::string hex;
     std::string text;
     for (const char c : bytes) {
-      absl::StrAppend(&hex, absl::StrFormat(" %02x", static_cast<uint32_t>(static_cast<uint8_t>(c))));
+      absl::StrAppend(&hex,
+                      absl::StrFormat(" %02x", static_cast<uint32_t>(static_cast<uint8_t>(c))));
       text += c >= ' ' && c <= '~' ? c : '.';
     }
     absl::StrAppend(&out, absl::StrFormat("%08x %-*s  |%s|\n", gpa + row,
@@ -36,7 +37,7 @@ void RefuseWrap(uint64_t gpa, uint64_t size) {
     throw Failure{kUsage,
                   absl::StrCat(FormatAddress(gpa), " +", FormatSize(size),
                                " wraps around the end of the address space"),
-                  ""};
+                  "give a smaller address or size"};
   }
 }
 
@@ -93,7 +94,7 @@ int Write(Session& session, const WriteArguments& arguments) {
     InputFile file("file", arguments.file);
     data = file.Read(file.size());
   }
-  if (data.empty()) throw Failure{kUsage, "there are no bytes to write", ""};
+  if (data.empty()) throw Failure{kUsage, "there are no bytes to write", "the file is empty"};
   RefuseWrap(arguments.gpa, data.size());
   uint64_t done = 0;
   while (done < data.size()) {
@@ -110,8 +111,8 @@ int Write(Session& session, const WriteArguments& arguments) {
         });
     done += request.data().size();
   }
-  session.Answer(v1::WriteGuestMemoryResponse(),
-                 absl::StrCat(FormatSize(done), " written at ", FormatAddress(arguments.gpa), "\n"));
+  session.Answer(v1::WriteGuestMemoryResponse(), absl::StrCat(FormatSize(done), " written at ",
+                                                              FormatAddress(arguments.gpa), "\n"));
   return kOk;
 }
 

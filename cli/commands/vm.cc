@@ -40,7 +40,7 @@ std::string DescribePolicy(const v1::ConversionPolicy& policy) {
   absl::StrAppend(&text, ", after ",
                   policy.has_decision_timeout()
                       ? ShortDuration(absl::Seconds(policy.decision_timeout().seconds()) +
-                                       absl::Nanoseconds(policy.decision_timeout().nanos()))
+                                      absl::Nanoseconds(policy.decision_timeout().nanos()))
                       : "30s",
                   " ",
                   policy.on_timeout() == v1::ConversionPolicy::ON_TIMEOUT_APPLY ? "APPLY" : "DENY");
@@ -62,8 +62,7 @@ std::string Describe(const v1::Vm& vm) {
   if (vm.has_program()) {
     int steps = 0;
     for (const v1::VcpuProgram& vcpu : vm.program().vcpus()) steps += vcpu.steps_size();
-    sheet.Add("Program",
-              absl::StrCat(vm.program().vcpus_size(), " vCPUs, ", steps, " steps"));
+    sheet.Add("Program", absl::StrCat(vm.program().vcpus_size(), " vCPUs, ", steps, " steps"));
   }
   sheet.Add("Command line", vm.cmdline());
   if (vm.has_create_time()) {

@@ -55,7 +55,8 @@ class Progress {
 // Refuses what the daemon would refuse after the bytes had travelled.
 std::unique_ptr<InputFile> OpenImage(const std::string& path) {
   auto image = std::make_unique<InputFile>("image", path);
-  if (image->size() == 0) throw Failure{kUsage, absl::StrCat("image ", path, " is empty"), ""};
+  if (image->size() == 0)
+    throw Failure{kUsage, absl::StrCat("image ", path, " is empty"), "check how it was built"};
   if (image->size() > kMaxImageSize) {
     throw Failure{kUsage, absl::StrCat("image ", path, " is ", FormatRoughSize(image->size())),
                   absl::StrCat("an image has at most ", FormatSize(kMaxImageSize))};
@@ -117,9 +118,9 @@ int Create(Session& session, const Arguments& arguments) {
       [&](grpc::ClientContext* context, v1::CreateVmResponse* answer) {
         return session.client().vm().CreateVm(context, request, answer);
       });
-  session.Answer(response.vm(), absl::StrCat("vm ", arguments.name, " is ",
-                                             ShortName(response.vm().state()), " on backend ",
-                                             ShortName(response.vm().backend()), "\n"));
+  session.Answer(response.vm(),
+                 absl::StrCat("vm ", arguments.name, " is ", ShortName(response.vm().state()),
+                              " on backend ", ShortName(response.vm().backend()), "\n"));
   return kOk;
 }
 

@@ -26,12 +26,11 @@ std::string Subject(const AnyConversion& conversion, const std::string& who) {
 std::string Describe(const v1::Conversion& conversion) {
   const std::string who =
       conversion.has_vcpu() ? absl::StrCat("vcpu", conversion.vcpu()) : std::string("-");
-  std::string text =
-      absl::StrCat(Subject(conversion, who), " ", ShortName(conversion.decision()));
+  std::string text = absl::StrCat(Subject(conversion, who), " ", ShortName(conversion.decision()));
   if (conversion.has_latency()) {
     absl::StrAppend(&text, " ",
                     ShortDuration(absl::Seconds(conversion.latency().seconds()) +
-                                   absl::Nanoseconds(conversion.latency().nanos())));
+                                  absl::Nanoseconds(conversion.latency().nanos())));
   }
   // That the policy decides is the rule; somebody else is worth saying.
   if (conversion.decider() != v1::Conversion::DECIDER_UNSPECIFIED &&
@@ -100,9 +99,8 @@ std::string EventLines::Render(const v1::Event& event) {
   }
   const std::string vm = event.vm().empty() ? "-" : event.vm();
   vm_width_ = std::max(vm_width_, vm.size());
-  const std::string line = VisibleLine(
-      absl::StrFormat("%s %-*s %s", FormatClock(event.time()), static_cast<int>(vm_width_), vm,
-                      what));
+  const std::string line = VisibleLine(absl::StrFormat("%s %-*s %s", FormatClock(event.time()),
+                                                       static_cast<int>(vm_width_), vm, what));
   if (colors_ == Colors::kOff || !IsBad(event)) return line + "\n";
   return absl::StrCat(kRed, line, kPlain, "\n");
 }

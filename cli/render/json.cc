@@ -20,7 +20,8 @@ std::string Print(const google::protobuf::Message& message, bool whitespace) {
   const auto status = google::protobuf::util::MessageToJsonString(*named, &json, options);
   if (!status.ok()) {
     // A timestamp or duration outside what JSON can say.
-    throw Failure{kFailure, absl::StrCat("cannot print the answer: ", std::string(status.message())),
+    throw Failure{kFailure,
+                  absl::StrCat("cannot print the answer: ", std::string(status.message())),
                   "try -o table"};
   }
   if (json.empty() || json.back() != '\n') json += '\n';

@@ -1,6 +1,7 @@
 #include "mmu/vmx/vcpu.h"
 
 #include <atomic>
+#include <thread>
 
 namespace twinroot::mmu::vmx {
 namespace {
@@ -44,6 +45,18 @@ void Vcpu::LoadRoots(EptPointer private_root, EptPointer shared_root,
   tlb_.FlushAll();
 }
 
+std::unique_lock<std::mutex> Vcpu::LockForAccess() {
+  while (flushes_waiting_.load(std::memory_order_relaxed) != 0) std::this_thread::yield();
+  return std::unique_lock(mutex_);
+}
+
+std::unique_lock<std::mutex> Vcpu::LockForFlush() {
+  flushes_waiting_.fetch_add(1, std::memory_order_relaxed);
+  std::unique_lock lock(mutex_);
+  flushes_waiting_.fetch_sub(1, std::memory_order_relaxed);
+  return lock;
+}
+
 MemoryKind Vcpu::RootOf(Gpa gpa) const {
   return gpa.value & shared_mask_ ? MemoryKind::kShared : MemoryKind::kPrivate;
 }
@@ -62,7 +75,7 @@ AccessOutcome Vcpu::Write(Gpa gpa, int size, uint64_t value) {
 AccessOutcome Vcpu::Fetch(Gpa gpa) { return Make(gpa, Access::Fetch(), 1, 0); }
 
 AccessOutcome Vcpu::Make(Gpa gpa, Access needed, int size, uint64_t value) {
-  std::lock_guard lock(mutex_);
+  const auto lock = LockForAccess();
   const EptPointer root = roots_[static_cast<size_t>(RootOf(gpa))];
   const HwGfn frame(gpa.value >> kPageShift);
   EptTranslation translation;
@@ -90,12 +103,12 @@ AccessOutcome Vcpu::Make(Gpa gpa, Access needed, int size, uint64_t value) {
 }
 
 void Vcpu::FlushRange(MemoryKind root, HwGfn first, uint64_t count) {
-  std::lock_guard lock(mutex_);
+  const auto lock = LockForFlush();
   tlb_.FlushRange(roots_[static_cast<size_t>(root)].root(), first, count);
 }
 
 void Vcpu::FlushAll() {
-  std::lock_guard lock(mutex_);
+  const auto lock = LockForFlush();
   tlb_.FlushAll();
 }
 

@@ -2,10 +2,12 @@
 //
 // Thread-safe: one thread makes accesses, any thread may flush. One mutex is held over each whole
 // access, so a flush returns only when no access still uses what it forgot. The mutex is a leaf
-// lock: nothing is called with it held but PhysicalMemory::At.
+// lock: nothing is called with it held but PhysicalMemory::At. A flush goes before the next access,
+// or a guest in a tight loop would hold it off.
 #ifndef TWINROOT_MMU_VMX_VCPU_H_
 #define TWINROOT_MMU_VMX_VCPU_H_
 
+#include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <optional>
@@ -56,10 +58,14 @@ class Vcpu {
  private:
   AccessOutcome Make(Gpa gpa, Access needed, int size, uint64_t value);
   MemoryKind RootOf(Gpa gpa) const;
+  // Locks mutex_.
+  std::unique_lock<std::mutex> LockForAccess();
+  std::unique_lock<std::mutex> LockForFlush();
 
   PhysicalMemory* const memory_;
   const EptWalker walker_;
 
+  std::atomic<int> flushes_waiting_{0};
   std::mutex mutex_;
   // Guarded by mutex_.
   Tlb tlb_;

@@ -119,8 +119,8 @@ class FakeVmService : public v1::VmService::Service {
                     "INVALID_NAME");
     }
     if (state_.vms.count(name) != 0) {
-      return Refuse(StatusCode::ALREADY_EXISTS, "there is a vm '" + name + "' already",
-                    "VM_EXISTS", {{"vm", name}});
+      return Refuse(StatusCode::ALREADY_EXISTS, "there is a vm '" + name + "' already", "VM_EXISTS",
+                    {{"vm", name}});
     }
     v1::Vm vm = request->vm();
     vm.set_name("vms/" + name);
@@ -230,8 +230,7 @@ class FakeVmService : public v1::VmService::Service {
     const std::lock_guard lock(state_.mutex);
     if (const Status status = state_.Enter(); !status.ok()) return status;
     const auto vm = state_.vms.find(Bare(resource));
-    const Status status =
-        vm == state_.vms.end() ? NoSuchVm(Bare(resource)) : function(vm->second);
+    const Status status = vm == state_.vms.end() ? NoSuchVm(Bare(resource)) : function(vm->second);
     state_.changed.notify_all();
     return status;
   }
@@ -268,9 +267,8 @@ class FakeMemoryService : public v1::MemoryService::Service {
     return Status::OK;
   }
 
-  Status GetMemoryAttributes(
-      ServerContext*, const v1::GetMemoryAttributesRequest* request,
-      grpc::ServerWriter<v1::GetMemoryAttributesResponse>* writer) override {
+  Status GetMemoryAttributes(ServerContext*, const v1::GetMemoryAttributesRequest* request,
+                             grpc::ServerWriter<v1::GetMemoryAttributesResponse>* writer) override {
     const std::lock_guard lock(state_.mutex);
     if (const Status status = Check(request->vm()); !status.ok()) return status;
     // The shared run is cut by the end of a chunk.
@@ -322,8 +320,7 @@ class FakeMemoryService : public v1::MemoryService::Service {
   Status WriteGuestMemory(ServerContext*, const v1::WriteGuestMemoryRequest* request,
                           v1::WriteGuestMemoryResponse*) override {
     const std::lock_guard lock(state_.mutex);
-    if (const Status status =
-            CheckShared(request->vm(), request->gpa(), request->data().size());
+    if (const Status status = CheckShared(request->vm(), request->gpa(), request->data().size());
         !status.ok()) {
       return status;
     }
@@ -591,7 +588,8 @@ void FakeDaemon::Park(const v1::ConversionRequest& request) {
 }
 
 void FakeDaemon::RefuseNext(int code, const std::string& message) {
-  impl_->Change([&](State& state) { state.refusal = Status(static_cast<StatusCode>(code), message); });
+  impl_->Change(
+      [&](State& state) { state.refusal = Status(static_cast<StatusCode>(code), message); });
 }
 
 void FakeDaemon::Drain() {

@@ -14,7 +14,6 @@
 namespace twinroot::cli {
 namespace {
 
-constexpr char kBinary[] = "cli/hvctl";  // Tests run in their runfiles.
 constexpr std::chrono::seconds kPatience{10};
 
 std::vector<char*> Pointers(const std::vector<std::string>& words) {
@@ -47,7 +46,7 @@ bool ReadSome(int fd, std::string* text) {
 
 HvctlProcess::HvctlProcess(const HvctlOptions& options) {
   std::vector<std::string> words = options.prefix;
-  words.push_back(kBinary);
+  words.push_back(options.binary);
   words.insert(words.end(), options.arguments.begin(), options.arguments.end());
   std::vector<std::string> environment = {"PATH=/usr/bin:/bin:/usr/sbin:/sbin", "TZ=UTC",
                                           "TERM=xterm"};

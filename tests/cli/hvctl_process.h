@@ -26,6 +26,8 @@ struct HvctlOptions {
   Terminal terminal = Terminal::kNone;
   // Words before the binary, for example setpriv and its flags.
   std::vector<std::string> prefix;
+  // Tests run in their runfiles.
+  std::string binary = "cli/hvctl";
 };
 
 class HvctlProcess {

@@ -23,22 +23,24 @@ def run(script):
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="docs.") as folder:
         pathlib.Path(folder, "bazel-bin").symlink_to(built)
         pathlib.Path(folder, "tests").symlink_to(source_tree.root() / "tests")
-        child = subprocess.Popen(["bash", "-c", script], cwd=folder, text=True,
-                                 env=dict(os.environ, TMPDIR=folder), start_new_session=True,
-                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                 stderr=subprocess.STDOUT)
-        try:
-            output, _ = child.communicate(timeout=_SECONDS)
-            return child.returncode, output
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            output, _ = child.communicate()
-            logs = "".join(log.read_text() for log in pathlib.Path(folder).rglob("hvd.log"))
-            return -1, f"{output}\nnot done after {_SECONDS} seconds; hvd said:\n{logs}"
-        finally:
-            # Whatever a failed script left running.
+        # A file, not a pipe: what a failed script leaves running would hold a pipe open.
+        with open(pathlib.Path(folder, "output"), "w+", encoding="utf-8") as output:
+            child = subprocess.Popen(["bash", "-c", script], cwd=folder,
+                                     env=dict(os.environ, TMPDIR=folder), start_new_session=True,
+                                     stdin=subprocess.DEVNULL, stdout=output,
+                                     stderr=subprocess.STDOUT)
+            note = ""
+            try:
+                child.wait(_SECONDS)
+            except subprocess.TimeoutExpired:
+                note = f"not done after {_SECONDS} seconds\n"
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            if child.returncode:
+                note += "".join(log.read_text() for log in pathlib.Path(folder).rglob("hvd.log"))
+            output.seek(0)
+            return child.returncode, output.read() + note
 
 
 class Documents(unittest.TestCase):

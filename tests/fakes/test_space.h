@@ -43,8 +43,8 @@ struct TestSpaceOptions {
   bool private_backing = true;
   bool shared_backing = true;
   size_t pool_pages = 64;
-  bool external = false;
   Level max_level = Level::k1G;
+  bool external = false;
   TlbFlusher* flusher = nullptr;  // null: the recording one
   bool add_slot = true;
 };

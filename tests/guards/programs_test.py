@@ -9,7 +9,7 @@ from tests import junit, source_tree
 class Programs(unittest.TestCase):
 
     def test_EveryProgramParses(self):
-        for path, text in source_tree.files(".textproto", under="tests/scenarios"):
+        for path, text in source_tree.files(".textproto", under="tests/scenarios/programs"):
             with self.subTest(path):
                 done = subprocess.run(
                     ["protoc", "-Iproto", "--encode=twinroot.v1.AccessProgram",

@@ -110,7 +110,7 @@ TEST_F(AttributeMapTest, AgreesWithAFlatArrayUnderRandomRanges) {
     uint64_t at = 0;
     for (const auto& [run, run_kind] : Runs(0, kFrames)) {
       ASSERT_EQ(run.first, Gfn(at));
-      if (at > 0) ASSERT_NE(flat[at - 1], run_kind) << "run is not maximal";
+      ASSERT_TRUE(at == 0 || flat[at - 1] != run_kind) << "run is not maximal";
       for (; at < run.end().value; ++at) ASSERT_EQ(flat[at], run_kind) << at;
     }
     ASSERT_EQ(at, kFrames);

@@ -39,7 +39,7 @@ class EptWalkerTest : public ::testing::Test {
         .Walk(Eptp(eptp_root, levels), Gpa(gpa), AccessOf(access));
   }
 
-  HandMadeTables memory_;
+  HandMadeTables memory_{16};
   EptCapabilities capabilities_;
   int maxphyaddr_ = 52;
 };
@@ -52,7 +52,7 @@ TEST_F(EptWalkerTest, F1_RightsAreTheAndOfEveryEntryOfTheWalk) {
     for (const int leaf_level : {1, 2, 3}) {
       for (uint64_t upper = 0; upper < 8; ++upper) {
         for (uint64_t leaf = 0; leaf < 8; ++leaf) {
-          HandMadeTables memory;
+          HandMadeTables memory(16);
           const uint64_t root = memory.NewPage();
           memory.Store(memory.Slot(root, levels, gpa, leaf_level),
                        PageFor(leaf_level) | kLeafType | leaf |
@@ -161,7 +161,7 @@ TEST_F(EptWalkerTest, F1_MisconfigurationsAreThoseOfTheManual) {
   };
   for (const MisconfigurationCase& c : cases) {
     SCOPED_TRACE(c.what);
-    HandMadeTables memory;
+    HandMadeTables memory(16);
     const uint64_t root = memory.NewPage();
     const int levels = c.level == 5 ? 5 : 4;
     memory.Store(memory.Slot(root, levels, kGpa, c.level), c.entry);
@@ -233,7 +233,7 @@ TEST_F(EptWalkerTest, F1_AccessedAndDirtyFlagsAreSetByTranslationsThatAreUsed) {
   for (const int leaf_level : {1, 2, 3}) {
     for (const FlagsCase& c : cases) {
       SCOPED_TRACE(testing::Message() << c.what << ", leaf level " << leaf_level);
-      HandMadeTables memory;
+      HandMadeTables memory(16);
       const uint64_t root = memory.NewPage();
       const uint64_t leaf = memory.Slot(root, 4, kGpa, leaf_level);
       const uint64_t leaf_before = PageFor(leaf_level) | kLeafType | c.leaf_rights |

@@ -1,0 +1,96 @@
+// A VM that runs nothing: state, console, attributes and waiting conversions behave as
+// daemon/host/vm.h promises, and tests say what the "guest" does. Events go to a real journal.
+// Thread-safe. Callbacks run without the VM's lock, as the interface allows.
+#ifndef TWINROOT_TESTS_DAEMON_FAKES_FAKE_VM_H_
+#define TWINROOT_TESTS_DAEMON_FAKES_FAKE_VM_H_
+
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "daemon/events/journal.h"
+#include "daemon/events/wake_list.h"
+#include "daemon/host/vm.h"
+
+namespace twinroot::fakes {
+
+class FakeVm final : public host::Vm {
+ public:
+  FakeVm(host::VmSpec spec, host::BackendKind backend, events::Journal* journal);
+
+  // What the guest does.
+  void Say(const std::string& text);
+  void ExitWith(uint32_t code);
+  uint64_t AskToConvert(uint64_t gpa, uint64_t size, host::Direction direction);
+  // Makes Convert wait until released.
+  void HoldConversions();
+  void ReleaseConversions();
+  // Answers the next Convert with `status`.
+  void FailNextConvert(absl::Status status);
+  void SetCounters(const host::VmCounters& counters);
+  // Callers that wait for the stop.
+  size_t waiters() const;
+  uint64_t converts() const;
+
+  // The VM is forgotten: who waits is told.
+  void Forget();
+
+  const host::VmSpec& spec() const override { return spec_; }
+  host::BackendKind backend() const override { return backend_; }
+  absl::Time create_time() const override { return create_time_; }
+  host::VmStatus status() const override;
+  absl::Status Start() override;
+  absl::Status Stop(vcpu::StopReason reason) override;
+  std::unique_ptr<Waiter> OnStopped(std::function<void(absl::Status)> done) override;
+  ConsoleChunk ReadConsole(uint64_t offset, size_t max) const override;
+  std::unique_ptr<Waiter> OnConsole(std::function<void()> wake) override;
+  absl::StatusOr<ConversionResult> Convert(std::vector<mmu::GfnRange> ranges, mmu::MemoryKind kind,
+                                           mmu::Content content) override;
+  absl::StatusOr<std::vector<mmu::AttributeRun>> Attributes(
+      std::optional<mmu::GfnRange> range) const override;
+  absl::StatusOr<mmu::Translation> Translate(uint64_t gpa, mmu::MemoryKind alias) const override;
+  absl::StatusOr<std::string> ReadMemory(uint64_t gpa, uint64_t size) override;
+  absl::Status WriteMemory(uint64_t gpa, const std::string& data) override;
+  std::vector<host::PendingConversion> Pending() const override;
+  bool Resolve(uint64_t id, host::Resolution resolution) override;
+  host::VmCounters counters() const override;
+
+ private:
+  struct StopWaiters;
+  class StopWaiter;
+  class ConsoleWaiter;
+
+  // Lets the event of a state go out and wakes whoever waits for it.
+  void Announce(bool deleted);
+  void EndWaits(const absl::Status& status);
+  bool Inside(uint64_t gpa, uint64_t size) const;
+  // Needs the lock: is every page of these bytes shared?
+  bool Shared(uint64_t gpa, uint64_t size) const;
+
+  const host::VmSpec spec_;
+  const host::BackendKind backend_;
+  const absl::Time create_time_;
+  events::Journal* const journal_;
+  events::WakeList console_watchers_;
+  const std::shared_ptr<StopWaiters> stop_waiters_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable released_;
+  host::VmStatus status_;
+  std::string console_;
+  std::vector<bool> shared_;  // by frame
+  std::map<uint64_t, char> bytes_;
+  std::map<uint64_t, host::PendingConversion> pending_;
+  uint64_t next_id_ = 1;
+  uint64_t converts_ = 0;
+  bool hold_ = false;
+  absl::Status next_convert_;
+  host::VmCounters counters_;
+};
+
+}  // namespace twinroot::fakes
+
+#endif  // TWINROOT_TESTS_DAEMON_FAKES_FAKE_VM_H_

@@ -1,0 +1,58 @@
+#include "mmu/tables/table_role.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+#include <vector>
+
+namespace twinroot::mmu {
+namespace {
+
+TEST(TableRoleTest, B1_EveryFieldOfTheRoleIsPartOfTheIdentity) {
+  std::vector<TableRole> roles(16);
+  size_t n = 1;  // roles[0] is the plain one
+  roles[n++].level = Level::k1G;
+  roles[n++].kind = MemoryKind::kShared;
+  roles[n++].direct = false;
+  roles[n++].access = Access::Read();
+  roles[n++].promoted = true;
+  roles[n++].pae_root = true;
+  roles[n++].quadrant = 3;
+  roles[n++].guest_mode = true;
+  roles[n++].cr0_wp = true;
+  roles[n++].cr4_pae = true;
+  roles[n++].cr4_pse = true;
+  roles[n++].cr4_smep = true;
+  roles[n++].cr4_smap = true;
+  roles[n++].cr4_la57 = true;
+  roles[n++].efer_nx = true;
+  ASSERT_EQ(n, roles.size());
+  std::set<uint32_t> words;
+  for (const TableRole& role : roles) {
+    words.insert(role.word());
+    for (const TableRole& other : roles) EXPECT_EQ(role == other, &role == &other);
+  }
+  EXPECT_EQ(words.size(), roles.size());
+}
+
+TEST(TableRoleTest, B1_TheFrameIsPartOfTheIdentity) {
+  const TableRole role;
+  EXPECT_EQ((TableIdentity{Gfn(512), role}), (TableIdentity{Gfn(512), role}));
+  EXPECT_NE((TableIdentity{Gfn(512), role}), (TableIdentity{Gfn(0), role}));
+}
+
+TEST(TableRoleTest, B1_AChildIsTheParentsFrameOneLevelDownInTheSameRole) {
+  TableRole role;
+  role.level = Level::k1G;
+  role.kind = MemoryKind::kShared;
+  const TableIdentity parent{Gfn(0), role};
+  const TableIdentity child = ChildIdentity(parent, Gfn((3 << 18) + 777));
+  EXPECT_EQ(child.gfn, Gfn(3 << 18));
+  EXPECT_EQ(child.role.level, Level::k2M);
+  EXPECT_EQ(child.role.kind, MemoryKind::kShared);
+  EXPECT_EQ(child, ChildIdentity(parent, Gfn(3 << 18)));
+  EXPECT_NE(child, ChildIdentity(parent, Gfn(4 << 18)));
+}
+
+}  // namespace
+}  // namespace twinroot::mmu
