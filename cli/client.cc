@@ -23,9 +23,11 @@ constexpr std::chrono::seconds kCallDeadline{120};
 std::string DefaultSocketPath() {
   if (geteuid() == 0) return "/run/twinroot/hvd.sock";
   const char* runtime = std::getenv("XDG_RUNTIME_DIR");
-  const std::string folder =
-      runtime != nullptr && *runtime != '\0' ? runtime : absl::StrCat("/run/user/", geteuid());
-  return folder + "/twinroot/hvd.sock";
+  if (runtime == nullptr || *runtime == '\0') {
+    throw Failure{kUsage, "XDG_RUNTIME_DIR is not set, so there is no default socket",
+                  "name hvd's socket with --endpoint PATH or HVCTL_ENDPOINT"};
+  }
+  return std::string(runtime) + "/twinroot/hvd.sock";
 }
 
 std::shared_ptr<grpc::Channel> Connect(const std::string& socket_path) {

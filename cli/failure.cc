@@ -43,7 +43,9 @@ std::string HintOfReason(const google::rpc::ErrorInfo& info) {
     return absl::StrCat("take another name, or `hvctl vm delete ", Get(facts, "vm", "NAME"), "`");
   }
   if (reason == "INVALID_NAME") return "a name is a-z, then a-z, 0-9 or '-', at most 63 characters";
-  if (reason == "INVALID_RANGE") return "addresses and sizes are multiples of 4KiB, size not 0";
+  if (reason == "INVALID_RANGE")
+    return "`hvctl memory get NAME` shows the VM's memory; addresses and sizes are multiples of "
+           "4KiB";
   if (reason == "PRIVATE_MEMORY") {
     return "`hvctl memory get NAME` shows which ranges are shared; only those can be read or "
            "written";
@@ -134,8 +136,10 @@ Failure RpcFailure(const std::string& what, const grpc::Status& status) {
   const std::string sentence = status.error_message().empty()
                                    ? absl::StrCat("code ", static_cast<int>(status.error_code()))
                                    : status.error_message();
+  // A sentence that names a command has said the next step.
+  const bool says_next_step = sentence.find("hvctl ") != std::string::npos;
   return Failure{ExitCodeOf(status.error_code()), absl::StrCat(what, ": ", sentence),
-                 HintOf(status)};
+                 says_next_step ? "" : HintOf(status)};
 }
 
 }  // namespace twinroot::cli

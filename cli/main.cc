@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <exception>
 #include <string>
+#include <vector>
 
 #include "cli/commands/command.h"
 #include "cli/render/visible.h"
@@ -29,6 +30,15 @@ int Report(const Failure& failure) {
   return failure.exit_code;
 }
 
+// "create, get, list": what may follow `app`.
+std::string Subcommands(const CLI::App& app) {
+  std::string names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    names += (names.empty() ? "" : ", ") + command->get_name();
+  }
+  return names;
+}
+
 // CLI11 knows exit codes of its own; ours are documented.
 int ReportUsage(const CLI::App& root, const CLI::ParseError& error) {
   const CLI::App* app = &root;
@@ -37,7 +47,15 @@ int ReportUsage(const CLI::App& root, const CLI::ParseError& error) {
     app = app->get_subcommands().front();
     command += " " + app->get_name();
   }
-  return Report({kUsage, error.what(), "see `" + command + " --help`"});
+  std::string message = error.what();
+  if (app->get_require_subcommand_min() > 0) {
+    // CLI11 says only that one is required, also where a misspelt one was given.
+    const std::vector<std::string> given = app->remaining();
+    message = given.empty() ? "`" + command + "` needs one of: "
+                            : "`" + command + " " + given.front() + "` is none of: ";
+    message += Subcommands(*app);
+  }
+  return Report({kUsage, message, "see `" + command + " --help`"});
 }
 
 // Whatever the command was doing, the daemon notices that the call is gone.

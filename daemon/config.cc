@@ -76,10 +76,9 @@ std::variant<Config, Exit> ParseConfig(const std::vector<std::string>& arguments
                  "logged and shown by GetHost; \"off\" serves none.\nDefault: 127.0.0.1:9464")
       ->type_name("ADDR")
       ->check(CLI::Validator(CheckAddress, ""));
-  const std::map<std::string, host::BackendKind> backends = {
-      {"auto", host::BackendKind::kAuto},
-      {"kvm", host::BackendKind::kKvm},
-      {"sim", host::BackendKind::kSim}};
+  const std::map<std::string, host::BackendKind> backends = {{"auto", host::BackendKind::kAuto},
+                                                             {"kvm", host::BackendKind::kKvm},
+                                                             {"sim", host::BackendKind::kSim}};
   std::string backend = "auto";
   app.add_option("--backend", backend,
                  "What runs VMs that ask for no backend: kvm, sim (a software processor for access "

@@ -142,8 +142,8 @@ int RunDaemon(const Config& config, const RegistryMaker& make_registry) {
   spdlog::info("hvd {} serves on {}, metrics on {}, backend {}: {}", kVersion, config.socket,
                metrics.empty() ? "no address" : metrics, backend,
                parts.registry->capabilities().reason);
-  sd_notify(0, absl::StrCat("READY=1\nSTATUS=Serving on ", config.socket, ", backend ", backend)
-                   .c_str());
+  sd_notify(
+      0, absl::StrCat("READY=1\nSTATUS=Serving on ", config.socket, ", backend ", backend).c_str());
 
   const int signal = WaitForSignal(signals);
   spdlog::info("signal {}: draining {} VMs; a second one ends at once", strsignal(signal),

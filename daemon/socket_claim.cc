@@ -36,7 +36,7 @@ bool Answers(const std::string& path) {
 }
 
 absl::Status RemoveStale(const std::string& path) {
-  struct stat status{};
+  struct stat status {};
   if (lstat(path.c_str(), &status) != 0) {
     if (errno == ENOENT) return absl::OkStatus();
     return absl::FailedPreconditionError(
@@ -66,16 +66,15 @@ absl::Status MakeFolder(const std::string& path, const std::string& flag) {
     error = std::error_code(errno, std::generic_category());
   }
   if (!error) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat("cannot use the folder ", path, ": ",
-                                                    error.message(), "; choose another with ",
-                                                    flag));
+  return absl::FailedPreconditionError(absl::StrCat(
+      "cannot use the folder ", path, ": ", error.message(), "; choose another with ", flag));
 }
 
 absl::StatusOr<std::unique_ptr<SocketClaim>> SocketClaim::Take(const std::string& path) {
   if (path.size() > kMaxPath) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the socket path has ", path.size(), " bytes and a socket's may have ",
-                     kMaxPath, ": choose a shorter one with --socket"));
+    return absl::InvalidArgumentError(absl::StrCat("the socket path has ", path.size(),
+                                                   " bytes and a socket's may have ", kMaxPath,
+                                                   ": choose a shorter one with --socket"));
   }
   const std::filesystem::path folder = std::filesystem::path(path).parent_path();
   if (absl::Status status = MakeFolder(folder.empty() ? "." : folder.string(), "--socket");
@@ -85,9 +84,8 @@ absl::StatusOr<std::unique_ptr<SocketClaim>> SocketClaim::Take(const std::string
   const std::string lock_path = path + ".lock";
   const int lock = open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (lock < 0) {
-    return absl::FailedPreconditionError(absl::StrCat("cannot open ", lock_path, ": ",
-                                                      Reason(errno),
-                                                      "; choose another place with --socket"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "cannot open ", lock_path, ": ", Reason(errno), "; choose another place with --socket"));
   }
   std::unique_ptr<SocketClaim> claim(new SocketClaim(lock));
   if (flock(lock, LOCK_EX | LOCK_NB) != 0) {
@@ -95,9 +93,8 @@ absl::StatusOr<std::unique_ptr<SocketClaim>> SocketClaim::Take(const std::string
       return absl::FailedPreconditionError(
           absl::StrCat("cannot lock ", lock_path, ": ", Reason(errno)));
     }
-    return absl::AlreadyExistsError(
-        absl::StrCat("another hvd serves on ", path,
-                     ": stop it, or choose another place with --socket"));
+    return absl::AlreadyExistsError(absl::StrCat(
+        "another hvd serves on ", path, ": stop it, or choose another place with --socket"));
   }
   if (absl::Status status = RemoveStale(path); !status.ok()) return status;
   return claim;

@@ -1,6 +1,6 @@
 // hvctl host show, hvctl version.
-#include <google/protobuf/struct.pb.h>
 #include <google/protobuf/util/json_util.h>
+#include <google/protobuf/wrappers.pb.h>
 
 #include "absl/strings/str_cat.h"
 #include "cli/commands/command.h"
@@ -53,6 +53,17 @@ int Show(Session& session) {
   return kOk;
 }
 
+// As a JSON string. No message of the API has both versions.
+std::string Quote(const std::string& text) {
+  google::protobuf::StringValue value;
+  value.set_value(text);
+  std::string json;
+  if (!google::protobuf::util::MessageToJsonString(value, &json).ok()) {
+    throw Failure{kFailure, "cannot print the versions", "try -o table"};
+  }
+  return json;
+}
+
 // Works without a daemon: then it says so in the daemon's place, and that is no failure.
 int Version(Session& session) {
   std::string daemon;
@@ -68,14 +79,8 @@ int Version(Session& session) {
         VisibleLine(why.empty() ? daemon : absl::StrCat("does not answer (", why, ")")), "\n"));
     return kOk;
   }
-  google::protobuf::Struct versions;
-  (*versions.mutable_fields())["hvctl"].set_string_value(kVersion);
-  (*versions.mutable_fields())["hvd"].set_string_value(daemon);
-  std::string json;
-  if (!google::protobuf::util::MessageToJsonString(versions, &json).ok()) {
-    throw Failure{kFailure, "cannot print the versions", "try -o table"};
-  }
-  session.out().Write(json + "\n");
+  session.out().Write(
+      absl::StrCat("{\"hvctl\":", Quote(kVersion), ",\"hvd\":", Quote(daemon), "}\n"));
   return kOk;
 }
 

@@ -18,8 +18,7 @@ class CallMetrics::Interceptor final : public experimental::Interceptor {
   }
 
   void Intercept(experimental::InterceptorBatchMethods* batch) override {
-    if (batch->QueryInterceptionHookPoint(
-            experimental::InterceptionHookPoints::PRE_SEND_STATUS)) {
+    if (batch->QueryInterceptionHookPoint(experimental::InterceptionHookPoints::PRE_SEND_STATUS)) {
       const auto code = static_cast<absl::StatusCode>(batch->GetSendStatus().error_code());
       metrics_->handled_->Add({{"method", method_}, {"code", absl::StatusCodeToString(code)}})
           .Increment();

@@ -61,8 +61,7 @@ std::vector<prometheus::MetricFamily> ConversionMetrics::Collect() const {
       }
       for (const auto& [kind, count] : counts.applied_bytes) {
         const auto& [direction, cause] = kind;
-        AddSeries(bytes,
-                  {{"vm", vm}, {"direction", LabelOf(direction)}, {"cause", LabelOf(cause)}},
+        AddSeries(bytes, {{"vm", vm}, {"direction", LabelOf(direction)}, {"cause", LabelOf(cause)}},
                   static_cast<double>(count));
       }
     }

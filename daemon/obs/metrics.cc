@@ -17,8 +17,8 @@ namespace {
 
 // From an engine change alone to an orchestrator that thinks.
 const prometheus::Histogram::BucketBoundaries kLatencySeconds = {
-    10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3,
-    25e-3, 50e-3, 100e-3, 250e-3, 1,     5,      30,   300};
+    10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3,
+    10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1,      5,    30,     300};
 constexpr size_t kScrapesAtOnce = 2;
 
 }  // namespace
@@ -77,8 +77,8 @@ absl::Status Metrics::Expose(const std::string& address) {
   impl_->exposer->RegisterCollectable(impl_->conversions);
   impl_->exposer->RegisterCollectable(impl_->process);
   const auto ports = impl_->exposer->GetListeningPorts();
-  impl_->address = absl::StrCat(address.substr(0, address.rfind(':')), ":",
-                                ports.empty() ? 0 : ports.front());
+  impl_->address =
+      absl::StrCat(address.substr(0, address.rfind(':')), ":", ports.empty() ? 0 : ports.front());
   return absl::OkStatus();
 }
 

@@ -1,7 +1,7 @@
 // All metrics of the daemon and the HTTP endpoint that Prometheus scrapes.
 //
-// Thread-safe. Order of life: create (it becomes the journal's observer), Expose, Watch, StopServing
-// or the destructor, which come before the registry's end.
+// Thread-safe. Order of life: create (it becomes the journal's observer), Expose, Watch,
+// StopServing or the destructor, which come before the registry's end.
 #ifndef TWINROOT_DAEMON_OBS_METRICS_H_
 #define TWINROOT_DAEMON_OBS_METRICS_H_
 

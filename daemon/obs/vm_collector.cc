@@ -29,10 +29,10 @@ struct VmFamilies {
   prometheus::MetricFamily flushes = CounterFamily("twinroot_flushes_total", "TLB flushes.");
   prometheus::MetricFamily attributes =
       GaugeFamily("twinroot_attribute_bytes", "Guest memory by its attribute.");
-  prometheus::MetricFamily allocated = GaugeFamily(
-      "twinroot_allocated_bytes", "Host memory behind the guest's memory, by backing.");
-  prometheus::MetricFamily pending = GaugeFamily(
-      "twinroot_pending_conversions", "Conversions that wait for a decision.");
+  prometheus::MetricFamily allocated =
+      GaugeFamily("twinroot_allocated_bytes", "Host memory behind the guest's memory, by backing.");
+  prometheus::MetricFamily pending =
+      GaugeFamily("twinroot_pending_conversions", "Conversions that wait for a decision.");
 
   void Add(const std::string& vm, const host::VmCounters& counters) {
     const mmu::AddressSpaceStats& memory = counters.memory;

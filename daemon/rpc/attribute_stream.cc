@@ -25,9 +25,9 @@ AttributeStream::Next AttributeStream::Produce(v1::GetMemoryAttributesResponse* 
   if (!runs_.has_value()) {
     auto runs = vm_->Attributes(range_);
     if (!runs.ok()) {
-      *end = AboutVm(DefaultReason(runs.status(), absl::StatusCode::kInvalidArgument,
-                                   reason::kInvalidRange),
-                     vm_->spec().name);
+      *end = AboutVm(
+          DefaultReason(runs.status(), absl::StatusCode::kInvalidArgument, reason::kInvalidRange),
+          vm_->spec().name);
       return Next::kEnd;
     }
     runs_ = *std::move(runs);

@@ -39,15 +39,14 @@ absl::Status CheckBareName(const std::string& field, const std::string& name) {
   if (IsBareName(name)) return absl::OkStatus();
   if (name.empty()) return FieldError(field, "give the VM's name", reason::kMissingField);
   const char* hint = absl::StartsWith(name, kVms) ? " (here without \"vms/\")" : "";
-  return FieldError(field,
-                    absl::StrCat(Quoted(name),
-                                 " is no VM name: use 1 to 63 of a-z, 0-9 and -, a letter first",
-                                 hint),
-                    reason::kInvalidName);
+  return FieldError(
+      field,
+      absl::StrCat(Quoted(name), " is no VM name: use 1 to 63 of a-z, 0-9 and -, a letter first",
+                   hint),
+      reason::kInvalidName);
 }
 
-absl::StatusOr<std::string> BareNameOf(const std::string& field,
-                                       const std::string& resource_name) {
+absl::StatusOr<std::string> BareNameOf(const std::string& field, const std::string& resource_name) {
   if (resource_name.empty()) {
     return FieldError(field, "give the VM's name, \"vms/NAME\"", reason::kMissingField);
   }
@@ -70,8 +69,7 @@ absl::StatusOr<mmu::GfnRange> CheckRange(const std::string& field, const v1::Mem
                       reason::kInvalidRange);
   }
   if ((range.gpa() & mmu::kPageOffsetMask) != 0) {
-    return FieldError(field + ".gpa",
-                      absl::StrFormat("%#x is not a multiple of 4096", range.gpa()),
+    return FieldError(field + ".gpa", absl::StrFormat("%#x is not a multiple of 4096", range.gpa()),
                       reason::kInvalidRange);
   }
   if ((range.size() & mmu::kPageOffsetMask) != 0) {
@@ -117,12 +115,12 @@ absl::StatusOr<std::vector<mmu::GfnRange>> CheckRanges(
     const int a = by_address[i - 1];
     const int b = by_address[i];
     if (!checked[a].Overlaps(checked[b])) continue;
-    return FieldError(absl::StrCat("ranges[", std::max(a, b), "]"),
-                      absl::StrFormat("%#x:%#x overlaps ranges[%d] (%#x:%#x)",
-                                      ranges[std::max(a, b)].gpa(), ranges[std::max(a, b)].size(),
-                                      std::min(a, b), ranges[std::min(a, b)].gpa(),
-                                      ranges[std::min(a, b)].size()),
-                      reason::kRangesOverlap);
+    return FieldError(
+        absl::StrCat("ranges[", std::max(a, b), "]"),
+        absl::StrFormat("%#x:%#x overlaps ranges[%d] (%#x:%#x)", ranges[std::max(a, b)].gpa(),
+                        ranges[std::max(a, b)].size(), std::min(a, b), ranges[std::min(a, b)].gpa(),
+                        ranges[std::min(a, b)].size()),
+        reason::kRangesOverlap);
   }
   return checked;
 }

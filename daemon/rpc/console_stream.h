@@ -26,8 +26,8 @@ class ConsoleStream final : public Pump<v1::StreamConsoleResponse> {
   Context* const context_;
   const std::shared_ptr<host::Vm> vm_;
   const Mode mode_;
-  uint64_t offset_;     // Produce's own
-  bool last_ = false;   // Produce's own: a snapshot is through
+  uint64_t offset_;                // Produce's own
+  bool last_ = false;              // Produce's own: a snapshot is through
   std::atomic<bool> gone_{false};  // stopped or deleted: what is there is all
 
   std::unique_ptr<host::Vm::Waiter> spoke_;

@@ -95,8 +95,7 @@ absl::StatusOr<host::BackendKind> BackendOf(v1::Backend backend) {
     case v1::BACKEND_SIM:
       return host::BackendKind::kSim;
     default:
-      return FieldError("vm.backend",
-                        absl::StrCat(backend, " is no backend: use AUTO, KVM or SIM"),
+      return FieldError("vm.backend", absl::StrCat(backend, " is no backend: use AUTO, KVM or SIM"),
                         reason::kInvalidField);
   }
 }

@@ -35,8 +35,7 @@ grpc::ServerWriteReactor<v1::WatchEventsResponse>* EventService::WatchEvents(
         "initial_state", absl::StrCat(request->initial_state(), " is no choice: use OMIT or SEND"),
         reason::kInvalidField));
   }
-  const bool initial_state =
-      request->initial_state() == v1::WatchEventsRequest::INITIAL_STATE_SEND;
+  const bool initial_state = request->initial_state() == v1::WatchEventsRequest::INITIAL_STATE_SEND;
   if (initial_state && !request->start_cursor().empty()) {
     return new Failed(FieldError("initial_state",
                                  "SEND does not go together with start_cursor: give one of them",

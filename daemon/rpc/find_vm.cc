@@ -34,8 +34,8 @@ absl::StatusOr<std::shared_ptr<host::Vm>> FindByBareName(const host::VmRegistry&
 }
 
 absl::Status AboutVm(absl::Status status, const std::string& name) {
-  status = DefaultReason(std::move(status), absl::StatusCode::kNotFound, reason::kNoSuchVm, "vm",
-                         name);
+  status =
+      DefaultReason(std::move(status), absl::StatusCode::kNotFound, reason::kNoSuchVm, "vm", name);
   status = DefaultReason(std::move(status), absl::StatusCode::kAlreadyExists, reason::kVmExists,
                          "vm", name);
   status = DefaultReason(std::move(status), absl::StatusCode::kFailedPrecondition,

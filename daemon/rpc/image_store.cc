@@ -51,9 +51,8 @@ absl::StatusOr<std::string> ImageStore::Upload::Finish() {
   if (!digest_ || EVP_DigestFinal_ex(digest_.get(), sum, &length) != 1) {
     return absl::InternalError("the crypto library cannot compute SHA-256");
   }
-  std::string name = absl::StrCat(
-      "images/",
-      absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(sum), length)));
+  std::string name = absl::StrCat("images/", absl::BytesToHexString(absl::string_view(
+                                                 reinterpret_cast<const char*>(sum), length)));
   data_.shrink_to_fit();
   reserved_ = 0;
   store_->Keep(name, std::move(data_));
@@ -65,10 +64,11 @@ absl::StatusOr<std::shared_ptr<const std::string>> ImageStore::Get(const std::st
   for (const Image& image : images_) {
     if (image.name == name) return image.data;
   }
-  return WithReason(absl::NotFoundError(absl::StrCat(
-                        "no image ", name, ": upload it again (images that no VM uses are dropped "
-                        "when the store is full)")),
-                    reason::kNoSuchImage, {{"image", name}});
+  return WithReason(
+      absl::NotFoundError(absl::StrCat("no image ", name,
+                                       ": upload it again (images that no VM uses are dropped "
+                                       "when the store is full)")),
+      reason::kNoSuchImage, {{"image", name}});
 }
 
 uint64_t ImageStore::total() const {

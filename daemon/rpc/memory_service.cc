@@ -25,8 +25,7 @@ absl::StatusOr<mmu::Content> ContentOf(v1::SetMemoryAttributesRequest::Content c
     case v1::SetMemoryAttributesRequest::CONTENT_PRESERVE:
       return mmu::Content::kPreserve;
     default:
-      return FieldError("content",
-                        absl::StrCat(content, " is no choice: use DESTROY or PRESERVE"),
+      return FieldError("content", absl::StrCat(content, " is no choice: use DESTROY or PRESERVE"),
                         reason::kInvalidField);
   }
 }
@@ -48,8 +47,8 @@ absl::Status CheckTransfer(const std::string& size_field, uint64_t gpa, uint64_t
 }
 
 absl::Status AboutTransfer(absl::Status status, const std::string& vm) {
-  status = DefaultReason(std::move(status), absl::StatusCode::kPermissionDenied,
-                         reason::kPrivateMemory);
+  status =
+      DefaultReason(std::move(status), absl::StatusCode::kPermissionDenied, reason::kPrivateMemory);
   status =
       DefaultReason(std::move(status), absl::StatusCode::kInvalidArgument, reason::kInvalidRange);
   return AboutVm(std::move(status), vm);
@@ -80,8 +79,8 @@ absl::Status MemoryService::Set(const v1::SetMemoryAttributesRequest& request,
     absl::Status status = result.status();
     status = DefaultReason(std::move(status), absl::StatusCode::kPermissionDenied,
                            reason::kPreserveWouldDisclose);
-    status = DefaultReason(std::move(status), absl::StatusCode::kInvalidArgument,
-                           reason::kInvalidRange);
+    status =
+        DefaultReason(std::move(status), absl::StatusCode::kInvalidArgument, reason::kInvalidRange);
     return AboutVm(std::move(status), request.vm());
   }
   for (const mmu::GfnRange& range : result->converted) {

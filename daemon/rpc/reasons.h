@@ -9,17 +9,17 @@ namespace twinroot::rpc::reason {
 inline constexpr char kDomain[] = "twinroot";
 
 // INVALID_ARGUMENT: the request; BadRequest names the field.
-inline constexpr char kInvalidName[] = "INVALID_NAME";            // not [a-z][a-z0-9-]{0,62}
-inline constexpr char kMissingField[] = "MISSING_FIELD";          // no value, or UNSPECIFIED
-inline constexpr char kInvalidField[] = "INVALID_FIELD";          // breaks the field's own rule
-inline constexpr char kInvalidRange[] = "INVALID_RANGE";          // empty, unaligned, wrapping
-inline constexpr char kRangesOverlap[] = "RANGES_OVERLAP";        // two ranges of one request
-inline constexpr char kTooManyRanges[] = "TOO_MANY_RANGES";       // more than 16,384
-inline constexpr char kInvalidPageToken[] = "INVALID_PAGE_TOKEN"; // not a token that a list gave
-inline constexpr char kInvalidProgram[] = "INVALID_PROGRAM";      // program.proto forbids it
-inline constexpr char kChunkTooLarge[] = "CHUNK_TOO_LARGE";       // UploadImage: over 1 MiB
-inline constexpr char kImageTooLarge[] = "IMAGE_TOO_LARGE";       // UploadImage: over 64 MiB
-inline constexpr char kImageEmpty[] = "IMAGE_EMPTY";              // UploadImage: no byte
+inline constexpr char kInvalidName[] = "INVALID_NAME";             // not [a-z][a-z0-9-]{0,62}
+inline constexpr char kMissingField[] = "MISSING_FIELD";           // no value, or UNSPECIFIED
+inline constexpr char kInvalidField[] = "INVALID_FIELD";           // breaks the field's own rule
+inline constexpr char kInvalidRange[] = "INVALID_RANGE";           // empty, unaligned, wrapping
+inline constexpr char kRangesOverlap[] = "RANGES_OVERLAP";         // two ranges of one request
+inline constexpr char kTooManyRanges[] = "TOO_MANY_RANGES";        // more than 16,384
+inline constexpr char kInvalidPageToken[] = "INVALID_PAGE_TOKEN";  // not a token that a list gave
+inline constexpr char kInvalidProgram[] = "INVALID_PROGRAM";       // program.proto forbids it
+inline constexpr char kChunkTooLarge[] = "CHUNK_TOO_LARGE";        // UploadImage: over 1 MiB
+inline constexpr char kImageTooLarge[] = "IMAGE_TOO_LARGE";        // UploadImage: over 64 MiB
+inline constexpr char kImageEmpty[] = "IMAGE_EMPTY";               // UploadImage: no byte
 inline constexpr char kCursorMalformed[] = "CURSOR_MALFORMED";
 
 // OUT_OF_RANGE: metadata `oldest_cursor` says where one can begin.

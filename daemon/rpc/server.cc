@@ -11,6 +11,7 @@
 #include "daemon/rpc/host_service.h"
 #include "daemon/rpc/memory_service.h"
 #include "daemon/rpc/vm_service.h"
+#include "grpc/grpc.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 
@@ -70,12 +71,15 @@ class Server::Impl {
   }
 
   absl::Status Start(ServerOptions options) {
-    static const bool plugins = [] {
+    static const bool library = [] {
+      // Held to the process's end: when its last user goes, gRPC cleans up, and now and then that
+      // waits ten seconds for objects of its own.
+      grpc_init();
       grpc::EnableDefaultHealthCheckService(true);
       grpc::reflection::InitProtoReflectionServerBuilderPlugin();
       return true;
     }();
-    (void)plugins;
+    (void)library;
     grpc::ServerBuilder builder;
     builder.AddListeningPort(absl::StrCat("unix:", options.socket),
                              grpc::InsecureServerCredentials());

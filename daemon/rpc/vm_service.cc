@@ -165,11 +165,11 @@ grpc::ServerWriteReactor<v1::StreamConsoleResponse>* VmService::StreamConsole(
         FieldError("mode", absl::StrCat(request->mode(), " is no mode: use SNAPSHOT or FOLLOW"),
                    reason::kInvalidField));
   }
-  auto* stream = new ConsoleStream(
-      context_, *std::move(vm),
-      request->mode() == v1::StreamConsoleRequest::MODE_FOLLOW ? ConsoleStream::Mode::kFollow
-                                                               : ConsoleStream::Mode::kSnapshot,
-      request->offset());
+  auto* stream = new ConsoleStream(context_, *std::move(vm),
+                                   request->mode() == v1::StreamConsoleRequest::MODE_FOLLOW
+                                       ? ConsoleStream::Mode::kFollow
+                                       : ConsoleStream::Mode::kSnapshot,
+                                   request->offset());
   stream->Begin();
   return stream;
 }

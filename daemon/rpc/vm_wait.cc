@@ -21,10 +21,10 @@ VmWait::VmWait(Context* context, grpc::CallbackServerContext* call, std::shared_
     : context_(context), call_(call), vm_(std::move(vm)), response_(response) {}
 
 void VmWait::Begin() {
-  drain_ = context_->on_drain.Add([this] { End(Draining()); });
+  drain_ = context_->on_drain.Add([this] { Drain(); });
   stopped_ = vm_->OnStopped([this](absl::Status status) { End(std::move(status)); });
   // Whoever drains sets the flag first and wakes then: one of the two reaches us.
-  if (context_->draining) End(Draining());
+  if (context_->draining) Drain();
 
   std::optional<absl::Status> end;
   {
@@ -33,6 +33,11 @@ void VmWait::Begin() {
     end = end_;
   }
   if (end.has_value()) Answer(*std::move(end));
+}
+
+void VmWait::Drain() {
+  // What ran was stopped before; that word may still be on its way to us.
+  End(vm_->status().state == host::VmState::kStopped ? absl::OkStatus() : Draining());
 }
 
 void VmWait::End(absl::Status status) {

@@ -24,6 +24,7 @@ class VmWait final : public grpc::ServerUnaryReactor {
   void Begin();
 
  private:
+  void Drain();
   // The first one counts.
   void End(absl::Status status);
   void Answer(absl::Status status);

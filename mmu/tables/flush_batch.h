@@ -22,9 +22,9 @@
 
 namespace twinroot::mmu {
 
+// A batch always knows its range: it asks for no full flush.
 struct FlushCounts {
   std::atomic<uint64_t> range{0};
-  std::atomic<uint64_t> full{0};
 };
 
 class FlushBatch {

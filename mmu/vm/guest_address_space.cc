@@ -278,7 +278,6 @@ AddressSpaceStats GuestAddressSpace::stats() const {
   stats.table_pages = Relaxed(vm.counts.tables);
   stats.table_pages_budget = vm.env.pool->pages();
   stats.flushes_range = Relaxed(vm.flushes.range);
-  stats.flushes_full = Relaxed(vm.flushes.full);
   stats.invalidations = vm.seq.invalidations();
   stats.private_frames_attribute = Relaxed(vm.frames[static_cast<int>(MemoryKind::kPrivate)]);
   stats.shared_frames_attribute = Relaxed(vm.frames[static_cast<int>(MemoryKind::kShared)]);

@@ -11,24 +11,6 @@ namespace {
 // Frames zapped under one hold of the lock: faults elsewhere wait no longer than this takes.
 constexpr uint64_t kFramesPerHold = FramesPerEntry(Level::k1G);
 
-// Calls `zap` for pieces of at most kFramesPerHold frames, and `pause` after so many.
-template <typename ZapPiece, typename Pause>
-void InChunks(const std::vector<GfnRange>& ranges, const ZapPiece& zap, const Pause& pause) {
-  uint64_t left = kFramesPerHold;
-  for (GfnRange rest : ranges) {
-    while (!rest.empty()) {
-      const GfnRange piece{rest.first, std::min(left, rest.count)};
-      zap(piece);
-      rest = {piece.end(), rest.count - piece.count};
-      left -= piece.count;
-      if (left == 0) {
-        pause();
-        left = kFramesPerHold;
-      }
-    }
-  }
-}
-
 }  // namespace
 
 Invalidation::Invalidation(AddressSpaceState& vm, std::vector<GfnRange> ranges)
@@ -44,20 +26,31 @@ Invalidation::~Invalidation() {
 
 absl::Status Invalidation::Zap(absl::Span<const MemoryKind> kinds) {
   FlushBatch batch = vm_.NewBatch();
-  std::optional<MmuLock::Exclusive> lock(std::in_place, vm_.mmu_lock);
   for (const MemoryKind kind : kinds) {
-    if (!vm_.roots.Has(kind)) continue;
-    const Root& root = vm_.roots.Of(kind);
-    InChunks(
-        ranges_,
-        [&](GfnRange piece) { mmu::Zap(*lock, *vm_.env.pool, vm_.change, root, piece, batch); },
-        [&] {
-          // Nothing comes back meanwhile: faults in the ranges are held off.
-          lock.reset();
-          lock.emplace(vm_.mmu_lock);
-        });
+    if (vm_.roots.Has(kind)) ZapRoot(vm_.roots.Of(kind), batch);
   }
-  return batch.Finish(*lock);
+  const MmuLock::Exclusive lock(vm_.mmu_lock);
+  return batch.Finish(lock);
+}
+
+void Invalidation::ZapRoot(const Root& root, FlushBatch& batch) {
+  size_t next = 0;    // range
+  uint64_t done = 0;  // frames of it
+  while (next < ranges_.size()) {
+    // Between two holds nothing comes back: faults in the ranges are held off.
+    const MmuLock::Exclusive lock(vm_.mmu_lock);
+    for (uint64_t left = kFramesPerHold; left > 0 && next < ranges_.size();) {
+      const GfnRange& range = ranges_[next];
+      const GfnRange piece{range.first + done, std::min(left, range.count - done)};
+      mmu::Zap(lock, *vm_.env.pool, vm_.change, root, piece, batch);
+      left -= piece.count;
+      done += piece.count;
+      if (done == range.count) {
+        ++next;
+        done = 0;
+      }
+    }
+  }
 }
 
 void Invalidation::Commit(const std::function<void(const MmuLock::Exclusive&)>& change) {

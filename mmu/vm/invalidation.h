@@ -32,6 +32,8 @@ class Invalidation {
   void Commit(const std::function<void(const MmuLock::Exclusive&)>& change);
 
  private:
+  void ZapRoot(const Root& root, FlushBatch& batch);
+
   AddressSpaceState& vm_;
   const std::vector<GfnRange> ranges_;
   bool ended_ = false;

@@ -84,6 +84,12 @@ TEST(Failure, BadFieldsAreNamedUnlessTheSentenceHasThem) {
             "");
 }
 
+TEST(Failure, ASentenceThatNamesACommandNeedsNoHint) {
+  const grpc::Status status =
+      WithDetail(StatusCode::NOT_FOUND, "no VM dmeo; see `hvctl vm list`", Reason("NO_SUCH_VM"));
+  EXPECT_EQ(RpcFailure("w", status).hint, "");
+}
+
 TEST(Failure, BrokenDetailsDoNotHideTheError) {
   const Failure failure =
       RpcFailure("w", grpc::Status(StatusCode::NOT_FOUND, "m", "\xff\xff not a message"));

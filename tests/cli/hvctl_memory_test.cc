@@ -51,9 +51,11 @@ TEST_F(HvctlMemory, SetDestroysByDefaultAndSaysWhenNothingChanged) {
 TEST_F(HvctlMemory, SetExplainsWhatTheDaemonRefuses) {
   const Finished unaligned = Run({"memory", "set", "demo", "--range", "100:4k", "--shared"});
   EXPECT_EQ(unaligned.exit_code, 2);
-  EXPECT_EQ(unaligned.err,
-            "hvctl: cannot set memory of vm demo: range 100 is not aligned to 4096\n"
-            "hint: addresses and sizes are multiples of 4KiB, size not 0\n");
+  EXPECT_EQ(
+      unaligned.err,
+      "hvctl: cannot set memory of vm demo: range 100 is not aligned to 4096\n"
+      "hint: `hvctl memory get NAME` shows the VM's memory; addresses and sizes are multiples of "
+      "4KiB\n");
   const Finished disclose =
       Run({"memory", "set", "demo", "--range", "2M:4k", "--shared", "--preserve"});
   EXPECT_EQ(disclose.exit_code, 6);
@@ -143,9 +145,9 @@ v1::ConversionRequest Waiting(uint64_t id) {
 TEST_F(HvctlMemory, WaitingConversionsAreListedAndDecided) {
   for (const uint64_t id : {7, 8, 9}) daemon_.Park(Waiting(id));
   EXPECT_EQ(Run({"conversion", "list", "demo", "--no-headers"}).out,
-            " 7  1  0x400000  4KiB  TO_SHARED  IMPLICIT  01:01:01.000\n"
-            " 8  1  0x400000  4KiB  TO_SHARED  IMPLICIT  01:01:01.000\n"
-            " 9  1  0x400000  4KiB  TO_SHARED  IMPLICIT  01:01:01.000\n");
+            "7  1  0x400000  4KiB  TO_SHARED  IMPLICIT  01:01:01.000\n"
+            "8  1  0x400000  4KiB  TO_SHARED  IMPLICIT  01:01:01.000\n"
+            "9  1  0x400000  4KiB  TO_SHARED  IMPLICIT  01:01:01.000\n");
   EXPECT_EQ(Run({"conversion", "approve", "demo", "8", "5"}).out,
             "ID  OUTCOME\n 8  DECIDED\n 5  NOT_WAITING\n");
   const Finished rest = Run({"conversion", "deny", "demo", "--all", "-o", "json"});

@@ -36,10 +36,11 @@ TEST_F(HvctlMistakes, UsageErrorsEndWith2BeforeAnyCall) {
     std::vector<std::string> arguments;
     std::string says;
   } mistakes[] = {
-      {{}, "subcommand is required"},
-      {{"vm"}, "subcommand is required"},
-      {{"vn", "list"}, "vn"},
-      {{"vm", "lst"}, "lst"},
+      {{}, "`hvctl` needs one of: vm, memory, conversion, events, host, version"},
+      {{"vm"}, "`hvctl vm` needs one of: "},
+      {{"vn", "list"}, "`hvctl vn` is none of: vm, memory"},
+      {{"vm", "lst"}, "`hvctl vm lst` is none of: create, list"},
+      {{"--bogus"}, "`hvctl --bogus` is none of"},
       {{"vm", "list", "--bogus"}, "not expected: --bogus"},
       {{"vm", "list", "extra"}, "not expected: extra"},
       {{"vm", "list", "-o", "yaml"}, "'yaml' is none of table|json"},

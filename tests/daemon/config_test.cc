@@ -50,18 +50,17 @@ TEST(Config, OthersServeThemselves) {
       {}, EnvironmentOf(false, {{"XDG_RUNTIME_DIR", "/run/user/7"}, {"HOME", "/home/seven"}}));
   EXPECT_EQ(config.socket, "/run/user/7/twinroot/hvd.sock");
   EXPECT_EQ(config.state_dir, "/home/seven/.local/state/twinroot");
-  EXPECT_EQ(Parsed({}, EnvironmentOf(false, {{"XDG_RUNTIME_DIR", "/r"},
-                                             {"HOME", "/h"},
-                                             {"XDG_STATE_HOME", "/s"}}))
-                .state_dir,
-            "/s/twinroot");
+  EXPECT_EQ(
+      Parsed({}, EnvironmentOf(
+                     false, {{"XDG_RUNTIME_DIR", "/r"}, {"HOME", "/h"}, {"XDG_STATE_HOME", "/s"}}))
+          .state_dir,
+      "/s/twinroot");
 }
 
 TEST(Config, WithoutAPlaceTheUserMustNameOne) {
   ExpectRefused({}, "--socket", EnvironmentOf(false, {{"HOME", "/h"}}));
   ExpectRefused({}, "--state-dir", EnvironmentOf(false, {{"XDG_RUNTIME_DIR", "/r"}}));
-  EXPECT_EQ(
-      Parsed({"--socket", "/x", "--state-dir", "/y"}, EnvironmentOf(false, {})).socket, "/x");
+  EXPECT_EQ(Parsed({"--socket", "/x", "--state-dir", "/y"}, EnvironmentOf(false, {})).socket, "/x");
 }
 
 TEST(Config, OptionsAreTaken) {

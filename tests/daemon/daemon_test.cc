@@ -19,6 +19,7 @@
 
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
+#include "tests/daemon/obs/scrape.h"
 #include "twinroot/v1/event.grpc.pb.h"
 #include "twinroot/v1/host.grpc.pb.h"
 
@@ -77,13 +78,13 @@ class DaemonTest : public ::testing::Test {
     ASSERT_NE(mkdtemp(folder), nullptr);
     folder_ = folder;
     socket_ = folder_ + "/run/hvd.sock";
+    state_dir_ = folder_ + "/state";
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
   std::unique_ptr<Child> Run(std::vector<std::string> more = {}) {
-    std::vector<std::string> arguments = {"--socket",          socket_,
-                                          "--state-dir",       folder_ + "/state",
-                                          "--metrics-address", "127.0.0.1:0"};
+    std::vector<std::string> arguments = {"--socket",          socket_, "--state-dir", state_dir_,
+                                          "--metrics-address", metrics_};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return std::make_unique<Child>(folder_ + "/log" + std::to_string(++children_), arguments);
   }
@@ -105,6 +106,8 @@ class DaemonTest : public ::testing::Test {
 
   std::string folder_;
   std::string socket_;
+  std::string state_dir_;
+  std::string metrics_ = "127.0.0.1:0";
   int children_ = 0;
 };
 
@@ -117,7 +120,7 @@ TEST_F(DaemonTest, ServesAndEndsWellOnSigterm) {
   EXPECT_EQ(host.vms(), 1u);
   EXPECT_EQ(host.metrics_address().rfind("127.0.0.1:", 0), 0u);
   EXPECT_NE(host.metrics_address(), "127.0.0.1:0");
-  struct stat status{};
+  struct stat status {};
   ASSERT_EQ(stat(socket_.c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 0777, 0600u);
   EXPECT_SAYS(hvd, "serves on " + socket_);
@@ -146,6 +149,30 @@ TEST_F(DaemonTest, DrainTellsWatchersOfTheStopsAndEndsTheirStreams) {
   EXPECT_EQ(events[0].vm_state().stop_reason(), "DAEMON_STOPPING");
   EXPECT_TRUE(events[1].has_bookmark());
   EXPECT_EQ(hvd->Wait(), 0);
+}
+
+TEST_F(DaemonTest, CallsAreCountedByMethodAndCode) {
+  auto hvd = Run();
+  const std::string address = Host().metrics_address();
+  auto stub = v1::EventService::NewStub(Connect());
+  grpc::ClientContext context;
+  v1::ListConversionsRequest request;
+  request.set_vm("nobody");
+  v1::ListConversionsResponse response;
+  EXPECT_EQ(stub->ListConversions(&context, request, &response).error_code(),
+            grpc::StatusCode::NOT_FOUND);
+  const std::string scrape = obs::Scrape(address);
+  EXPECT_EQ(obs::ValueOf(scrape,
+                         "twinroot_grpc_started_total{method=\"twinroot.v1.HostService/GetHost\"}"),
+            1);
+  EXPECT_EQ(obs::ValueOf(scrape,
+                         "twinroot_grpc_handled_total{code=\"OK\","
+                         "method=\"twinroot.v1.HostService/GetHost\"}"),
+            1);
+  EXPECT_EQ(obs::ValueOf(scrape,
+                         "twinroot_grpc_handled_total{code=\"NOT_FOUND\","
+                         "method=\"twinroot.v1.EventService/ListConversions\"}"),
+            1);
 }
 
 TEST_F(DaemonTest, SecondDaemonOnTheSameSocketIsRefused) {
@@ -204,7 +231,8 @@ TEST_F(DaemonTest, PathTooLongForASocketIsRefused) {
 
 TEST_F(DaemonTest, FolderThatCannotBeMadeIsRefused) {
   std::ofstream(folder_ + "/file") << "x";
-  auto no_state = Run({"--state-dir", folder_ + "/file/state"});
+  state_dir_ = folder_ + "/file/state";
+  auto no_state = Run();
   EXPECT_EQ(no_state->Wait(), 1);
   EXPECT_SAYS(no_state, "--state-dir");
   socket_ = folder_ + "/file/hvd.sock";
@@ -215,9 +243,9 @@ TEST_F(DaemonTest, FolderThatCannotBeMadeIsRefused) {
 
 TEST_F(DaemonTest, MetricsAddressThatIsTakenIsRefused) {
   auto first = Run();
-  const std::string taken = Host().metrics_address();
+  metrics_ = Host().metrics_address();
   socket_ = folder_ + "/other.sock";
-  auto second = Run({"--metrics-address", taken});
+  auto second = Run();
   EXPECT_EQ(second->Wait(), 1);
   EXPECT_SAYS(second, "--metrics-address");
   EXPECT_FALSE(std::filesystem::exists(socket_));

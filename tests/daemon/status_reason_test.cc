@@ -12,8 +12,7 @@ TEST(StatusReason, TravelsWithTheStatus) {
   EXPECT_EQ(copy.code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(copy.message(), "no VM");
   EXPECT_EQ(ReasonOf(copy), "NO_SUCH_VM");
-  EXPECT_EQ(MetadataOf(copy),
-            (std::map<std::string, std::string>{{"vm", "demo"}, {"hint", ""}}));
+  EXPECT_EQ(MetadataOf(copy), (std::map<std::string, std::string>{{"vm", "demo"}, {"hint", ""}}));
 }
 
 TEST(StatusReason, StatusWithoutOneHasNone) {

@@ -38,7 +38,7 @@ def until(condition, what, patience=PATIENCE):
     while not (answer := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {patience} s: {what}")
-        time.sleep(0.01)
+        time.sleep(0.02)
     return answer
 
 
@@ -99,18 +99,20 @@ class Answer:
 
 
 class Daemon:
-    """A running hvd. `wrapper` is a command that runs it, such as unshare, by exec."""
+    """A running hvd. `wrapper` is a command that becomes it, such as unshare."""
 
-    def __init__(self, folder, *options, wrapper=()):
+    def __init__(self, folder, *options, wrapper=(), metrics="127.0.0.1:0", variables=()):
         self.folder = pathlib.Path(folder)
         self.socket = self.folder / "hvd.sock"
         self._log = tempfile.NamedTemporaryFile("w", dir=folder, suffix=".log", delete=False)
         command = [*wrapper, _HVD, "--socket", str(self.socket), "--state-dir",
-                   str(self.folder / "state"), "--metrics-address", "127.0.0.1:0", *options]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._log,
+                   str(self.folder / "state"), "--metrics-address", metrics, *options]
+        self.process = subprocess.Popen(command, env={**os.environ, **dict(variables)},
+                                        stdin=subprocess.DEVNULL, stdout=self._log,
                                         stderr=subprocess.STDOUT)
         self.pid = self.process.pid
         self.environment = {**os.environ, "HVCTL_ENDPOINT": f"unix:{self.socket}"}
+        self._metrics_address = None
         self._streams = []
 
     def log(self):
@@ -145,9 +147,9 @@ class Daemon:
 
     def follow(self, *options):
         """`events --follow` from the oldest event on, really connected."""
+        before = self.calls("EventService/WatchEvents")
         stream = self.stream("events", "--follow", "-o", "json", *options)
-        # Bookmarks come at any time once the stream is up.
-        until(lambda: stream.text() or stream.process.poll() is not None, "the stream's first event")
+        until(lambda: self.calls("EventService/WatchEvents") > before, "the stream is open")
         return stream
 
     def host(self):
@@ -188,8 +190,10 @@ class Daemon:
 
     def metrics(self, metric=None):
         """{(name, (label, value)...): value} of a scrape, of one metric or of all."""
-        address = self.host()["metricsAddress"]
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=PATIENCE) as page:
+        if self._metrics_address is None:
+            self._metrics_address = self.host()["metricsAddress"]
+        with urllib.request.urlopen(f"http://{self._metrics_address}/metrics",
+                                    timeout=PATIENCE) as page:
             text = page.read().decode()
         samples = {}
         for line in text.splitlines():
@@ -197,6 +201,11 @@ class Daemon:
                 labels = tuple(sorted(_LABEL.findall(match["labels"] or "")))
                 samples[(match["name"], *labels)] = float(match["value"])
         return samples
+
+    def calls(self, method):
+        """How many calls of "Service/Method" have begun."""
+        name = "twinroot_grpc_started_total"
+        return self.metrics(name).get((name, ("method", f"twinroot.v1.{method}")), 0)
 
     def threads(self):
         status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
@@ -228,14 +237,14 @@ class E2eTest(unittest.TestCase):
         self.addCleanup(shutil.rmtree, folder)
         return pathlib.Path(folder)
 
-    def launch(self, *options, folder=None, wrapper=()):
-        """An hvd that may or may not come up."""
-        hvd = Daemon(folder or self.folder(), *options, wrapper=wrapper)
+    def launch(self, *options, folder=None, **how):
+        """An hvd that may or may not come up; `how` as for Daemon."""
+        hvd = Daemon(folder or self.folder(), *options, **how)
         self.addCleanup(hvd.close)
         return hvd
 
-    def start(self, *options, folder=None, wrapper=()):
-        return self.launch(*options, folder=folder, wrapper=wrapper).wait_until_ready()
+    def start(self, *options, **how):
+        return self.launch(*options, **how).wait_until_ready()
 
     def start_with_kvm(self):
         hvd = self.start()

@@ -235,7 +235,7 @@ class Watchers(harness.E2eTest):
         stopped.signal(signal.SIGSTOP)
         # More than the transport buffers: the daemon must hold on to nothing for it.
         program = hvd.folder / "storm.textproto"
-        program.write_text("""vcpus { steps { loop { count: 10000
+        program.write_text("""vcpus { steps { loop { count: 5000
             steps { map_gpa { gpa: 0x400000 pages: 1 kind: MEMORY_KIND_SHARED } }
             steps { map_gpa { gpa: 0x400000 pages: 1 kind: MEMORY_KIND_PRIVATE } } } } }""")
         hvd.run("storm", "--program", program, "--backend", "sim")
@@ -246,7 +246,7 @@ class Watchers(harness.E2eTest):
         self.assertNotIn(last["cursor"], stopped.text())
         self.assertEqual(hvd.metrics("twinroot_conversions_total")[
             ("twinroot_conversions_total", ("cause", "explicit"), ("direction", "to_shared"),
-             ("result", "applied"), ("vm", "storm"))], 10000)
+             ("result", "applied"), ("vm", "storm"))], 5000)
         # When it reads again, it misses nothing (or is told what), in order.
         stopped.signal(signal.SIGCONT)
         harness.until(lambda: last["cursor"] in stopped.text(), "it catches up")

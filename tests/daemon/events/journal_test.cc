@@ -142,9 +142,16 @@ TEST(Journal, MalformedCursorsAreInvalid) {
   Journal journal;
   journal.Append(EventOf("a"));
   const std::string good = journal.Cursor();
-  const std::string bad[] = {"x",          "-",          "1",           good + "x",
-                             good + "-1",  " " + good,   "abc-1",       good.substr(0, 17) + "+1",
-                             good.substr(0, 17) + "01",  good.substr(0, 17),
+  const std::string bad[] = {"x",
+                             "-",
+                             "1",
+                             good + "x",
+                             good + "-1",
+                             " " + good,
+                             "abc-1",
+                             good.substr(0, 17) + "+1",
+                             good.substr(0, 17) + "01",
+                             good.substr(0, 17),
                              good.substr(0, 17) + "99999999999999999999"};
   for (const std::string& cursor : bad) {
     const auto position = journal.PositionOf(cursor, Journal::IfEmpty::kNow);
@@ -165,7 +172,8 @@ TEST(Journal, ObserverSeesEveryEventWithItsCursor) {
 TEST(Journal, SubscriberMayReadFromItsCallback) {
   Journal journal;
   size_t seen = 0;
-  const auto subscription = journal.Subscribe([&] { seen = journal.Read(0, 10, "").events.size(); });
+  const auto subscription =
+      journal.Subscribe([&] { seen = journal.Read(0, 10, "").events.size(); });
   journal.Append(EventOf("a"));
   EXPECT_EQ(seen, 1u);
 }

@@ -320,11 +320,10 @@ absl::StatusOr<mmu::Translation> FakeVm::Translate(uint64_t gpa, mmu::MemoryKind
   translation.attribute =
       shared_[gpa / kPage] ? mmu::MemoryKind::kShared : mmu::MemoryKind::kPrivate;
   translation.mapped = translation.attribute == alias;
-  const auto entry =
-      mmu::EptEntry::Leaf(mmu::Hpa(0x200000), mmu::Level::k4K, mmu::Access::All(),
-                          mmu::MemType::kWriteBack);
-  translation.steps.push_back({mmu::Level::k512G, 0, mmu::Hpa(0x100000),
-                               mmu::EptEntry::Table(mmu::Hpa(0x101000)).raw()});
+  const auto entry = mmu::EptEntry::Leaf(mmu::Hpa(0x200000), mmu::Level::k4K, mmu::Access::All(),
+                                         mmu::MemType::kWriteBack);
+  translation.steps.push_back(
+      {mmu::Level::k512G, 0, mmu::Hpa(0x100000), mmu::EptEntry::Table(mmu::Hpa(0x101000)).raw()});
   translation.steps.push_back(
       {mmu::Level::k4K, 1, mmu::Hpa(0x101008), translation.mapped ? entry.raw() : 0});
   translation.hpa = mmu::Hpa(0x200000 + gpa % kPage);

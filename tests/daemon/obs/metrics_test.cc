@@ -1,53 +1,18 @@
 #include "daemon/obs/metrics.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
+#include <ctime>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "gtest/gtest.h"
 #include "tests/daemon/fakes/fake_vm_registry.h"
+#include "tests/daemon/obs/scrape.h"
 
 namespace twinroot::obs {
 namespace {
-
-// What an HTTP client sees of http://127.0.0.1:PORT/metrics.
-std::string Scrape(const std::string& address) {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in peer{};
-  peer.sin_family = AF_INET;
-  int port = 0;
-  EXPECT_TRUE(absl::SimpleAtoi(address.substr(address.rfind(':') + 1), &port));
-  peer.sin_port = htons(static_cast<uint16_t>(port));
-  peer.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&peer), sizeof(peer)), 0);
-  const std::string request =
-      "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-  EXPECT_EQ(write(fd, request.data(), request.size()), static_cast<ssize_t>(request.size()));
-  std::string text;
-  char buffer[4096];
-  for (ssize_t n; (n = read(fd, buffer, sizeof(buffer))) > 0;) text.append(buffer, n);
-  close(fd);
-  return text;
-}
-
-// The value of one series as Prometheus' text shows it; -1 if it is not there.
-double ValueOf(const std::string& scrape, const std::string& series) {
-  for (absl::string_view line : absl::StrSplit(scrape, '\n')) {
-    double value = 0;
-    if (absl::StartsWith(line, series + " ") &&
-        absl::SimpleAtod(line.substr(series.size() + 1), &value)) {
-      return value;
-    }
-  }
-  return -1;
-}
 
 v1::Event Conversion(const std::string& vm, v1::Conversion::Direction direction,
                      v1::Conversion::Cause cause, v1::Conversion::Decision decision,
@@ -102,8 +67,8 @@ TEST_F(MetricsTest, AddressThatIsTakenIsAnErrorThatNamesTheFlag) {
 TEST_F(MetricsTest, ConversionsAreCountedAsTheEventsTell) {
   using C = v1::Conversion;
   for (int i = 0; i < 3; ++i) {
-    journal_.Append(Conversion("demo", C::DIRECTION_TO_SHARED, C::CAUSE_IMPLICIT,
-                               C::DECISION_APPLIED, 4096));
+    journal_.Append(
+        Conversion("demo", C::DIRECTION_TO_SHARED, C::CAUSE_IMPLICIT, C::DECISION_APPLIED, 4096));
   }
   journal_.Append(
       Conversion("demo", C::DIRECTION_TO_PRIVATE, C::CAUSE_EXPLICIT, C::DECISION_DENIED, 4096));

@@ -18,10 +18,10 @@ TEST(EptWords, EntriesReadAsPeopleSayThem) {
                                            Access::Read() | Access::Write(), MemType::kWriteBack),
                             Level::k4K),
             "rw- 4K page WB");
-  EXPECT_EQ(EptEntryInWords(
-                EptEntry::Leaf(Hpa(0), Level::k2M, Access::Fetch(), MemType::kUncacheable),
-                Level::k2M),
-            "--x 2M page UC");
+  EXPECT_EQ(
+      EptEntryInWords(EptEntry::Leaf(Hpa(0), Level::k2M, Access::Fetch(), MemType::kUncacheable),
+                      Level::k2M),
+      "--x 2M page UC");
   EXPECT_EQ(EptEntryInWords(mmu::kEmptyEntry, Level::k4K), "not present");
   EXPECT_EQ(EptEntryInWords(mmu::kFrozenEntry, Level::k2M), "frozen");
 }

@@ -96,8 +96,8 @@ class RpcFixture : public ::testing::Test {
     auto server = Server::Start(std::move(options), registry_.get(), journal_.get());
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
-    channel_ = grpc::CreateChannel("unix:" + folder_ + "/hvd.sock",
-                                   grpc::InsecureChannelCredentials());
+    channel_ =
+        grpc::CreateChannel("unix:" + folder_ + "/hvd.sock", grpc::InsecureChannelCredentials());
     vms_ = v1::VmService::NewStub(channel_);
     memory_ = v1::MemoryService::NewStub(channel_);
     events_ = v1::EventService::NewStub(channel_);

@@ -71,9 +71,9 @@ TEST_F(ServerTest, HealthIsServingForEveryServiceUntilTheDrain) {
 TEST_F(ServerTest, ReflectionListsTheServices) {
   // ServerReflectionRequest{list_services: "*"}
   std::string response;
-  ASSERT_TRUE(Call("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "\x3a\x01*",
-                   &response)
-                  .ok());
+  ASSERT_TRUE(
+      Call("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "\x3a\x01*", &response)
+          .ok());
   for (const char* service : {"twinroot.v1.VmService", "twinroot.v1.MemoryService",
                               "twinroot.v1.EventService", "twinroot.v1.HostService"}) {
     EXPECT_NE(response.find(service), std::string::npos) << service;

@@ -60,7 +60,7 @@ class VmServiceTest : public RpcFixture {
 };
 
 TEST_F(VmServiceTest, SocketIsTheUsersAlone) {
-  struct stat status{};
+  struct stat status {};
   ASSERT_EQ(stat((folder_ + "/hvd.sock").c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 0777, 0600u);
 }
@@ -83,8 +83,7 @@ TEST_F(VmServiceTest, CreateAnswersWhatWasDefined) {
   EXPECT_EQ(response.vm().cmdline(), "quiet");
   EXPECT_EQ(response.vm().conversion_policy().mode(), v1::ConversionPolicy::MODE_ORCHESTRATOR);
   EXPECT_EQ(response.vm().conversion_policy().decision_timeout().nanos(), 1'500'000);
-  EXPECT_EQ(response.vm().conversion_policy().on_timeout(),
-            v1::ConversionPolicy::ON_TIMEOUT_APPLY);
+  EXPECT_EQ(response.vm().conversion_policy().on_timeout(), v1::ConversionPolicy::ON_TIMEOUT_APPLY);
   EXPECT_EQ(response.vm().boot().cpl(), 0u);
   EXPECT_FALSE(response.vm().has_exit_code());
   EXPECT_GT(response.vm().create_time().seconds(), 0);
@@ -96,8 +95,7 @@ TEST_F(VmServiceTest, CreateFillsInTheDefaults) {
   ASSERT_TRUE(Create(CreateRequest("demo"), &response).ok());
   EXPECT_EQ(response.vm().conversion_policy().mode(), v1::ConversionPolicy::MODE_AUTO);
   EXPECT_EQ(response.vm().conversion_policy().decision_timeout().seconds(), 30);
-  EXPECT_EQ(response.vm().conversion_policy().on_timeout(),
-            v1::ConversionPolicy::ON_TIMEOUT_DENY);
+  EXPECT_EQ(response.vm().conversion_policy().on_timeout(), v1::ConversionPolicy::ON_TIMEOUT_DENY);
   EXPECT_EQ(response.vm().boot().cpl(), 3u);
 }
 
@@ -124,10 +122,12 @@ TEST_F(VmServiceTest, CreateRefusesBadSizes) {
 }
 
 TEST_F(VmServiceTest, CreateRefusesBadTexts) {
-  ExpectCreateRefused([](auto& request) { request.mutable_vm()->set_cmdline(std::string(2048, 'x')); },
-                      "INVALID_FIELD", "vm.cmdline");
-  ExpectCreateRefused([](auto& request) { request.mutable_vm()->set_cmdline(std::string("a\0b", 3)); },
-                      "INVALID_FIELD", "vm.cmdline");
+  ExpectCreateRefused(
+      [](auto& request) { request.mutable_vm()->set_cmdline(std::string(2048, 'x')); },
+      "INVALID_FIELD", "vm.cmdline");
+  ExpectCreateRefused(
+      [](auto& request) { request.mutable_vm()->set_cmdline(std::string("a\0b", 3)); },
+      "INVALID_FIELD", "vm.cmdline");
   for (const std::string image : {"x", "images/", "images/zz", "/etc/passwd"}) {
     ExpectCreateRefused([&](auto& request) { request.mutable_vm()->set_image(image); },
                         "INVALID_FIELD", "vm.image");
@@ -173,7 +173,8 @@ TEST_F(VmServiceTest, CreateRefusesDecisionTimeoutsOutOfBounds) {
 TEST_F(VmServiceTest, CreateCompilesTheProgramAndRefusesABadOne) {
   ExpectCreateRefused(
       [](auto& request) {
-        auto* read = request.mutable_vm()->mutable_program()->add_vcpus()->add_steps()->mutable_read();
+        auto* read =
+            request.mutable_vm()->mutable_program()->add_vcpus()->add_steps()->mutable_read();
         read->set_gpa(0x200001);
       },
       "INVALID_PROGRAM", "vm.program");
@@ -353,8 +354,7 @@ TEST_F(VmServiceTest, DeletedVmIsGoneAndItsNameFree) {
 TEST_F(VmServiceTest, CreateWhileTheDaemonStopsIsUnavailable) {
   registry_->Shutdown();
   v1::CreateVmResponse response;
-  ExpectError(Create(CreateRequest("demo"), &response), StatusCode::UNAVAILABLE,
-              "DAEMON_STOPPING");
+  ExpectError(Create(CreateRequest("demo"), &response), StatusCode::UNAVAILABLE, "DAEMON_STOPPING");
 }
 
 TEST_F(VmServiceTest, WorkOfACallerWhoLeftIsNotDone) {
