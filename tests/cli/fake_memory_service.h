@@ -1,0 +1,136 @@
+// MemoryService of the fake daemon: one shared window of real bytes, canned runs and walks.
+#ifndef TWINROOT_TESTS_CLI_FAKE_MEMORY_SERVICE_H_
+#define TWINROOT_TESTS_CLI_FAKE_MEMORY_SERVICE_H_
+
+#include <mutex>
+#include <string>
+
+#include "tests/cli/fake_state.h"
+#include "twinroot/v1/memory.grpc.pb.h"
+
+namespace twinroot::cli {
+
+inline constexpr uint64_t kPage = 4096;
+
+class FakeMemoryService : public v1::MemoryService::Service {
+ public:
+  explicit FakeMemoryService(State* state) : state_(*state) {}
+
+  Status SetMemoryAttributes(ServerContext*, const v1::SetMemoryAttributesRequest* request,
+                             v1::SetMemoryAttributesResponse* response) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = Check(request->vm()); !status.ok()) return status;
+    state_.last_set = *request;
+    for (const v1::MemoryRange& range : request->ranges()) {
+      if (range.gpa() % kPage != 0 || range.size() % kPage != 0 || range.size() == 0) {
+        return Refuse(StatusCode::INVALID_ARGUMENT,
+                      "range " + std::to_string(range.gpa()) + " is not aligned to 4096",
+                      "INVALID_RANGE");
+      }
+    }
+    if (request->kind() == v1::MEMORY_KIND_SHARED &&
+        request->content() == v1::SetMemoryAttributesRequest::CONTENT_PRESERVE) {
+      return Refuse(StatusCode::PERMISSION_DENIED, "bytes of private memory are the guest's",
+                    "PRESERVE_WOULD_DISCLOSE");
+    }
+    // Below 1 MiB everything is as it is asked to be.
+    for (const v1::MemoryRange& range : request->ranges()) {
+      if (range.gpa() >= (1 << 20)) *response->add_converted() = range;
+    }
+    response->set_conversion_id(response->converted().empty() ? 0 : 9);
+    return Status::OK;
+  }
+
+  Status GetMemoryAttributes(ServerContext*, const v1::GetMemoryAttributesRequest* request,
+                             grpc::ServerWriter<v1::GetMemoryAttributesResponse>* writer) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = Check(request->vm()); !status.ok()) return status;
+    // The shared run is cut by the end of a chunk.
+    v1::GetMemoryAttributesResponse chunk;
+    Add(0, kSharedBegin, v1::MEMORY_KIND_PRIVATE, &chunk);
+    Add(kSharedBegin, kPage, v1::MEMORY_KIND_SHARED, &chunk);
+    writer->Write(chunk);
+    chunk.Clear();
+    Add(kSharedBegin + kPage, kSharedSize - kPage, v1::MEMORY_KIND_SHARED, &chunk);
+    Add(kSharedBegin + kSharedSize, 8 << 20, v1::MEMORY_KIND_PRIVATE, &chunk);
+    chunk.mutable_runs(1)->set_denied("x");
+    writer->Write(chunk);
+    return Status::OK;
+  }
+
+  Status Translate(ServerContext*, const v1::TranslateRequest* request,
+                   v1::TranslateResponse* response) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = Check(request->vm()); !status.ok()) return status;
+    const bool mapped = request->alias() != v1::MEMORY_KIND_SHARED;
+    response->set_outcome(mapped ? v1::TranslateResponse::OUTCOME_MAPPED
+                                 : v1::TranslateResponse::OUTCOME_NOT_MAPPED);
+    response->set_kind(v1::MEMORY_KIND_PRIVATE);
+    response->set_ept_pointer(0x10001e);
+    v1::TranslateResponse::Step* step = response->add_steps();
+    step->set_level(4);
+    step->set_entry_hpa(0x100000);
+    step->set_entry(mapped ? 0x101007 : 0);
+    step->set_meaning(mapped ? "rwx table" : "not present");
+    if (mapped) {
+      response->set_hpa(0x40000000 + request->gpa());
+      response->set_page_size(kPage);
+      response->set_access("rw-");
+    }
+    return Status::OK;
+  }
+
+  Status ReadGuestMemory(ServerContext*, const v1::ReadGuestMemoryRequest* request,
+                         v1::ReadGuestMemoryResponse* response) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = CheckShared(request->vm(), request->gpa(), request->size());
+        !status.ok()) {
+      return status;
+    }
+    response->set_data(state_.shared.substr(request->gpa() - kSharedBegin, request->size()));
+    return Status::OK;
+  }
+
+  Status WriteGuestMemory(ServerContext*, const v1::WriteGuestMemoryRequest* request,
+                          v1::WriteGuestMemoryResponse*) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = CheckShared(request->vm(), request->gpa(), request->data().size());
+        !status.ok()) {
+      return status;
+    }
+    state_.shared.replace(request->gpa() - kSharedBegin, request->data().size(), request->data());
+    return Status::OK;
+  }
+
+ private:
+  static void Add(uint64_t gpa, uint64_t size, v1::MemoryKind kind,
+                  v1::GetMemoryAttributesResponse* chunk) {
+    v1::MemoryRun* run = chunk->add_runs();
+    run->set_gpa(gpa);
+    run->set_size(size);
+    run->set_kind(kind);
+  }
+
+  Status Check(const std::string& vm) {
+    if (const Status status = state_.Enter(); !status.ok()) return status;
+    return state_.vms.count(vm) == 0 ? NoSuchVm(vm) : Status::OK;
+  }
+
+  Status CheckShared(const std::string& vm, uint64_t gpa, uint64_t size) {
+    if (const Status status = Check(vm); !status.ok()) return status;
+    if (size == 0 || size > (1 << 20)) {
+      return Refuse(StatusCode::INVALID_ARGUMENT, "size is not 1 to 1 MiB", "INVALID_RANGE");
+    }
+    if (gpa < kSharedBegin || gpa + size > kSharedBegin + kSharedSize) {
+      return Refuse(StatusCode::PERMISSION_DENIED, "the range touches private memory",
+                    "PRIVATE_MEMORY");
+    }
+    return Status::OK;
+  }
+
+  State& state_;
+};
+
+}  // namespace twinroot::cli
+
+#endif  // TWINROOT_TESTS_CLI_FAKE_MEMORY_SERVICE_H_
