@@ -1,5 +1,5 @@
 // The stable reason of an error, carried by an absl::Status from the room that knows it up to the
-// rpc room, which puts it into google.rpc.ErrorInfo. daemon/rpc/reasons.h lists the reasons.
+// rpc room, which puts it into google.rpc.ErrorInfo. daemon/reasons.h lists the reasons.
 // Pure functions; thread-safe.
 #ifndef TWINROOT_DAEMON_STATUS_REASON_H_
 #define TWINROOT_DAEMON_STATUS_REASON_H_

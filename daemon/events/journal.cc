@@ -9,7 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "daemon/events/wake_list.h"
+#include "daemon/callbacks.h"
 #include "daemon/status_reason.h"
 
 namespace twinroot::events {
@@ -57,7 +57,7 @@ struct Journal::State {
   std::map<std::string, uint64_t> vm_sequences;
   std::function<void(const v1::Event&)> observer;
 
-  WakeList watchers;
+  Callbacks<> watchers;
 
   explicit State(size_t capacity) : capacity(capacity) {}
 
@@ -67,10 +67,10 @@ struct Journal::State {
 
 class Journal::Subscription {
  public:
-  explicit Subscription(std::unique_ptr<WakeList::Handle> handle) : handle_(std::move(handle)) {}
+  explicit Subscription(std::unique_ptr<CallbackHandle> handle) : handle_(std::move(handle)) {}
 
  private:
-  std::unique_ptr<WakeList::Handle> handle_;
+  std::unique_ptr<CallbackHandle> handle_;
 };
 
 Journal::Journal(size_t capacity)
@@ -102,7 +102,7 @@ void Journal::Append(v1::Event event) {
       ++state_->first;
     }
   }
-  state_->watchers.WakeAll();
+  state_->watchers.Call();
 }
 
 std::string Journal::Cursor() const {

@@ -71,9 +71,9 @@ std::optional<Verdict> ConversionDesk::Implicit(VcpuIndex vcpu, const mmu::Fault
     if (IsAll(request.range, request.kind)) return std::nullopt;  // decided meanwhile
     if (!engine_->GetMemoryAttributes(request.range).ok()) {
       // A private access outside every memslot is a memory fault, and nothing can be converted.
-      release.fatal.emplace(StopReason::kMemoryFault,
-                            absl::StrCat("vcpu ", vcpu, ": access outside memory at 0x",
-                                         absl::Hex(exit.gpa.value)));
+      release.fatal.emplace(
+          StopReason::kMemoryFault,
+          absl::StrCat("vcpu ", vcpu, ": access outside memory at 0x", absl::Hex(exit.gpa.value)));
       verdict = Verdict::kStop;
     } else {
       verdict = DecideAccess(request, fault, release);
@@ -222,18 +222,17 @@ void ConversionDesk::Park(const Request& request) {
   Waiting waiting = {request, absl::Now() + policy_.decision_timeout, {*request.vcpu}};
   waiting.request.id = next_id_++;
   const uint64_t id = waiting.request.id;
-  journal_->Append(RequestedEvent(vm_, {id, *request.vcpu, request.range.first.value << kPageShift,
-                                        request.range.count << kPageShift,
-                                        DirectionTo(request.kind), request.cause,
-                                        waiting.deadline}));
+  journal_->Append(
+      RequestedEvent(vm_, {id, *request.vcpu, request.range.first.value << kPageShift,
+                           request.range.count << kPageShift, DirectionTo(request.kind),
+                           request.cause, waiting.deadline}));
   clock_->PostAt(waiting.deadline, [weak = weak_from_this(), id] {
     if (const std::shared_ptr<ConversionDesk> desk = weak.lock()) desk->Expire(id);
   });
   waiting_.emplace(id, std::move(waiting));
 }
 
-void ConversionDesk::Decide(Waiting waiting, Decision decision, Decider decider,
-                            Release& release) {
+void ConversionDesk::Decide(Waiting waiting, Decision decision, Decider decider, Release& release) {
   const Request& request = waiting.request;
   if (decision == Decision::kApplied) {
     if (absl::Status status = Apply(request, decider, release); !status.ok()) {

@@ -35,8 +35,8 @@ bool WaitStopped(Vm& vm) {
     changed.notify_all();
   });
   std::unique_lock lock(mutex);
-  const bool in_time = changed.wait_for(lock, absl::ToChronoMilliseconds(kProbeTimeout),
-                                        [&] { return stopped; });
+  const bool in_time =
+      changed.wait_for(lock, absl::ToChronoMilliseconds(kProbeTimeout), [&] { return stopped; });
   lock.unlock();
   return in_time;
 }
@@ -69,8 +69,7 @@ HostProbe ProbeHost() {
   if (kvm.ok() && userfault.ok()) {
     probe.kvm = *std::move(kvm);
   } else {
-    capabilities.reason =
-        std::string(kvm.ok() ? userfault.message() : kvm.status().message());
+    capabilities.reason = std::string(kvm.ok() ? userfault.message() : kvm.status().message());
   }
   return probe;
 }

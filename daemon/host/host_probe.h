@@ -11,7 +11,7 @@
 namespace twinroot::host {
 
 struct HostProbe {
-  HostCapabilities capabilities;  // kvm_usable is false until RunGuestProbe
+  HostCapabilities capabilities;        // kvm_usable is false until RunGuestProbe
   std::unique_ptr<kvm::KvmSystem> kvm;  // null where /dev/kvm or userfaultfd is missing
 };
 

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "daemon/callbacks.h"
 #include "daemon/vcpu/machine.h"
 #include "mmu/vm/guest_address_space.h"
 
@@ -34,8 +35,8 @@ struct VmSpec {
   std::string name;  // bare
   uint64_t memory_bytes = 0;
   uint32_t vcpus = 0;
-  std::string image_name;                     // "images/..." or empty
-  std::shared_ptr<const std::string> image;   // its bytes, or null
+  std::string image_name;                    // "images/..." or empty
+  std::shared_ptr<const std::string> image;  // its bytes, or null
   std::string cmdline;
   std::string program;  // compiled blob (daemon/vcpu/program/op.h), or empty
   BackendKind backend = BackendKind::kAuto;
@@ -46,7 +47,7 @@ struct VmSpec {
 struct VmStatus {
   VmState state = VmState::kDefined;
   std::optional<uint32_t> exit_code;
-  std::string stop_reason;   // as Vm.stop_reason
+  std::string stop_reason;  // as Vm.stop_reason
   std::string stop_message;
 };
 
@@ -88,10 +89,7 @@ class Vm {
 
   // Calls `done` once, when the VM is STOPPED or deleted (then with kNotFound), from some thread,
   // or before returning. Dropping the handle cancels; then `done` is not called any more.
-  class Waiter {
-   public:
-    virtual ~Waiter() = default;
-  };
+  using Waiter = CallbackHandle;
   virtual std::unique_ptr<Waiter> OnStopped(std::function<void(absl::Status)> done) = 0;
 
   // Up to `max` console bytes from `offset` on (or from the oldest kept). `ended`: the VM is

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "daemon/host/event_words.h"
+#include "daemon/reasons.h"
 #include "daemon/status_reason.h"
 #include "daemon/vcpu/kvm/kvm_machine.h"
 #include "daemon/vcpu/sim/sim_machine.h"
@@ -160,7 +161,7 @@ absl::Status VmImpl::Start() {
               status_.state == VmState::kRunning ? " runs already"
                                                  : " was started before and has stopped; a VM runs "
                                                    "once: delete it and create it again")),
-          "VM_NOT_DEFINED", {{"vm", spec_.name}});
+          reason::kWrongState, {{"vm", spec_.name}});
     }
     status_.state = VmState::kRunning;
     // Before any vCPU runs, so that the event comes before everything the guest causes.
@@ -182,12 +183,11 @@ absl::Status VmImpl::Stop(StopReason reason) {
     if (status_.state == VmState::kDefined) {
       return WithReason(absl::FailedPreconditionError(absl::StrCat(
                             "VM ", spec_.name, " does not run; start it, or delete it")),
-                        "VM_NOT_RUNNING", {{"vm", spec_.name}});
+                        reason::kWrongState, {{"vm", spec_.name}});
     }
   }
-  BeginStop(Stopped(reason, reason == StopReason::kDaemonStopping
-                                ? "the daemon is shutting down"
-                                : "a stop was requested"));
+  BeginStop(Stopped(reason, reason == StopReason::kDaemonStopping ? "the daemon is shutting down"
+                                                                  : "a stop was requested"));
   std::unique_lock lock(state_mutex_);
   state_changed_.wait(lock, [this] { return status_.state == VmState::kStopped; });
   return absl::OkStatus();
@@ -230,7 +230,7 @@ void VmImpl::Delete() {
   desk_->Close();
   house_.journal->Append(DeletedEvent(spec_.name, last));
   stop_waiters_.Call(WithReason(
-      absl::NotFoundError(absl::StrCat("VM ", spec_.name, " was deleted")), "NO_SUCH_VM"));
+      absl::NotFoundError(absl::StrCat("VM ", spec_.name, " was deleted")), reason::kNoSuchVm));
   console_wakers_.Call();
 }
 
@@ -282,17 +282,21 @@ absl::StatusOr<std::vector<mmu::AttributeRun>> VmImpl::Attributes(
 }
 
 absl::StatusOr<mmu::Translation> VmImpl::Translate(uint64_t gpa, MemoryKind alias) const {
+  // The engine walks any address; a person who asks for one outside memory has mistyped it.
+  if (auto runs = engine_->GetMemoryAttributes({mmu::Gfn(gpa >> kPageShift), 1}); !runs.ok()) {
+    return runs.status();
+  }
   return engine_->Translate(mmu::Gpa(gpa), alias);
 }
 
-absl::Status VmImpl::AccessShared(
-    uint64_t gpa, uint64_t size, const std::function<void(std::byte*, uint64_t)>& copy) {
+absl::Status VmImpl::AccessShared(uint64_t gpa, uint64_t size,
+                                  const std::function<void(std::byte*, uint64_t)>& copy) {
   if (size == 0) return absl::OkStatus();
   if (gpa + size < gpa || engine_->layout().HasStolenBits(mmu::Gpa(gpa))) {
     return WithReason(absl::InvalidArgumentError(absl::StrCat(
                           "0x", absl::Hex(gpa), " + ", size,
                           " is no range of guest memory; give addresses without the shared bit")),
-                      "BAD_RANGE");
+                      reason::kInvalidRange);
   }
   const uint64_t first = gpa >> kPageShift;
   const uint64_t last = (gpa + size - 1) >> kPageShift;
@@ -346,9 +350,9 @@ Verdict VmImpl::OnEptViolation(VcpuIndex vcpu, const mmu::Fault& fault) {
       continue;
     }
     if (const auto* mmio = std::get_if<mmu::Mmio>(&outcome)) {
-      OnFatal(StopReason::kMmioOutsideMemory,
-              absl::StrCat("vcpu ", vcpu, ": access outside memory at 0x",
-                           absl::Hex(mmio->gpa.value)));
+      OnFatal(
+          StopReason::kMmioOutsideMemory,
+          absl::StrCat("vcpu ", vcpu, ": access outside memory at 0x", absl::Hex(mmio->gpa.value)));
       return Verdict::kStop;
     }
     const absl::Status& status = std::get<mmu::Failed>(outcome).status;

@@ -15,8 +15,8 @@
 #include <string>
 #include <vector>
 
+#include "daemon/callbacks.h"
 #include "daemon/events/journal.h"
-#include "daemon/host/callbacks.h"
 #include "daemon/host/console.h"
 #include "daemon/host/conversion_desk.h"
 #include "daemon/host/task_thread.h"
@@ -31,17 +31,15 @@
 
 namespace twinroot::host {
 
-class VmImpl : public Vm,
-               public vcpu::MachineClient,
-               public std::enable_shared_from_this<VmImpl> {
+class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_from_this<VmImpl> {
  public:
   // What all VMs of the daemon share; outlives them.
   struct House {
     memory::HpaSpace* hpa_space = nullptr;
     events::Journal* journal = nullptr;
-    TaskThread* reaper = nullptr;             // joins machines
-    TaskThread* clock = nullptr;              // deadlines
-    const kvm::KvmSystem* kvm = nullptr;      // null: only sim
+    TaskThread* reaper = nullptr;         // joins machines
+    TaskThread* clock = nullptr;          // deadlines
+    const kvm::KvmSystem* kvm = nullptr;  // null: only sim
   };
 
   // `spec.backend` is kKvm or kSim. Nothing runs yet.

@@ -10,6 +10,7 @@
 #include "daemon/host/task_thread.h"
 #include "daemon/host/vm_impl.h"
 #include "daemon/memory/hpa_space.h"
+#include "daemon/reasons.h"
 #include "daemon/status_reason.h"
 #include "daemon/vcpu/kvm/kvm_machine.h"
 #include "daemon/vcpu/kvm/kvm_system.h"
@@ -21,7 +22,7 @@ constexpr uint64_t kMemoryGranule = uint64_t{2} << 20;
 constexpr int kSharedBitOfSim = 47;
 
 absl::Status Bad(const std::string& field, const std::string& what) {
-  return WithReason(absl::InvalidArgumentError(what), "BAD_FIELD", {{"field", field}});
+  return WithReason(absl::InvalidArgumentError(what), reason::kInvalidField, {{"field", field}});
 }
 
 absl::Status CheckSizes(const VmSpec& spec) {
@@ -39,9 +40,9 @@ absl::Status CheckSizes(const VmSpec& spec) {
 }
 
 absl::Status NoSuchVm(const std::string& name) {
-  return WithReason(absl::NotFoundError(absl::StrCat(
-                        "there is no VM named ", name, "; `hvctl vm list` shows those there are")),
-                    "NO_SUCH_VM", {{"vm", name}});
+  return WithReason(absl::NotFoundError(absl::StrCat("there is no VM named ", name,
+                                                     "; `hvctl vm list` shows those there are")),
+                    reason::kNoSuchVm, {{"vm", name}});
 }
 
 class Registry : public VmRegistry {
@@ -99,7 +100,7 @@ absl::Status Registry::Open() {
     return WithReason(absl::FailedPreconditionError(
                           absl::StrCat("backend kvm cannot work here: ", capabilities.reason,
                                        "; start with --backend sim, or auto")),
-                      "BACKEND_UNAVAILABLE");
+                      reason::kBackendUnavailable);
   }
   const bool kvm = capabilities.kvm_usable && options_.default_backend != BackendKind::kSim;
   default_backend_ = kvm ? BackendKind::kKvm : BackendKind::kSim;
@@ -113,11 +114,10 @@ absl::Status Registry::ChooseBackend(VmSpec& spec) const {
   if (spec.backend == BackendKind::kAuto) spec.backend = default_backend_;
   if (spec.backend == BackendKind::kKvm) {
     if (!probe_.capabilities.kvm_usable) {
-      return WithReason(absl::FailedPreconditionError(
-                            absl::StrCat("backend kvm cannot work on this host: ",
-                                         probe_.capabilities.reason,
-                                         "; use an access program on sim")),
-                        "BACKEND_UNAVAILABLE");
+      return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                            "backend kvm cannot work on this host: ", probe_.capabilities.reason,
+                            "; use an access program on sim")),
+                        reason::kBackendUnavailable);
     }
     if (spec.image == nullptr && spec.program.empty()) {
       return Bad("vm.image", "a VM on kvm needs an image or an access program");
@@ -125,30 +125,34 @@ absl::Status Registry::ChooseBackend(VmSpec& spec) const {
     return kvm::CheckKvmMachine({spec.vcpus, spec.image, spec.program, spec.cmdline, spec.cpl},
                                 spec.memory_bytes);
   }
+  if (spec.image == nullptr && spec.program.empty()) {
+    return Bad("vm.program", "a VM on sim needs an access program");
+  }
   if (spec.program.empty()) {
     return WithReason(
         absl::FailedPreconditionError(
             "an image cannot run on sim, which executes access programs only; add a program "
             "(hvctl vm create --program FILE), or use a host where kvm works (hvctl host show)"),
-        "IMAGE_NEEDS_KVM");
+        reason::kImageNeedsKvm);
   }
   return absl::OkStatus();
 }
 
 absl::Status Registry::CheckRoom(const std::string& name) const {
   if (shutting_down_) {
-    return WithReason(absl::UnavailableError("the daemon is shutting down"), "SHUTTING_DOWN");
+    return WithReason(absl::UnavailableError("the daemon is shutting down"),
+                      reason::kDaemonStopping);
   }
   if (vms_.contains(name)) {
     return WithReason(absl::AlreadyExistsError(absl::StrCat(
                           "a VM named ", name, " exists; delete it, or take another name")),
-                      "VM_EXISTS", {{"vm", name}});
+                      reason::kVmExists, {{"vm", name}});
   }
   if (vms_.size() >= options_.max_vms) {
     return WithReason(
         absl::ResourceExhaustedError(absl::StrCat("this daemon runs at most ", options_.max_vms,
                                                   " VMs; delete some that are not needed")),
-        "TOO_MANY_VMS");
+        reason::kTooManyVms);
   }
   return absl::OkStatus();
 }
@@ -167,7 +171,8 @@ absl::StatusOr<std::shared_ptr<Vm>> Registry::Create(VmSpec spec) {
   if (!vm.ok() || shutting_down_) {
     vms_.erase(name);
     if (!vm.ok()) return vm.status();
-    return WithReason(absl::UnavailableError("the daemon is shutting down"), "SHUTTING_DOWN");
+    return WithReason(absl::UnavailableError("the daemon is shutting down"),
+                      reason::kDaemonStopping);
   }
   vms_[name] = *vm;
   (*vm)->PublishDefined();
@@ -220,7 +225,8 @@ void Registry::Shutdown() {
       if (vm != nullptr && vm->status().state == VmState::kRunning) running.push_back(vm);
     }
   }
-  for (const std::shared_ptr<VmImpl>& vm : running) (void)vm->Stop(vcpu::StopReason::kDaemonStopping);
+  for (const std::shared_ptr<VmImpl>& vm : running)
+    (void)vm->Stop(vcpu::StopReason::kDaemonStopping);
 }
 
 }  // namespace

@@ -18,8 +18,8 @@ namespace twinroot::memory {
 absl::StatusOr<Backing> Backing::Create(const char* name, uint64_t size, HpaSpace* space) {
   const int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) {
-    return absl::ResourceExhaustedError(absl::StrCat("memfd_create: ", std::strerror(errno),
-                                                     "; raise LimitNOFILE or delete VMs"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("memfd_create: ", std::strerror(errno), "; raise LimitNOFILE or delete VMs"));
   }
   if (ftruncate(fd, static_cast<off_t>(size)) != 0 ||
       fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {

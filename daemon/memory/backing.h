@@ -1,6 +1,6 @@
-// The pages of one kind (private or shared) of one memslot: a sparse, sealed memfd, the daemon's own
-// mapping of it, and its place in the daemon's physical space. File offset = frame - first frame.
-// Thread-safe; content is the business of the callers.
+// The pages of one kind (private or shared) of one memslot: a sparse, sealed memfd, the daemon's
+// own mapping of it, and its place in the daemon's physical space. File offset = frame - first
+// frame. Thread-safe; content is the business of the callers.
 #ifndef TWINROOT_DAEMON_MEMORY_BACKING_H_
 #define TWINROOT_DAEMON_MEMORY_BACKING_H_
 

@@ -36,8 +36,8 @@ absl::StatusOr<std::unique_ptr<GuestRam>> GuestRam::Create(uint64_t bytes, HpaSp
 std::vector<mmu::Memslot> GuestRam::Memslots() const {
   std::vector<mmu::Memslot> memslots;
   for (const RamSlot& slot : slots_) {
-    memslots.push_back({slot.range, mmu::PfnOf(slot.private_pages.hpa()),
-                        mmu::PfnOf(slot.shared_pages.hpa())});
+    memslots.push_back(
+        {slot.range, mmu::PfnOf(slot.private_pages.hpa()), mmu::PfnOf(slot.shared_pages.hpa())});
   }
   return memslots;
 }

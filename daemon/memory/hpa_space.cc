@@ -16,9 +16,7 @@ HpaRange::~HpaRange() {
   if (space_ != nullptr) space_->Free(base_, size_);
 }
 
-HpaSpace::HpaSpace(int width) {
-  free_.emplace(kAlignment, (uint64_t{1} << width) - kAlignment);
-}
+HpaSpace::HpaSpace(int width) { free_.emplace(kAlignment, (uint64_t{1} << width) - kAlignment); }
 
 absl::StatusOr<HpaRange> HpaSpace::Allocate(uint64_t size) {
   const uint64_t rounded = (size + kAlignment - 1) / kAlignment * kAlignment;

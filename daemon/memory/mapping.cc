@@ -55,8 +55,8 @@ absl::StatusOr<Mapping> Mapping::Shared(int fd, uint64_t size) {
   auto* const begin = static_cast<std::byte*>(hole);
   const uint64_t skip = (kHugePage - reinterpret_cast<uintptr_t>(begin) % kHugePage) % kHugePage;
   std::byte* const data = begin + skip;
-  void* mapped = mmap(data, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
-                      fd, 0);
+  void* mapped =
+      mmap(data, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, 0);
   if (mapped == MAP_FAILED) {
     const int error = errno;
     munmap(hole, reserved);

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "daemon/reasons.h"
 #include "daemon/rpc/convert.h"
 #include "daemon/rpc/find_vm.h"
-#include "daemon/rpc/reasons.h"
 #include "daemon/rpc/status.h"
 
 namespace twinroot::rpc {

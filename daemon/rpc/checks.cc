@@ -8,7 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "daemon/rpc/reasons.h"
+#include "daemon/reasons.h"
 #include "daemon/rpc/status.h"
 #include "mmu/types/address.h"
 

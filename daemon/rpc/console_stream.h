@@ -32,7 +32,7 @@ class ConsoleStream final : public Pump<v1::StreamConsoleResponse> {
 
   std::unique_ptr<host::Vm::Waiter> spoke_;
   std::unique_ptr<host::Vm::Waiter> stopped_;
-  std::unique_ptr<events::WakeList::Handle> drain_;
+  std::unique_ptr<CallbackHandle> drain_;
 };
 
 }  // namespace twinroot::rpc

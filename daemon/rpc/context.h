@@ -6,8 +6,8 @@
 #include <atomic>
 #include <string>
 
+#include "daemon/callbacks.h"
 #include "daemon/events/journal.h"
-#include "daemon/events/wake_list.h"
 #include "daemon/host/vm_registry.h"
 #include "daemon/rpc/image_store.h"
 #include "daemon/rpc/worker_pool.h"
@@ -30,9 +30,9 @@ struct Context {
 
   // Set once, then `on_drain` is woken: waiting calls and streams end.
   std::atomic<bool> draining{false};
-  events::WakeList on_drain;
+  Callbacks<> on_drain;
   // Woken now and then, for bookmarks.
-  events::WakeList on_tick;
+  Callbacks<> on_tick;
 };
 
 }  // namespace twinroot::rpc

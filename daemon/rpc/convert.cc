@@ -6,9 +6,9 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "daemon/reasons.h"
 #include "daemon/rpc/checks.h"
 #include "daemon/rpc/ept_words.h"
-#include "daemon/rpc/reasons.h"
 #include "daemon/rpc/status.h"
 #include "daemon/vcpu/program/compiler.h"
 

@@ -3,11 +3,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/reasons.h"
 #include "daemon/rpc/checks.h"
 #include "daemon/rpc/convert.h"
 #include "daemon/rpc/event_stream.h"
 #include "daemon/rpc/find_vm.h"
-#include "daemon/rpc/reasons.h"
 #include "daemon/rpc/status.h"
 #include "daemon/rpc/unary.h"
 

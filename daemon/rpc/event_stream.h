@@ -43,8 +43,8 @@ class EventStream final : public Pump<v1::WatchEventsResponse> {
   std::atomic<bool> tick_{false};  // a bookmark is due if there is nothing else to send
 
   std::shared_ptr<events::Journal::Subscription> appended_;
-  std::unique_ptr<events::WakeList::Handle> drain_;
-  std::unique_ptr<events::WakeList::Handle> ticker_;
+  std::unique_ptr<CallbackHandle> drain_;
+  std::unique_ptr<CallbackHandle> ticker_;
 };
 
 }  // namespace twinroot::rpc

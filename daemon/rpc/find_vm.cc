@@ -2,8 +2,8 @@
 
 #include <utility>
 
+#include "daemon/reasons.h"
 #include "daemon/rpc/checks.h"
-#include "daemon/rpc/reasons.h"
 #include "daemon/rpc/status.h"
 
 namespace twinroot::rpc {

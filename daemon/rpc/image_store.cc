@@ -7,7 +7,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "daemon/rpc/reasons.h"
+#include "daemon/reasons.h"
 #include "daemon/rpc/status.h"
 #include "daemon/status_reason.h"
 

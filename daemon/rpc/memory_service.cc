@@ -4,11 +4,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "daemon/reasons.h"
 #include "daemon/rpc/attribute_stream.h"
 #include "daemon/rpc/checks.h"
 #include "daemon/rpc/convert.h"
 #include "daemon/rpc/find_vm.h"
-#include "daemon/rpc/reasons.h"
 #include "daemon/rpc/status.h"
 #include "daemon/rpc/unary.h"
 

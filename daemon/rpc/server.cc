@@ -27,12 +27,12 @@ constexpr mode_t kSocketMask = 0177;
 // Wakes a list every `interval`, in a thread of its own, until destroyed.
 class Ticker {
  public:
-  Ticker(absl::Duration interval, const events::WakeList* list)
+  Ticker(absl::Duration interval, const Callbacks<>* list)
       : thread_([this, interval = absl::ToChronoNanoseconds(interval), list] {
           std::unique_lock lock(mutex_);
           while (!wake_.wait_for(lock, interval, [this] { return stopping_; })) {
             lock.unlock();
-            list->WakeAll();
+            list->Call();
             lock.lock();
           }
         }) {}
@@ -110,7 +110,7 @@ class Server::Impl {
 
   void EndStreams() {
     context_.draining = true;
-    context_.on_drain.WakeAll();
+    context_.on_drain.Call();
   }
 
   void Shutdown(absl::Duration grace) {

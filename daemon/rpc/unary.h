@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "daemon/rpc/reasons.h"
+#include "daemon/reasons.h"
 #include "daemon/rpc/status.h"
 #include "daemon/rpc/worker_pool.h"
 #include "daemon/status_reason.h"

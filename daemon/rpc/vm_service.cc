@@ -3,12 +3,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/reasons.h"
 #include "daemon/rpc/checks.h"
 #include "daemon/rpc/console_stream.h"
 #include "daemon/rpc/convert.h"
 #include "daemon/rpc/find_vm.h"
 #include "daemon/rpc/image_upload.h"
-#include "daemon/rpc/reasons.h"
 #include "daemon/rpc/status.h"
 #include "daemon/rpc/unary.h"
 #include "daemon/rpc/vm_wait.h"
@@ -126,7 +126,7 @@ absl::Status VmService::Stop(const v1::StopVmRequest& request, v1::StopVmRespons
     return AboutVm(std::move(status), name);
   }
   ToProto(**vm, response->mutable_vm());
-  spdlog::info("vm {}: stopped on request", name);
+  spdlog::info("vm {}: a stop was asked for", name);
   return absl::OkStatus();
 }
 

@@ -42,7 +42,7 @@ class VmWait final : public grpc::ServerUnaryReactor {
   std::optional<absl::Status> end_;
 
   std::unique_ptr<host::Vm::Waiter> stopped_;
-  std::unique_ptr<events::WakeList::Handle> drain_;
+  std::unique_ptr<CallbackHandle> drain_;
 };
 
 }  // namespace twinroot::rpc

@@ -174,7 +174,7 @@ absl::Status CheckRange(const AddressSpaceState& vm, const MmuLock::Held& lock, 
   }
   if (!vm.slots.Parts(lock, range)) {
     return absl::InvalidArgumentError(
-        absl::StrCat(Name(range), " reaches outside the VM's memory; see its memslots"));
+        absl::StrCat(Name(range), " reaches outside the VM's memory"));
   }
   return absl::OkStatus();
 }

@@ -154,8 +154,7 @@ TEST_P(Scenarios, ShowWhatTheirFileSays) {
   ASSERT_TRUE(blob.ok()) << blob.status();
   spec.program = *blob;
 
-  const uint64_t from =
-      *house.journal.PositionOf("", events::Journal::IfEmpty::kNow);
+  const uint64_t from = *house.journal.PositionOf("", events::Journal::IfEmpty::kNow);
   const absl::StatusOr<std::shared_ptr<host::Vm>> vm = house.registry->Create(spec);
   ASSERT_TRUE(vm.ok()) << vm.status();
   ASSERT_TRUE((*vm)->Start().ok());
@@ -164,7 +163,8 @@ TEST_P(Scenarios, ShowWhatTheirFileSays) {
   const host::VmStatus status = (*vm)->status();
   const std::string console = (*vm)->ReadConsole(0, 1 << 20).data;
   EXPECT_EQ(status.exit_code.has_value(), scenario.has_exit_code())
-      << status.stop_reason << ": " << status.stop_message << "\n" << console;
+      << status.stop_reason << ": " << status.stop_message << "\n"
+      << console;
   EXPECT_EQ(status.exit_code.value_or(0), scenario.exit_code()) << console;
   EXPECT_EQ(status.stop_reason, scenario.stop_reason()) << status.stop_message;
   EXPECT_EQ(console, scenario.console());
@@ -202,7 +202,8 @@ TEST_P(Scenarios, ShowWhatTheirFileSays) {
                                                          : v1::MEMORY_KIND_PRIVATE);
       seen_runs.push_back(text.ShortDebugString());
     }
-    for (const v1::MemoryRun& run : scenario.runs()) expected_runs.push_back(run.ShortDebugString());
+    for (const v1::MemoryRun& run : scenario.runs())
+      expected_runs.push_back(run.ShortDebugString());
     EXPECT_EQ(seen_runs, expected_runs);
   }
   EXPECT_TRUE(house.registry->Delete(spec.name).ok());

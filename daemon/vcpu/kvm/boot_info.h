@@ -9,14 +9,14 @@
 namespace twinroot::kvm {
 
 struct BootInfo {
-  uint64_t magic;           // kBootMagic
-  uint32_t version;         // 1
+  uint64_t magic;    // kBootMagic
+  uint32_t version;  // 1
   uint32_t vcpus;
   uint64_t memory_bytes;
-  uint32_t shared_bit;      // position in a guest physical address
+  uint32_t shared_bit;  // position in a guest physical address
   uint32_t zero;
-  uint64_t cmdline_gpa;     // NUL-terminated text, or 0
-  uint64_t program_gpa;     // access program (daemon/vcpu/program/op.h), or 0
+  uint64_t cmdline_gpa;  // NUL-terminated text, or 0
+  uint64_t program_gpa;  // access program (daemon/vcpu/program/op.h), or 0
   uint64_t program_bytes;
 };
 inline constexpr uint64_t kBootMagic = 0x544F4F524E495754;  // "TWINROOT"

@@ -43,10 +43,10 @@ constexpr uint16_t kSelectorCode3 = 0x20 | 3;
 constexpr uint16_t kSelectorTss = 0x28;
 
 // Control register bits (SDM vol. 3A, "Control Registers").
-constexpr uint64_t kCr0 = 0x80050033;              // PE MP ET NE WP AM PG
-constexpr uint64_t kCr4 = 1 << 5 | 1 << 9 | 1 << 10;  // PAE OSFXSR OSXMMEXCPT
+constexpr uint64_t kCr0 = 0x80050033;                   // PE MP ET NE WP AM PG
+constexpr uint64_t kCr4 = 1 << 5 | 1 << 9 | 1 << 10;    // PAE OSFXSR OSXMMEXCPT
 constexpr uint64_t kEfer = 1 << 8 | 1 << 10 | 1 << 11;  // LME LMA NXE
-constexpr uint64_t kRflags = 1 << 1 | 3 << 12;     // reserved one, IOPL 3
+constexpr uint64_t kRflags = 1 << 1 | 3 << 12;          // reserved one, IOPL 3
 
 std::byte* At(memory::GuestRam& ram, uint64_t gpa) {
   return ram.slots()[0].private_pages.data() + gpa;  // low memory begins at 0
@@ -152,8 +152,8 @@ absl::Status LoadGuest(const BootPlan& plan, memory::GuestRam& ram) {
   return absl::OkStatus();
 }
 
-void SetEntryState(const BootPlan& plan, uint64_t low_memory_bytes, uint32_t vcpu,
-                   kvm_sregs& sregs, kvm_regs& regs) {
+void SetEntryState(const BootPlan& plan, uint64_t low_memory_bytes, uint32_t vcpu, kvm_sregs& sregs,
+                   kvm_regs& regs) {
   const bool user = plan.cpl == 3;
   constexpr uint8_t kCodeReadAccessed = 0xb, kDataWriteAccessed = 0x3, kTssBusy = 0xb;
   sregs.cs = Segment(user ? kSelectorCode3 : kSelectorCode0, kCodeReadAccessed, true);

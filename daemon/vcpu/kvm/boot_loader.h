@@ -37,8 +37,8 @@ absl::StatusOr<uint64_t> PlaceProgram(const BootPlan& plan, uint64_t memory_byte
 absl::Status LoadGuest(const BootPlan& plan, memory::GuestRam& ram);
 
 // Changes `sregs` (as KVM_GET_SREGS gave them) and fills `regs` for 64-bit long mode entry.
-void SetEntryState(const BootPlan& plan, uint64_t low_memory_bytes, uint32_t vcpu,
-                   kvm_sregs& sregs, kvm_regs& regs);
+void SetEntryState(const BootPlan& plan, uint64_t low_memory_bytes, uint32_t vcpu, kvm_sregs& sregs,
+                   kvm_regs& regs);
 
 }  // namespace twinroot::kvm
 

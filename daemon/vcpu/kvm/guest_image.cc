@@ -12,9 +12,7 @@
 namespace twinroot::kvm {
 namespace {
 
-absl::Status Bad(const std::string& what) {
-  return absl::InvalidArgumentError("image: " + what);
-}
+absl::Status Bad(const std::string& what) { return absl::InvalidArgumentError("image: " + what); }
 
 std::string Address(uint64_t value) { return absl::StrCat("0x", absl::Hex(value)); }
 

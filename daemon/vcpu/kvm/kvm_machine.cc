@@ -37,9 +37,8 @@ constexpr unsigned long kTssAddress = 0xfffbd000;
 absl::StatusOr<BootPlan> PlanBoot(const KvmMachineConfig& config, uint64_t memory_bytes,
                                   int shared_bit) {
   BootPlan plan;
-  absl::StatusOr<GuestImage> image =
-      ParseGuestImage(config.image != nullptr ? std::string_view(*config.image)
-                                              : InterpreterImage());
+  absl::StatusOr<GuestImage> image = ParseGuestImage(
+      config.image != nullptr ? std::string_view(*config.image) : InterpreterImage());
   if (!image.ok()) return image.status();
   plan.image = *std::move(image);
   plan.program = config.program;
@@ -86,9 +85,7 @@ class KvmMachine : public vcpu::Machine {
     std::optional<std::pair<MemoryKind, mmu::Gfn>> at;
   };
 
-  Projection& projection(MemoryKind kind) {
-    return *projections_[static_cast<size_t>(kind)];
-  }
+  Projection& projection(MemoryKind kind) { return *projections_[static_cast<size_t>(kind)]; }
   absl::Status AddMemorySlots();
   absl::Status CreateVcpus();
   void ServeFaults();
@@ -145,9 +142,9 @@ absl::Status KvmMachine::AddMemorySlots() {
       region.memory_size = window.mapping.size();
       region.userspace_addr = reinterpret_cast<uintptr_t>(window.mapping.data());
       if (ioctl(vm_.get(), KVM_SET_USER_MEMORY_REGION, &region) != 0) {
-        return absl::ResourceExhaustedError(
-            absl::StrCat("KVM refuses memory at 0x", absl::Hex(region.guest_phys_addr), ": ",
-                         std::strerror(errno)));
+        return absl::ResourceExhaustedError(absl::StrCat("KVM refuses memory at 0x",
+                                                         absl::Hex(region.guest_phys_addr), ": ",
+                                                         std::strerror(errno)));
       }
     }
   }
@@ -228,8 +225,8 @@ void KvmMachine::ServeFault(const uffd_msg& message) {
     if (!gfn.has_value()) continue;
     const VcpuIndex vcpu = VcpuOf(fault.feat.ptid);
     // A fetch looks like a read here.
-    const mmu::Access access = (fault.flags & UFFD_PAGEFAULT_FLAG_WRITE) ? mmu::Access::Write()
-                                                                         : mmu::Access::Read();
+    const mmu::Access access =
+        (fault.flags & UFFD_PAGEFAULT_FLAG_WRITE) ? mmu::Access::Write() : mmu::Access::Read();
     {
       // Before the client knows of it: Unpark may come at once.
       std::lock_guard lock(parked_[vcpu].mutex);

@@ -31,8 +31,8 @@ absl::StatusOr<std::unique_ptr<KvmSystem>> KvmSystem::Open() {
   const int fd = system->fd();
   const int version = ioctl(fd, KVM_GET_API_VERSION, 0);
   if (version != kApiVersion) {
-    return Missing(absl::StrCat("/dev/kvm has API version ", version, ", ", kApiVersion,
-                                " is needed"));
+    return Missing(
+        absl::StrCat("/dev/kvm has API version ", version, ", ", kApiVersion, " is needed"));
   }
   auto capability = [fd](int number) { return ioctl(fd, KVM_CHECK_EXTENSION, number); };
   if (capability(KVM_CAP_USER_MEMORY) <= 0 || capability(KVM_CAP_SYNC_MMU) <= 0 ||

@@ -1,7 +1,7 @@
-// One root of the engine, projected into host address space: for each memslot a window (a mapping of
-// the backing's memfd) that KVM uses as guest memory and that userfaultfd watches. What the engine
-// sets is mapped in the window; everything else stops the vCPU. KVM's own tables follow the window
-// as a TLB would.
+// One root of the engine, projected into host address space: for each memslot a window (a mapping
+// of the backing's memfd) that KVM uses as guest memory and that userfaultfd watches. What the
+// engine sets is mapped in the window; everything else stops the vCPU. KVM's own tables follow the
+// window as a TLB would.
 //
 // Thread-safe. The daemon never touches a window: it would wait for itself.
 #ifndef TWINROOT_DAEMON_VCPU_KVM_PROJECTION_H_

@@ -60,9 +60,8 @@ absl::Status Userfault::Register(std::byte* start, uint64_t length) {
 
 absl::Status Userfault::Continue(std::byte* start, uint64_t length) {
   while (length != 0) {
-    uffdio_continue request = {.range = RangeOf(start, length),
-                               .mode = UFFDIO_CONTINUE_MODE_DONTWAKE,
-                               .mapped = 0};
+    uffdio_continue request = {
+        .range = RangeOf(start, length), .mode = UFFDIO_CONTINUE_MODE_DONTWAKE, .mapped = 0};
     if (ioctl(fd_.get(), UFFDIO_CONTINUE, &request) == 0) return absl::OkStatus();
     const int error = errno;
     if (request.mapped > 0) {  // a part was done

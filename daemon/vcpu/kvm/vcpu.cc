@@ -259,8 +259,8 @@ std::optional<MapGpaResult> Vcpu::MapGpa(const MapGpaCall& call) {
   return stopping() ? std::nullopt : park_answer_;
 }
 
-// Outside every memslot there is nothing to access. Inside, KVM's emulator could not make the access
-// by itself; nobody makes it for the guest, since its memory may be private.
+// Outside every memslot there is nothing to access. Inside, KVM's emulator could not make the
+// access by itself; nobody makes it for the guest, since its memory may be private.
 Vcpu::Next Vcpu::HandleMmio() {
   const mmu::Gfn gfn = environment_.layout->GfnOf(mmu::Gpa(run_->mmio.phys_addr));
   const std::string where =

@@ -84,8 +84,8 @@ class Vcpu {
   const Environment environment_;
   const Fd fd_;
   kvm_run* const run_;
-  kvm_regs regs_;           // where KVM_CAP_SYNC_REGS is missing
-  int repeated_errors_ = 0; // KVM_RUN failures without progress in between
+  kvm_regs regs_;            // where KVM_CAP_SYNC_REGS is missing
+  int repeated_errors_ = 0;  // KVM_RUN failures without progress in between
   std::thread thread_;
   std::atomic<pid_t> thread_id_{0};
 

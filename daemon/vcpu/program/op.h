@@ -1,6 +1,6 @@
 // A compiled access program: fixed-size operations that `sim` executes and that the interpreter
-// guest (daemon/vcpu/kvm/interpreter) executes on KVM. Little-endian, position independent; the guest
-// includes this file, so it needs nothing but <stdint.h>.
+// guest (daemon/vcpu/kvm/interpreter) executes on KVM. Little-endian, position independent; the
+// guest includes this file, so it needs nothing but <stdint.h>.
 #ifndef TWINROOT_DAEMON_VCPU_PROGRAM_OP_H_
 #define TWINROOT_DAEMON_VCPU_PROGRAM_OP_H_
 

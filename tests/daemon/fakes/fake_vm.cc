@@ -58,11 +58,10 @@ class FakeVm::StopWaiter final : public host::Vm::Waiter {
 
 class FakeVm::ConsoleWaiter final : public host::Vm::Waiter {
  public:
-  explicit ConsoleWaiter(std::unique_ptr<events::WakeList::Handle> handle)
-      : handle_(std::move(handle)) {}
+  explicit ConsoleWaiter(std::unique_ptr<CallbackHandle> handle) : handle_(std::move(handle)) {}
 
  private:
-  std::unique_ptr<events::WakeList::Handle> handle_;
+  std::unique_ptr<CallbackHandle> handle_;
 };
 
 FakeVm::FakeVm(host::VmSpec spec, host::BackendKind backend, events::Journal* journal)
@@ -96,7 +95,7 @@ void FakeVm::EndWaits(const absl::Status& status) {
     std::lock_guard lock(entry->mutex);
     if (auto done = std::exchange(entry->done, nullptr)) done(status);
   }
-  console_watchers_.WakeAll();
+  console_watchers_.Call();
 }
 
 void FakeVm::Say(const std::string& text) {
@@ -104,7 +103,7 @@ void FakeVm::Say(const std::string& text) {
     std::lock_guard lock(mutex_);
     console_ += text;
   }
-  console_watchers_.WakeAll();
+  console_watchers_.Call();
 }
 
 void FakeVm::ExitWith(uint32_t code) {

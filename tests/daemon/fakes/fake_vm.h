@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "daemon/callbacks.h"
 #include "daemon/events/journal.h"
-#include "daemon/events/wake_list.h"
 #include "daemon/host/vm.h"
 
 namespace twinroot::fakes {
@@ -74,7 +74,7 @@ class FakeVm final : public host::Vm {
   const host::BackendKind backend_;
   const absl::Time create_time_;
   events::Journal* const journal_;
-  events::WakeList console_watchers_;
+  Callbacks<> console_watchers_;
   const std::shared_ptr<StopWaiters> stop_waiters_;
 
   mutable std::mutex mutex_;

@@ -74,7 +74,8 @@ class BootLoader : public testing::Test {
 TEST_F(BootLoader, EveryByteOfRamIsMappedThroughBothAliasesAndNothingElse) {
   Load(6 * kGiB);  // 3 GiB low, 3 GiB from 4 GiB on
   const uint64_t shared = uint64_t{1} << kSharedVirtualBit;
-  for (const uint64_t gpa : {uint64_t{0}, uint64_t{0x100123}, 3 * kGiB - 1, 4 * kGiB, 7 * kGiB - 1}) {
+  for (const uint64_t gpa :
+       {uint64_t{0}, uint64_t{0x100123}, 3 * kGiB - 1, 4 * kGiB, 7 * kGiB - 1}) {
     const std::optional<Leaf> own = Walk(*ram_, sregs_.cr3, gpa);
     ASSERT_TRUE(own.has_value()) << gpa;
     EXPECT_EQ(own->gpa, gpa);
@@ -108,9 +109,9 @@ TEST_F(BootLoader, BootInformationSaysWhatTheGuestInterfacePromises) {
   EXPECT_EQ(info.memory_bytes, uint64_t{4} << 20);
   EXPECT_EQ(info.shared_bit, 47u);
   EXPECT_EQ(info.zero, 0u);
-  EXPECT_STREQ(reinterpret_cast<const char*>(ram_->slots()[0].private_pages.data()) +
-                   info.cmdline_gpa,
-               "rounds=3");
+  EXPECT_STREQ(
+      reinterpret_cast<const char*>(ram_->slots()[0].private_pages.data()) + info.cmdline_gpa,
+      "rounds=3");
   EXPECT_EQ(info.program_gpa, 0x101000u);
   EXPECT_EQ(info.program_bytes, 4u);
 }

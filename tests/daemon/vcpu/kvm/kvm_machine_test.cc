@@ -1,5 +1,5 @@
-// The KVM machine alone: real guests of a few instructions on /dev/kvm, and in place of the engine a
-// client that maps whatever is asked for, or parks it.
+// The KVM machine alone: real guests of a few instructions on /dev/kvm, and in place of the engine
+// a client that maps whatever is asked for, or parks it.
 #include "daemon/vcpu/kvm/kvm_machine.h"
 
 #include <gtest/gtest.h>
@@ -42,9 +42,8 @@ class Client : public vcpu::MachineClient {
     }
     const auto page = ram->Resolve(gfn, kind);
     EXPECT_TRUE(page.ok());
-    EXPECT_TRUE(machine->external(kind)
-                    ->Set(gfn, mmu::Level::k4K, mmu::Access::All(), page->pfn)
-                    .ok());
+    EXPECT_TRUE(
+        machine->external(kind)->Set(gfn, mmu::Level::k4K, mmu::Access::All(), page->pfn).ok());
     return Verdict::kResume;
   }
   vcpu::MapGpaVerdict OnMapGpa(VcpuIndex vcpu, const vcpu::MapGpaCall& call) override {

@@ -1,4 +1,4 @@
-#include "daemon/host/callbacks.h"
+#include "daemon/callbacks.h"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 #include <memory>
 #include <thread>
 
-namespace twinroot::host {
+namespace twinroot {
 namespace {
 
 TEST(Callbacks, CallEveryoneWhoHoldsAHandle) {
@@ -24,7 +24,7 @@ TEST(Callbacks, CallEveryoneWhoHoldsAHandle) {
 TEST(Callbacks, ACallbackMayDropItsOwnHandle) {
   Callbacks<> callbacks;
   int calls = 0;
-  std::unique_ptr<Vm::Waiter> handle;
+  std::unique_ptr<CallbackHandle> handle;
   handle = callbacks.Add([&] {
     ++calls;
     handle.reset();
@@ -52,4 +52,4 @@ TEST(Callbacks, OnceAHandleIsDroppedItsCallbackDoesNotRun) {
 }
 
 }  // namespace
-}  // namespace twinroot::host
+}  // namespace twinroot

@@ -1,10 +1,10 @@
 // The stable reasons of errors: ErrorInfo.reason in the status details, domain "twinroot". Clients
 // may switch on them; a reason is never renamed or reused. Lower rooms set theirs with
 // daemon/status_reason.h; an error without one carries the name of its gRPC code.
-#ifndef TWINROOT_DAEMON_RPC_REASONS_H_
-#define TWINROOT_DAEMON_RPC_REASONS_H_
+#ifndef TWINROOT_DAEMON_REASONS_H_
+#define TWINROOT_DAEMON_REASONS_H_
 
-namespace twinroot::rpc::reason {
+namespace twinroot::reason {
 
 inline constexpr char kDomain[] = "twinroot";
 
@@ -37,15 +37,18 @@ inline constexpr char kPrivateMemory[] = "PRIVATE_MEMORY";  // only shared memor
 inline constexpr char kPreserveWouldDisclose[] = "PRESERVE_WOULD_DISCLOSE";
 
 // FAILED_PRECONDITION
-inline constexpr char kWrongState[] = "WRONG_STATE";  // not in the VM's state, or on this host
+inline constexpr char kWrongState[] = "WRONG_STATE";                  // not in the VM's state
+inline constexpr char kBackendUnavailable[] = "BACKEND_UNAVAILABLE";  // not on this host
+inline constexpr char kImageNeedsKvm[] = "IMAGE_NEEDS_KVM";           // sim runs programs only
 
 // RESOURCE_EXHAUSTED
+inline constexpr char kTooManyVms[] = "TOO_MANY_VMS";
 inline constexpr char kImageStoreFull[] = "IMAGE_STORE_FULL";  // VMs use every image kept
 inline constexpr char kTooManyCalls[] = "TOO_MANY_CALLS";      // too many long calls wait
 
 // UNAVAILABLE
 inline constexpr char kDaemonStopping[] = "DAEMON_STOPPING";
 
-}  // namespace twinroot::rpc::reason
+}  // namespace twinroot::reason
 
-#endif  // TWINROOT_DAEMON_RPC_REASONS_H_
+#endif  // TWINROOT_DAEMON_REASONS_H_
