@@ -19,6 +19,7 @@ inline constexpr char kInvalidPageToken[] = "INVALID_PAGE_TOKEN";  // not a toke
 inline constexpr char kInvalidProgram[] = "INVALID_PROGRAM";       // program.proto forbids it
 inline constexpr char kChunkTooLarge[] = "CHUNK_TOO_LARGE";        // UploadImage: over 1 MiB
 inline constexpr char kImageTooLarge[] = "IMAGE_TOO_LARGE";        // UploadImage: over 64 MiB
+inline constexpr char kImageIncomplete[] = "IMAGE_INCOMPLETE";     // fewer bytes than total_size
 inline constexpr char kImageEmpty[] = "IMAGE_EMPTY";               // UploadImage: no byte
 inline constexpr char kCursorMalformed[] = "CURSOR_MALFORMED";
 

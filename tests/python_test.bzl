@@ -3,14 +3,15 @@
 Not py_test: its launcher in Bazel 4.2 wants a program called "python", which Debian does not have.
 """
 
-def python_test(name, data = [], tags = [], **kwargs):
+def python_test(name, data = [], tags = [], runs_binaries = False, **kwargs):
     """Runs <name>.py, whose cases are counted one by one (see junit.py).
 
     Args:
       name: of the target; the source is <name>.py.
       data: what else the test reads or runs.
-      tags: "source" is added: what these tests look at is the same under a sanitizer, so those
-        lanes leave them out.
+      tags: of the test.
+      runs_binaries: it runs what we build, so it belongs into the sanitizers' lanes too. Otherwise
+        it gets the tag "source", and those lanes leave it out.
       **kwargs: as for sh_test.
     """
     native.sh_test(
@@ -18,6 +19,6 @@ def python_test(name, data = [], tags = [], **kwargs):
         srcs = ["//tests:run_python.sh"],
         args = ["$(location :%s.py)" % name],
         data = [":%s.py" % name, "//tests:junit.py"] + data,
-        tags = tags + ["source"],
+        tags = tags + ([] if runs_binaries else ["source"]),
         **kwargs
     )

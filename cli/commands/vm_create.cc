@@ -75,6 +75,7 @@ std::string Upload(Client& client, InputFile& image) {
     v1::UploadImageRequest chunk;
     chunk.set_data(image.Read(kChunkSize));
     if (chunk.data().empty()) break;
+    if (done == 0) chunk.set_total_size(image.size());
     done += chunk.data().size();
     // False: the daemon has refused already; Finish says why.
     if (!writer->Write(chunk)) break;

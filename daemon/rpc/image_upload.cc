@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "daemon/reasons.h"
 #include "daemon/rpc/status.h"
 
 namespace twinroot::rpc {
@@ -11,10 +13,9 @@ ImageUpload::ImageUpload(ImageStore* store, v1::UploadImageResponse* response)
   StartRead(&chunk_);
 }
 
-void ImageUpload::OnCancel() { cancelled_ = true; }
-
 void ImageUpload::OnReadDone(bool ok) {
   if (ok) {
+    if (!total_size_.has_value()) total_size_ = chunk_.total_size();
     if (absl::Status status = upload_.Append(chunk_.data()); !status.ok()) {
       Finish(ToGrpc(status));
       return;
@@ -22,12 +23,16 @@ void ImageUpload::OnReadDone(bool ok) {
     StartRead(&chunk_);
     return;
   }
-  // No more chunks: the caller has sent them all, or has left in the middle.
-  if (cancelled_) {
-    Finish(ToGrpc(absl::CancelledError("the caller left; nothing was kept")));
+  // No more chunks: the caller has sent them all, or has left in the middle. gRPC may tell of the
+  // latter only later; the size tells now.
+  const uint64_t size = upload_.size();
+  if (size != total_size_.value_or(0)) {
+    Finish(ToGrpc(FieldError("total_size",
+                             absl::StrCat("the upload ended after ", size, " bytes of ",
+                                          *total_size_, "; send the whole image"),
+                             reason::kImageIncomplete)));
     return;
   }
-  const uint64_t size = upload_.size();
   auto name = upload_.Finish();
   if (name.ok()) {
     response_->set_image(*std::move(name));

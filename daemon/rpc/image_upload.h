@@ -3,7 +3,8 @@
 #ifndef TWINROOT_DAEMON_RPC_IMAGE_UPLOAD_H_
 #define TWINROOT_DAEMON_RPC_IMAGE_UPLOAD_H_
 
-#include <atomic>
+#include <cstdint>
+#include <optional>
 
 #include "daemon/rpc/image_store.h"
 #include "grpcpp/grpcpp.h"
@@ -17,14 +18,12 @@ class ImageUpload final : public grpc::ServerReadReactor<v1::UploadImageRequest>
 
  private:
   void OnReadDone(bool ok) override;
-  // An upload that broke off: nothing was kept, and reads fail from now on.
-  void OnCancel() override;
   void OnDone() override { delete this; }
 
   ImageStore::Upload upload_;
   v1::UploadImageRequest chunk_;
   v1::UploadImageResponse* const response_;
-  std::atomic<bool> cancelled_{false};
+  std::optional<uint64_t> total_size_;  // as the first chunk says
 };
 
 }  // namespace twinroot::rpc

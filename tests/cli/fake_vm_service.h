@@ -20,14 +20,16 @@ class FakeVmService : public v1::VmService::Service {
   Status UploadImage(ServerContext*, grpc::ServerReader<v1::UploadImageRequest>* reader,
                      v1::UploadImageResponse* response) override {
     v1::UploadImageRequest chunk;
-    uint64_t size = 0;
+    uint64_t size = 0, total = 0;
     while (reader->Read(&chunk)) {
       const std::lock_guard lock(state_.mutex);
+      if (size == 0) total = chunk.total_size();
       state_.chunks.push_back(chunk.data().size());
       size += chunk.data().size();
     }
     const std::lock_guard lock(state_.mutex);
     if (const Status status = state_.Enter(); !status.ok()) return status;
+    if (size != total) return Status(grpc::StatusCode::INVALID_ARGUMENT, "incomplete");
     response->set_image("images/" + std::to_string(size));
     response->set_size(size);
     return Status::OK;

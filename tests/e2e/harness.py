@@ -105,6 +105,9 @@ class Daemon:
         self.folder = pathlib.Path(folder)
         self.socket = self.folder / "hvd.sock"
         self._log = tempfile.NamedTemporaryFile("w", dir=folder, suffix=".log", delete=False)
+        if "ASAN_OPTIONS" in os.environ:
+            # The leak checker looks at its own process, which hvd otherwise forbids.
+            options = ("--allow-core-dumps", *options)
         command = [*wrapper, _HVD, "--socket", str(self.socket), "--state-dir",
                    str(self.folder / "state"), "--metrics-address", metrics, *options]
         self.process = subprocess.Popen(command, env={**os.environ, **dict(variables)},

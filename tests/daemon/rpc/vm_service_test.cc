@@ -27,8 +27,11 @@ class VmServiceTest : public RpcFixture {
   grpc::Status Upload(const std::vector<std::string>& chunks, v1::UploadImageResponse* response) {
     grpc::ClientContext context;
     auto writer = vms_->UploadImage(&context, response);
+    uint64_t total = 0;
+    for (const std::string& chunk : chunks) total += chunk.size();
     for (const std::string& chunk : chunks) {
       v1::UploadImageRequest request;
+      request.set_total_size(total);
       request.set_data(chunk);
       if (!writer->Write(request)) break;
     }
@@ -232,15 +235,21 @@ TEST_F(VmServiceTest, UploadRefusesEmptyAndOversized) {
 }
 
 TEST_F(VmServiceTest, UploadThatBreaksOffKeepsNothing) {
-  {
+  for (const bool cancels : {true, false}) {
     grpc::ClientContext context;
     v1::UploadImageResponse response;
     auto writer = vms_->UploadImage(&context, &response);
     v1::UploadImageRequest request;
+    request.set_total_size(6);
     request.set_data("abc");
     ASSERT_TRUE(writer->Write(request));
-    context.TryCancel();
-    EXPECT_EQ(writer->Finish().error_code(), StatusCode::CANCELLED);
+    if (cancels) {
+      context.TryCancel();
+      EXPECT_EQ(writer->Finish().error_code(), StatusCode::CANCELLED);
+    } else {
+      writer->WritesDone();
+      ExpectBadField(writer->Finish(), "IMAGE_INCOMPLETE", "total_size");
+    }
   }
   v1::CreateVmRequest request = CreateRequest("demo");
   request.mutable_vm()->set_image(
