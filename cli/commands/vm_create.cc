@@ -1,4 +1,5 @@
 // hvctl vm create: reads the image and the program, uploads the image, defines the VM.
+#include <google/protobuf/util/time_util.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -90,11 +91,8 @@ void FillPolicy(const Arguments& arguments, v1::ConversionPolicy* policy) {
   policy->set_mode(arguments.policy);
   policy->set_on_timeout(arguments.on_timeout);
   if (arguments.decision_timeout > absl::ZeroDuration()) {
-    absl::Duration rest = arguments.decision_timeout;
-    policy->mutable_decision_timeout()->set_seconds(
-        absl::IDivDuration(rest, absl::Seconds(1), &rest));
-    policy->mutable_decision_timeout()->set_nanos(
-        static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+    *policy->mutable_decision_timeout() = google::protobuf::util::TimeUtil::NanosecondsToDuration(
+        absl::ToInt64Nanoseconds(arguments.decision_timeout));
   }
 }
 

@@ -1,5 +1,7 @@
 #include "daemon/events/journal.h"
 
+#include <google/protobuf/util/time_util.h>
+
 #include <random>
 #include <utility>
 
@@ -88,10 +90,8 @@ void Journal::Append(v1::Event event) {
   std::shared_ptr<const v1::Event> dropped;  // freed without the lock
   {
     std::lock_guard lock(state_->mutex);
-    const absl::Time now = absl::Now();
-    kept->mutable_time()->set_seconds(absl::ToUnixSeconds(now));
-    kept->mutable_time()->set_nanos(static_cast<int32_t>(
-        (now - absl::FromUnixSeconds(absl::ToUnixSeconds(now))) / absl::Nanoseconds(1)));
+    *kept->mutable_time() =
+        google::protobuf::util::TimeUtil::NanosecondsToTimestamp(absl::GetCurrentTimeNanos());
     kept->set_cursor(state_->CursorAt(state_->next() + 1));
     kept->set_vm_sequence(kept->vm().empty() ? 0 : ++state_->vm_sequences[kept->vm()]);
     if (state_->observer) state_->observer(*kept);

@@ -1,8 +1,10 @@
 #include "daemon/host/event_words.h"
 
-#include <cstdint>
+#include <google/protobuf/util/time_util.h>
 
 namespace twinroot::host {
+
+using google::protobuf::util::TimeUtil;
 
 Direction DirectionTo(mmu::MemoryKind kind) {
   return kind == mmu::MemoryKind::kShared ? Direction::kToShared : Direction::kToPrivate;
@@ -66,28 +68,27 @@ std::string WordOf(vcpu::StopReason reason) {
 }
 
 void SetDuration(absl::Duration duration, google::protobuf::Duration& out) {
-  const int64_t seconds = absl::IDivDuration(duration, absl::Seconds(1), &duration);
-  out.set_seconds(seconds);
-  out.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
+  out = TimeUtil::NanosecondsToDuration(absl::ToInt64Nanoseconds(duration));
 }
 
 void SetTimestamp(absl::Time time, google::protobuf::Timestamp& out) {
-  const int64_t nanos = absl::ToUnixNanos(time);
-  out.set_seconds(nanos / 1000000000);
-  out.set_nanos(static_cast<int32_t>(nanos % 1000000000));
+  out = TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(time));
+}
+
+void Describe(const PendingConversion& pending, v1::ConversionRequest& out) {
+  out.set_id(pending.id);
+  out.set_vcpu(pending.vcpu);
+  out.set_gpa(pending.gpa);
+  out.set_size(pending.size);
+  out.set_direction(WordOf(pending.direction));
+  out.set_cause(WordOf(pending.cause));
+  SetTimestamp(pending.deadline, *out.mutable_deadline());
 }
 
 v1::Event RequestedEvent(const std::string& vm, const PendingConversion& pending) {
   v1::Event event;
   event.set_vm(vm);
-  v1::ConversionRequest* request = event.mutable_conversion_requested();
-  request->set_id(pending.id);
-  request->set_vcpu(pending.vcpu);
-  request->set_gpa(pending.gpa);
-  request->set_size(pending.size);
-  request->set_direction(WordOf(pending.direction));
-  request->set_cause(WordOf(pending.cause));
-  SetTimestamp(pending.deadline, *request->mutable_deadline());
+  Describe(pending, *event.mutable_conversion_requested());
   return event;
 }
 

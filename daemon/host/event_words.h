@@ -22,6 +22,8 @@ std::string WordOf(vcpu::StopReason reason);
 void SetDuration(absl::Duration duration, google::protobuf::Duration& out);
 void SetTimestamp(absl::Time time, google::protobuf::Timestamp& out);
 
+void Describe(const PendingConversion& pending, v1::ConversionRequest& out);
+
 v1::Event RequestedEvent(const std::string& vm, const PendingConversion& pending);
 v1::Event StateEvent(const std::string& vm, const VmStatus& status);
 v1::Event DeletedEvent(const std::string& vm, const VmStatus& status);

@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "daemon/host/event_words.h"
 #include "daemon/reasons.h"
 #include "daemon/rpc/checks.h"
 #include "daemon/rpc/ept_words.h"
@@ -112,32 +113,7 @@ v1::ConversionPolicy::Mode ToProto(host::PolicyMode mode) {
   return v1::ConversionPolicy::MODE_UNSPECIFIED;
 }
 
-void ToProto(absl::Duration duration, google::protobuf::Duration* out) {
-  out->set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
-  out->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
-}
-
 }  // namespace
-
-void ToProto(absl::Time time, google::protobuf::Timestamp* out) {
-  absl::Duration rest = time - absl::UnixEpoch();
-  out->set_seconds(absl::IDivDuration(rest, absl::Seconds(1), &rest));
-  out->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
-}
-
-v1::Vm::State ToProto(host::VmState state) {
-  switch (state) {
-    case host::VmState::kDefined:
-      return v1::Vm::STATE_DEFINED;
-    case host::VmState::kRunning:
-      return v1::Vm::STATE_RUNNING;
-    case host::VmState::kPaused:
-      return v1::Vm::STATE_PAUSED;
-    case host::VmState::kStopped:
-      return v1::Vm::STATE_STOPPED;
-  }
-  return v1::Vm::STATE_UNSPECIFIED;
-}
 
 v1::Backend ToProto(host::BackendKind backend) {
   switch (backend) {
@@ -165,54 +141,17 @@ void ToProto(const host::Vm& vm, v1::Vm* out) {
   out->set_backend(ToProto(vm.backend()));
   v1::ConversionPolicy* policy = out->mutable_conversion_policy();
   policy->set_mode(ToProto(spec.policy.mode));
-  ToProto(spec.policy.decision_timeout, policy->mutable_decision_timeout());
+  host::SetDuration(spec.policy.decision_timeout, *policy->mutable_decision_timeout());
   policy->set_on_timeout(spec.policy.on_timeout == host::OnTimeout::kDeny
                              ? v1::ConversionPolicy::ON_TIMEOUT_DENY
                              : v1::ConversionPolicy::ON_TIMEOUT_APPLY);
   out->mutable_boot()->set_cpl(static_cast<uint32_t>(spec.cpl));
   const host::VmStatus status = vm.status();
-  out->set_state(ToProto(status.state));
+  out->set_state(host::WordOf(status.state));
   if (status.exit_code.has_value()) out->set_exit_code(*status.exit_code);
   out->set_stop_reason(status.stop_reason);
   out->set_stop_message(status.stop_message);
-  ToProto(vm.create_time(), out->mutable_create_time());
-}
-
-v1::Event StateEventOf(const host::Vm& vm) {
-  v1::Event event;
-  event.set_vm(vm.spec().name);
-  const host::VmStatus status = vm.status();
-  v1::VmStateChange* change = event.mutable_vm_state();
-  change->set_state(ToProto(status.state));
-  if (status.exit_code.has_value()) change->set_exit_code(*status.exit_code);
-  change->set_stop_reason(status.stop_reason);
-  change->set_stop_message(status.stop_message);
-  return event;
-}
-
-void ToProto(const host::PendingConversion& pending, v1::ConversionRequest* out) {
-  out->set_id(pending.id);
-  out->set_vcpu(pending.vcpu);
-  out->set_gpa(pending.gpa);
-  out->set_size(pending.size);
-  out->set_direction(pending.direction == host::Direction::kToShared
-                         ? v1::Conversion::DIRECTION_TO_SHARED
-                         : v1::Conversion::DIRECTION_TO_PRIVATE);
-  switch (pending.cause) {
-    case host::Cause::kImplicit:
-      out->set_cause(v1::Conversion::CAUSE_IMPLICIT);
-      break;
-    case host::Cause::kExplicit:
-      out->set_cause(v1::Conversion::CAUSE_EXPLICIT);
-      break;
-    case host::Cause::kApi:
-      out->set_cause(v1::Conversion::CAUSE_API);
-      break;
-  }
-  // A conversion that waits for ever has no deadline to show.
-  if (pending.deadline < absl::InfiniteFuture()) {
-    ToProto(pending.deadline, out->mutable_deadline());
-  }
+  host::SetTimestamp(vm.create_time(), *out->mutable_create_time());
 }
 
 void ToProto(const mmu::Translation& translation, v1::TranslateResponse* out) {

@@ -5,12 +5,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
 #include "daemon/host/vm.h"
 #include "daemon/host/vm_registry.h"
-#include "google/protobuf/duration.pb.h"
-#include "google/protobuf/timestamp.pb.h"
-#include "twinroot/v1/event.pb.h"
 #include "twinroot/v1/host.pb.h"
 #include "twinroot/v1/memory.pb.h"
 #include "twinroot/v1/vm.pb.h"
@@ -19,17 +15,12 @@ namespace twinroot::rpc {
 
 // The VM as GetVm shows it, without its access program (which may be large).
 void ToProto(const host::Vm& vm, v1::Vm* out);
-void ToProto(const host::PendingConversion& pending, v1::ConversionRequest* out);
 void ToProto(const mmu::Translation& translation, v1::TranslateResponse* out);
 void ToProto(const mmu::AttributeRun& run, v1::MemoryRun* out);
 void ToProto(const host::HostCheck& check, v1::Host::Check* out);
-void ToProto(absl::Time time, google::protobuf::Timestamp* out);
 
-v1::Vm::State ToProto(host::VmState state);
 v1::Backend ToProto(host::BackendKind backend);
 v1::MemoryKind ToProto(mmu::MemoryKind kind);
-// A vm_state event that shows what the VM is now.
-v1::Event StateEventOf(const host::Vm& vm);
 
 // kInvalidArgument: a value that the enum does not have; UNSPECIFIED, unless a default is given.
 absl::StatusOr<mmu::MemoryKind> KindOf(const std::string& field, v1::MemoryKind kind);

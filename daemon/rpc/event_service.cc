@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/host/event_words.h"
 #include "daemon/reasons.h"
 #include "daemon/rpc/checks.h"
 #include "daemon/rpc/convert.h"
@@ -81,7 +82,7 @@ grpc::ServerUnaryReactor* EventService::ListConversions(grpc::CallbackServerCont
     auto vm = FindByBareName(*context_->registry, "vm", request->vm());
     if (!vm.ok()) return vm.status();
     for (const host::PendingConversion& pending : (*vm)->Pending()) {
-      ToProto(pending, response->add_conversions());
+      host::Describe(pending, *response->add_conversions());
     }
     return absl::OkStatus();
   });

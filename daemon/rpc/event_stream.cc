@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
-#include "daemon/rpc/convert.h"
+#include "daemon/host/event_words.h"
 
 namespace twinroot::rpc {
 namespace {
@@ -21,7 +21,7 @@ events::Journal::Page AppendPage(const events::Journal& journal, uint64_t positi
     v1::Event* event = out->Add();
     const std::string to = journal.CursorAt(page.missed_from + page.missed);
     event->set_cursor(to);
-    ToProto(absl::Now(), event->mutable_time());
+    host::SetTimestamp(absl::Now(), *event->mutable_time());
     event->mutable_gap()->set_from_cursor(journal.CursorAt(page.missed_from));
     event->mutable_gap()->set_to_cursor(to);
     event->mutable_gap()->set_count(page.missed);
@@ -46,9 +46,9 @@ void EventStream::BeginWithState() {
     for (const auto& vm : vms) {
       after = vm->spec().name;
       if (!vm_filter_.empty() && after != vm_filter_) continue;
-      v1::Event event = StateEventOf(*vm);
+      v1::Event event = host::StateEvent(after, vm->status());
       event.set_cursor(cursor);
-      ToProto(absl::Now(), event.mutable_time());
+      host::SetTimestamp(absl::Now(), *event.mutable_time());
       initial_.push_back(std::move(event));
     }
     if (vms.size() < kVmsAtOnce) break;
@@ -69,7 +69,7 @@ void EventStream::Begin() {
 v1::Event EventStream::Bookmark() const {
   v1::Event event;
   event.set_cursor(context_->journal->CursorAt(position_));
-  ToProto(absl::Now(), event.mutable_time());
+  host::SetTimestamp(absl::Now(), *event.mutable_time());
   event.mutable_bookmark();
   return event;
 }

@@ -6,25 +6,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "daemon/host/event_words.h"
 
 namespace twinroot::fakes {
 namespace {
 
 constexpr uint64_t kPage = mmu::kPageSize;
-
-v1::Vm::State StateOf(host::VmState state) {
-  switch (state) {
-    case host::VmState::kDefined:
-      return v1::Vm::STATE_DEFINED;
-    case host::VmState::kRunning:
-      return v1::Vm::STATE_RUNNING;
-    case host::VmState::kPaused:
-      return v1::Vm::STATE_PAUSED;
-    case host::VmState::kStopped:
-      return v1::Vm::STATE_STOPPED;
-  }
-  return v1::Vm::STATE_UNSPECIFIED;
-}
 
 }  // namespace
 
@@ -77,7 +64,7 @@ void FakeVm::Announce(bool deleted) {
   event.set_vm(spec_.name);
   const host::VmStatus now = status();
   v1::VmStateChange* change = event.mutable_vm_state();
-  change->set_state(StateOf(now.state));
+  change->set_state(host::WordOf(now.state));
   if (now.exit_code.has_value()) change->set_exit_code(*now.exit_code);
   change->set_stop_reason(now.stop_reason);
   change->set_deleted(deleted);
