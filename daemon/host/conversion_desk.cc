@@ -68,8 +68,9 @@ std::optional<Verdict> ConversionDesk::Implicit(VcpuIndex vcpu, const mmu::Fault
     request.kind = exit.wanted;
     request.cause = Cause::kImplicit;
     request.exit_time = exit_time;
-    if (IsAll(request.range, request.kind)) return std::nullopt;  // decided meanwhile
-    if (!engine_->GetMemoryAttributes(request.range).ok()) {
+    const std::optional<bool> decided = IsAll(request.range, request.kind);
+    if (decided == true) return std::nullopt;  // by somebody else meanwhile
+    if (!decided.has_value()) {
       // A private access outside every memslot is a memory fault, and nothing can be converted.
       release.fatal.emplace(
           StopReason::kMemoryFault,
@@ -127,8 +128,9 @@ vcpu::MapGpaVerdict ConversionDesk::Explicit(VcpuIndex vcpu, const vcpu::MapGpaC
   {
     std::lock_guard lock(mutex_);
     if (closed_) return {Verdict::kStop, MapGpaResult::kOk};
-    if (!engine_->GetMemoryAttributes(request.range).ok()) return kInvalid;  // outside memory
-    if (IsAll(request.range, request.kind)) return {Verdict::kResume, MapGpaResult::kOk};
+    const std::optional<bool> done = IsAll(request.range, request.kind);
+    if (!done.has_value()) return kInvalid;  // outside memory
+    if (*done) return {Verdict::kResume, MapGpaResult::kOk};
     switch (policy_.mode) {
       case PolicyMode::kAuto:
         request.id = next_id_++;
@@ -261,7 +263,7 @@ void ConversionDesk::SettleCovered(MemoryKind kind, std::vector<GfnRange>& conve
                                    Decider decider, Release& release) {
   for (auto it = waiting_.begin(); it != waiting_.end();) {
     const Request& request = it->second.request;
-    if (request.kind != kind || !IsAll(request.range, kind)) {
+    if (request.kind != kind || IsAll(request.range, kind) != true) {
       ++it;
       continue;
     }
@@ -324,11 +326,11 @@ void ConversionDesk::Close() {
   waiting_.clear();
 }
 
-bool ConversionDesk::IsAll(GfnRange range, MemoryKind kind) const {
+std::optional<bool> ConversionDesk::IsAll(GfnRange range, MemoryKind kind) const {
   const absl::StatusOr<std::vector<mmu::AttributeRun>> runs = engine_->GetMemoryAttributes(range);
-  return runs.ok() && std::all_of(runs->begin(), runs->end(), [kind](const mmu::AttributeRun& run) {
-           return run.kind == kind;
-         });
+  if (!runs.ok()) return std::nullopt;
+  return std::all_of(runs->begin(), runs->end(),
+                     [kind](const mmu::AttributeRun& run) { return run.kind == kind; });
 }
 
 void ConversionDesk::Publish(const Request& request, GfnRange range, Decision decision,

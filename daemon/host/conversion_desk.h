@@ -88,7 +88,8 @@ class ConversionDesk : public std::enable_shared_from_this<ConversionDesk> {
   void Decide(Waiting waiting, Decision decision, Decider decider, Release& release);
   void SettleCovered(mmu::MemoryKind kind, std::vector<mmu::GfnRange>& converted, Decider decider,
                      Release& release);
-  bool IsAll(mmu::GfnRange range, mmu::MemoryKind kind) const;
+  // Is every frame of that kind already? nullopt: some frame lies outside memory.
+  std::optional<bool> IsAll(mmu::GfnRange range, mmu::MemoryKind kind) const;
   void Publish(const Request& request, mmu::GfnRange range, Decision decision, Decider decider);
   static std::pair<vcpu::StopReason, std::string> FatalOf(const absl::Status& status);
 
