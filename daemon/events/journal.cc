@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "daemon/callbacks.h"
+#include "daemon/reasons.h"
 #include "daemon/status_reason.h"
 
 namespace twinroot::events {
@@ -124,7 +125,7 @@ size_t Journal::size() const {
 
 absl::StatusOr<uint64_t> Journal::PositionOf(const std::string& cursor, IfEmpty if_empty) const {
   std::lock_guard lock(state_->mutex);
-  if (cursor.empty()) return if_empty == IfEmpty::kOldest ? state_->first : state_->next();
+  if (cursor.empty()) return if_empty == IfEmpty::kBeginning ? 0 : state_->next();
 
   uint64_t position = 0;
   const size_t dash = cursor.find('-');
@@ -133,7 +134,7 @@ absl::StatusOr<uint64_t> Journal::PositionOf(const std::string& cursor, IfEmpty 
     return WithReason(absl::InvalidArgumentError(
                           "the cursor is malformed: give one back exactly as an event, a list or a "
                           "bookmark carried it"),
-                      "CURSOR_MALFORMED");
+                      reason::kCursorMalformed);
   }
   const std::string oldest = state_->CursorAt(state_->first);
   const auto out_of_range = [&](const char* what, const char* reason) {
@@ -144,13 +145,13 @@ absl::StatusOr<uint64_t> Journal::PositionOf(const std::string& cursor, IfEmpty 
   };
   if (cursor.substr(0, dash) != state_->epoch) {
     return out_of_range("the cursor belongs to another journal (the daemon was restarted)",
-                        "CURSOR_OTHER_EPOCH");
+                        reason::kCursorOtherEpoch);
   }
   if (position < state_->first) {
-    return out_of_range("the events after this cursor are no longer kept", "CURSOR_EXPIRED");
+    return out_of_range("the events after this cursor are no longer kept", reason::kCursorExpired);
   }
   if (position > state_->next()) {
-    return out_of_range("no event has this cursor yet", "CURSOR_IN_FUTURE");
+    return out_of_range("no event has this cursor yet", reason::kCursorInFuture);
   }
   return position;
 }

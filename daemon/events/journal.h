@@ -36,9 +36,10 @@ class Journal {
   // The cursor before the oldest event kept.
   std::string OldestCursor() const;
 
-  // Position after `cursor` ("" means `if_empty`: kOldest or kNow). kInvalidArgument: malformed.
+  // Position after `cursor` ("" means `if_empty`: the beginning, whose events
+  // may be gone and then count as missed, or now). kInvalidArgument: malformed.
   // kOutOfRange: another epoch, too old, or from the future; the message names the oldest cursor.
-  enum class IfEmpty : uint8_t { kOldest, kNow };
+  enum class IfEmpty : uint8_t { kBeginning, kNow };
   absl::StatusOr<uint64_t> PositionOf(const std::string& cursor, IfEmpty if_empty) const;
   std::string CursorAt(uint64_t position) const;
   // Events kept now.

@@ -66,7 +66,7 @@ absl::Status EventService::List(const v1::ListEventsRequest& request,
   auto page_size = CheckPageSize(request.page_size(), kMaxPage, kMaxPage);
   if (!page_size.ok()) return page_size.status();
   auto position =
-      context_->journal->PositionOf(request.start_cursor(), events::Journal::IfEmpty::kOldest);
+      context_->journal->PositionOf(request.start_cursor(), events::Journal::IfEmpty::kBeginning);
   if (!position.ok()) return position.status();
 
   events::Journal::Page page = AppendPage(*context_->journal, *position, *page_size,

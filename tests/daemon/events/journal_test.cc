@@ -21,14 +21,14 @@ v1::Event EventOf(const std::string& vm, uint64_t id = 0) {
   return event;
 }
 
-uint64_t OldestPosition(const Journal& journal) {
-  return journal.PositionOf("", Journal::IfEmpty::kOldest).value();
+uint64_t BeginningOf(const Journal& journal) {
+  return journal.PositionOf("", Journal::IfEmpty::kBeginning).value();
 }
 
 TEST(Journal, EventsComeInTheOrderOfAppend) {
   Journal journal;
   for (uint64_t i = 0; i < 10; ++i) journal.Append(EventOf("a", i));
-  const Journal::Page page = journal.Read(OldestPosition(journal), 100, "");
+  const Journal::Page page = journal.Read(BeginningOf(journal), 100, "");
   ASSERT_EQ(page.events.size(), 10u);
   for (uint64_t i = 0; i < 10; ++i) EXPECT_EQ(page.events[i].conversion().id(), i);
   EXPECT_EQ(page.missed, 0u);
@@ -39,7 +39,7 @@ TEST(Journal, EventsComeInTheOrderOfAppend) {
 TEST(Journal, CursorOfAnEventNamesThePlaceAfterIt) {
   Journal journal;
   for (uint64_t i = 0; i < 3; ++i) journal.Append(EventOf("a", i));
-  const Journal::Page all = journal.Read(OldestPosition(journal), 100, "");
+  const Journal::Page all = journal.Read(BeginningOf(journal), 100, "");
   const auto position = journal.PositionOf(all.events[0].cursor(), Journal::IfEmpty::kNow);
   ASSERT_TRUE(position.ok());
   const Journal::Page rest = journal.Read(*position, 100, "");
@@ -47,10 +47,20 @@ TEST(Journal, CursorOfAnEventNamesThePlaceAfterIt) {
   EXPECT_EQ(rest.events[0].conversion().id(), 1u);
 }
 
-TEST(Journal, EmptyCursorMeansOldestOrNow) {
+TEST(Journal, ReadingFromTheBeginningTellsHowManyEventsAreGone) {
+  Journal journal(4);
+  for (uint64_t i = 0; i < 10; ++i) journal.Append(EventOf("a", i));
+  const Journal::Page page = journal.Read(BeginningOf(journal), 100, "");
+  EXPECT_EQ(page.missed_from, 0u);
+  EXPECT_EQ(page.missed, 6u);
+  ASSERT_EQ(page.events.size(), 4u);
+  EXPECT_EQ(page.events[0].conversion().id(), 6u);
+}
+
+TEST(Journal, EmptyCursorMeansTheBeginningOrNow) {
   Journal journal;
   journal.Append(EventOf("a"));
-  EXPECT_EQ(*journal.PositionOf("", Journal::IfEmpty::kOldest), 0u);
+  EXPECT_EQ(*journal.PositionOf("", Journal::IfEmpty::kBeginning), 0u);
   EXPECT_EQ(*journal.PositionOf("", Journal::IfEmpty::kNow), 1u);
 }
 
