@@ -102,7 +102,12 @@ std::string SocketPath(const std::string& endpoint) {
   return path;
 }
 
-std::string VmResource(const std::string& vm) { return "vms/" + vm; }
+// Lists show names with it, so it is taken too.
+constexpr char kVmPrefix[] = "vms/";
+
+std::string VmResource(const std::string& vm) {
+  return vm.rfind(kVmPrefix, 0) == 0 ? vm : kVmPrefix + vm;
+}
 
 Client::Client(std::string socket_path)
     : socket_path_(std::move(socket_path)),

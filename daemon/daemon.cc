@@ -31,6 +31,7 @@ constexpr mode_t kFileMask = 0077;
 // SIGTERM and SIGINT go to whoever waits for them, and to no thread. Threads inherit this.
 sigset_t BlockSignals() {
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGHUP, SIG_IGN);  // there is nothing to reload, and a closed terminal ends no guests
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);

@@ -24,8 +24,11 @@ class EventPrinter {
   explicit EventPrinter(Session* session)
       : session_(session), lines_(session->out().colors() ? Colors::kOn : Colors::kOff) {}
 
+  bool printed() const { return printed_; }
+
   template <typename Batch>
   void Print(const Batch& batch) {
+    printed_ |= !batch.events().empty();
     for (const v1::Event& event : batch.events()) {
       if (session_->json()) {
         session_->StreamJson(event);
@@ -39,6 +42,7 @@ class EventPrinter {
  private:
   Session* const session_;
   EventLines lines_;
+  bool printed_ = false;
 };
 
 // Prints what is kept from `cursor` on; the result is where to go on.
@@ -54,7 +58,8 @@ std::string PrintKept(Session& session, const Arguments& arguments, EventPrinter
         });
     printer.Print(page);
     request.set_start_cursor(page.next_cursor());
-    if (static_cast<uint32_t>(page.events_size()) < kPageSize) return page.next_cursor();
+    request.set_end_cursor(page.end_cursor());
+    if (page.next_cursor() == page.end_cursor()) return page.next_cursor();
   }
 }
 
@@ -73,13 +78,23 @@ int Follow(Session& session, const Arguments& arguments, const std::string& curs
   }
   session.client().Check(kWhat, reader->Finish());
   throw Failure{kUnavailable, "the event stream ended: hvd is shutting down",
-                absl::StrCat("go on later with --since ", last)};
+                absl::StrCat("the last cursor is ", last,
+                             "; a daemon that starts anew keeps no events of before")};
 }
 
 int Events(Session& session, const Arguments& arguments) {
   EventPrinter printer(&session);
   const std::string cursor =
       arguments.since == kNow ? std::string() : PrintKept(session, arguments, printer);
+  // A deleted VM has events and no VM, a new one may have a VM and no events yet.
+  if (!arguments.vm.empty() && !arguments.follow && !printer.printed()) {
+    v1::GetVmRequest request;
+    request.set_name(VmResource(arguments.vm));
+    session.client().Call<v1::GetVmResponse>(
+        kWhat, [&](grpc::ClientContext* context, v1::GetVmResponse* answer) {
+          return session.client().vm().GetVm(context, request, answer);
+        });
+  }
   return arguments.follow ? Follow(session, arguments, cursor, printer) : kOk;
 }
 

@@ -2,6 +2,7 @@
 
 #include <google/protobuf/util/time_util.h>
 
+#include <algorithm>
 #include <random>
 #include <utility>
 
@@ -123,7 +124,8 @@ size_t Journal::size() const {
   return state_->events.size();
 }
 
-absl::StatusOr<uint64_t> Journal::PositionOf(const std::string& cursor, IfEmpty if_empty) const {
+absl::StatusOr<uint64_t> Journal::PositionOf(const std::string& cursor, IfEmpty if_empty,
+                                              IfTooOld if_too_old) const {
   std::lock_guard lock(state_->mutex);
   if (cursor.empty()) return if_empty == IfEmpty::kBeginning ? 0 : state_->next();
 
@@ -147,7 +149,7 @@ absl::StatusOr<uint64_t> Journal::PositionOf(const std::string& cursor, IfEmpty 
     return out_of_range("the cursor belongs to another journal (the daemon was restarted)",
                         reason::kCursorOtherEpoch);
   }
-  if (position < state_->first) {
+  if (position < state_->first && if_too_old == IfTooOld::kRefuse) {
     return out_of_range("the events after this cursor are no longer kept", reason::kCursorExpired);
   }
   if (position > state_->next()) {
@@ -156,7 +158,8 @@ absl::StatusOr<uint64_t> Journal::PositionOf(const std::string& cursor, IfEmpty 
   return position;
 }
 
-Journal::Page Journal::Read(uint64_t position, size_t max, const std::string& vm_filter) const {
+Journal::Page Journal::Read(uint64_t position, size_t max, const std::string& vm_filter,
+                            uint64_t end_position) const {
   Page page;
   page.next = position;
   std::vector<std::shared_ptr<const v1::Event>> scanned;
@@ -172,7 +175,7 @@ Journal::Page Journal::Read(uint64_t position, size_t max, const std::string& vm
         page.next = state_->first;
         position = page.next;
       }
-      const uint64_t end = state_->next();
+      const uint64_t end = std::min(end_position, state_->next());
       for (uint64_t at = page.next; at < end && scanned.size() < kScan; ++at) {
         scanned.push_back(state_->events[at - state_->first]);
       }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -40,12 +41,14 @@ class Journal {
   // may be gone and then count as missed, or now). kInvalidArgument: malformed.
   // kOutOfRange: another epoch, too old, or from the future; the message names the oldest cursor.
   enum class IfEmpty : uint8_t { kBeginning, kNow };
-  absl::StatusOr<uint64_t> PositionOf(const std::string& cursor, IfEmpty if_empty) const;
+  enum class IfTooOld : uint8_t { kRefuse, kCount };
+  absl::StatusOr<uint64_t> PositionOf(const std::string& cursor, IfEmpty if_empty,
+                                      IfTooOld if_too_old = IfTooOld::kRefuse) const;
   std::string CursorAt(uint64_t position) const;
   // Events kept now.
   size_t size() const;
 
-  // Up to `max` events from `position` on that match, and the position to go on from. `missed`
+  // Up to `max` events from `position` on, before `end`, that match, and the position to go on from. `missed`
   // counts events that were dropped before they could be read (position was too old meanwhile).
   struct Page {
     std::vector<v1::Event> events;
@@ -53,7 +56,8 @@ class Journal {
     uint64_t missed = 0;
     uint64_t missed_from = 0;  // position of the first event missed
   };
-  Page Read(uint64_t position, size_t max, const std::string& vm_filter) const;
+  Page Read(uint64_t position, size_t max, const std::string& vm_filter,
+            uint64_t end = std::numeric_limits<uint64_t>::max()) const;
 
   // Calls `wake` after each Append (perhaps once for several), from the appending thread, never
   // under the journal's lock and never after the returned handle is destroyed. Must not block.

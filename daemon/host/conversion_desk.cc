@@ -172,9 +172,9 @@ absl::StatusOr<Vm::ConversionResult> ConversionDesk::Api(std::vector<GfnRange> r
     result.converted = done->converted;
     request.kind = kind;
     request.cause = Cause::kApi;
-    if (!result.converted.empty()) request.id = result.id = next_id_++;
     // What a waiting request asked for is that request's conversion; the rest is this call's.
     SettleCovered(kind, done->converted, Decider::kOrchestrator, release);
+    if (!done->converted.empty()) request.id = result.id = next_id_++;
     for (const GfnRange& range : done->converted) {
       Publish(request, range, Decision::kApplied, Decider::kOrchestrator);
     }

@@ -14,6 +14,7 @@
 #include "daemon/vcpu/kvm/kvm_machine.h"
 #include "daemon/vcpu/sim/sim_machine.h"
 #include "mmu/types/level.h"
+#include "spdlog/spdlog.h"
 
 namespace twinroot::host {
 namespace {
@@ -213,6 +214,12 @@ void VmImpl::FinishStop() {
     std::lock_guard lock(state_mutex_);
     status_ = *outcome_;
     house_.journal->Append(StateEvent(spec_.name, status_));
+  }
+  if (outcome_->exit_code.has_value()) {
+    spdlog::info("vm {}: stopped, exit code {}", spec_.name, *outcome_->exit_code);
+  } else {
+    spdlog::warn("vm {}: stopped, {}: {}", spec_.name, outcome_->stop_reason,
+                 outcome_->stop_message);
   }
   state_changed_.notify_all();
   stop_waiters_.Call(absl::OkStatus());

@@ -1,5 +1,6 @@
 #include "daemon/rpc/event_service.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -65,13 +66,21 @@ absl::Status EventService::List(const v1::ListEventsRequest& request,
   if (absl::Status status = CheckFilter(request.filter()); !status.ok()) return status;
   auto page_size = CheckPageSize(request.page_size(), kMaxPage, kMaxPage);
   if (!page_size.ok()) return page_size.status();
-  auto position =
-      context_->journal->PositionOf(request.start_cursor(), events::Journal::IfEmpty::kBeginning);
+  using events::Journal;
+  const Journal& journal = *context_->journal;
+  auto end = journal.PositionOf(request.end_cursor(), Journal::IfEmpty::kNow,
+                                Journal::IfTooOld::kCount);
+  if (!end.ok()) return end.status();
+  auto position = journal.PositionOf(
+      request.start_cursor(), Journal::IfEmpty::kBeginning,
+      request.end_cursor().empty() ? Journal::IfTooOld::kRefuse : Journal::IfTooOld::kCount);
   if (!position.ok()) return position.status();
 
-  events::Journal::Page page = AppendPage(*context_->journal, *position, *page_size,
-                                          request.filter().vm(), response->mutable_events());
-  response->set_next_cursor(context_->journal->CursorAt(page.next));
+  const Journal::Page page = AppendPage(journal, *position, *page_size, request.filter().vm(),
+                                        response->mutable_events(), *end);
+  // What was dropped meanwhile may reach beyond the end.
+  response->set_next_cursor(journal.CursorAt(std::min(page.next, *end)));
+  response->set_end_cursor(journal.CursorAt(*end));
   return absl::OkStatus();
 }
 

@@ -15,8 +15,8 @@ constexpr size_t kVmsAtOnce = 256;
 
 events::Journal::Page AppendPage(const events::Journal& journal, uint64_t position, size_t max,
                                  const std::string& vm_filter,
-                                 google::protobuf::RepeatedPtrField<v1::Event>* out) {
-  events::Journal::Page page = journal.Read(position, max, vm_filter);
+                                 google::protobuf::RepeatedPtrField<v1::Event>* out, uint64_t end) {
+  events::Journal::Page page = journal.Read(position, max, vm_filter, end);
   if (page.missed > 0) {
     v1::Event* event = out->Add();
     const std::string to = journal.CursorAt(page.missed_from + page.missed);

@@ -5,6 +5,7 @@
 #define TWINROOT_DAEMON_RPC_EVENT_STREAM_H_
 
 #include <atomic>
+#include <limits>
 #include <deque>
 #include <memory>
 #include <string>
@@ -19,7 +20,8 @@ namespace twinroot::rpc {
 // Reads up to `max` events into `out`, after a gap event if some were missed before them.
 events::Journal::Page AppendPage(const events::Journal& journal, uint64_t position, size_t max,
                                  const std::string& vm_filter,
-                                 google::protobuf::RepeatedPtrField<v1::Event>* out);
+                                 google::protobuf::RepeatedPtrField<v1::Event>* out,
+                                 uint64_t end = std::numeric_limits<uint64_t>::max());
 
 class EventStream final : public Pump<v1::WatchEventsResponse> {
  public:

@@ -31,8 +31,12 @@ void FlushBatch::AddTable(const Root& root, HwGfn frame, Level level, Table& tab
 absl::Status FlushBatch::Finish(const MmuLock::Exclusive&) {
   absl::Status status;
   for (std::optional<Removed>& removed : removed_) {
-    if (removed && flusher_ != nullptr) {
+    if (!removed) continue;
+    if (flusher_ != nullptr) {
       flusher_->FlushRange(removed->root.kind, removed->first, removed->end - removed->first);
+    }
+    // An external table flushes by itself when it removes; it counts the same.
+    if (flusher_ != nullptr || removed->root.external != nullptr) {
       counts_.range.fetch_add(1, std::memory_order_relaxed);
     }
   }
