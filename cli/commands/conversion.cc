@@ -73,22 +73,16 @@ int Resolve(Session& session, const ResolveArguments& arguments,
         });
     all.mutable_results()->MergeFrom(response.results());
   }
-  // Deciding one of several that is gone already is no failure; deciding nothing is.
-  const bool decided =
-      ids.empty() || std::any_of(all.results().begin(), all.results().end(), [](const auto& result) {
-        return result.outcome() == v1::ResolveConversionResponse::OUTCOME_DECIDED;
-      });
-  const int code = decided ? kOk : kConflict;
   if (session.json()) {
     session.Answer(all, "");
-    return code;
+    return kOk;
   }
   Table table({{"ID", Align::kRight}, {"OUTCOME"}});
   for (const v1::ResolveConversionResponse::Result& result : all.results()) {
     table.AddRow({absl::StrCat(result.id()), ShortName(result.outcome())});
   }
   session.PrintTable(table);
-  return code;
+  return kOk;
 }
 
 void AddResolve(CLI::App* conversion, const char* name, const char* description,

@@ -125,7 +125,7 @@ size_t Journal::size() const {
 }
 
 absl::StatusOr<uint64_t> Journal::PositionOf(const std::string& cursor, IfEmpty if_empty,
-                                              IfTooOld if_too_old) const {
+                                             IfTooOld if_too_old) const {
   std::lock_guard lock(state_->mutex);
   if (cursor.empty()) return if_empty == IfEmpty::kBeginning ? 0 : state_->next();
 

@@ -48,8 +48,9 @@ class Journal {
   // Events kept now.
   size_t size() const;
 
-  // Up to `max` events from `position` on, before `end`, that match, and the position to go on from. `missed`
-  // counts events that were dropped before they could be read (position was too old meanwhile).
+  // Up to `max` events from `position` on, before `end`, that match, and the position to go on
+  // from. `missed` counts events that were dropped before they could be read (position was too old
+  // meanwhile).
   struct Page {
     std::vector<v1::Event> events;
     uint64_t next = 0;

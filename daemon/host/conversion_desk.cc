@@ -6,6 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "daemon/host/event_words.h"
+#include "daemon/reasons.h"
+#include "daemon/status_reason.h"
 #include "mmu/types/address.h"
 
 namespace twinroot::host {
@@ -24,6 +26,10 @@ using vcpu::Verdict;
 constexpr uint64_t kMapSizeHint = 0xf;
 constexpr uint64_t kMapPrivate = 1 << 4;
 constexpr uint64_t kMapPreserve = 1 << 5;
+
+// A guest that asks on after this many refusals, with nothing granted between, is stopped: it would
+// fill the journal for everybody.
+constexpr uint32_t kMaxRefusalsInARow = 1000;
 
 // What of `ranges` lies inside `window`; it is taken out of `ranges`.
 std::vector<GfnRange> TakeOut(std::vector<GfnRange>& ranges, GfnRange window) {
@@ -95,7 +101,7 @@ Verdict ConversionDesk::DecideAccess(Request request, const mmu::Fault& fault, R
       return Verdict::kResume;
     case PolicyMode::kDeny:
       request.id = next_id_++;
-      Decide({request, request.exit_time, {}}, Decision::kDenied, Decider::kPolicy, release);
+      Decide({request, request.exit_time, {}, {}}, Decision::kDenied, Decider::kPolicy, release);
       return Verdict::kStop;
     case PolicyMode::kOrchestrator:
       Park(request);
@@ -143,6 +149,7 @@ vcpu::MapGpaVerdict ConversionDesk::Explicit(VcpuIndex vcpu, const vcpu::MapGpaC
         request.id = next_id_++;
         Publish(request, request.range, Decision::kDenied, Decider::kPolicy);
         verdict.result = MapGpaResult::kDenied;
+        Refuse(request, release);
         break;
       case PolicyMode::kOrchestrator:
         Park(request);
@@ -162,6 +169,11 @@ absl::StatusOr<Vm::ConversionResult> ConversionDesk::Api(std::vector<GfnRange> r
     Request request;
     request.exit_time = absl::Now();
     std::lock_guard lock(mutex_);
+    if (closed_) {
+      return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                            "VM ", vm_, " has stopped: nobody uses its memory any more")),
+                        reason::kWrongState, {{"vm", vm_}});
+    }
     mmu::AttributeChange change;
     change.ranges = std::move(ranges);
     change.kind = kind;
@@ -192,6 +204,7 @@ absl::Status ConversionDesk::Apply(const Request& request, Decider decider, Rele
   change.requester = mmu::Requester::kGuest;
   absl::StatusOr<mmu::AttributeChangeResult> done = engine_->SetMemoryAttributes(change);
   if (!done.ok()) return done.status();
+  refused_in_a_row_ = 0;
   // Mapping belongs to the latency that the event tells; an outcome that is no mapping shows when
   // the vCPU tries again.
   if (then_map != nullptr) engine_->HandleFault(*then_map);
@@ -221,14 +234,14 @@ void ConversionDesk::Park(const Request& request) {
       return;
     }
   }
-  Waiting waiting = {request, absl::Now() + policy_.decision_timeout, {*request.vcpu}};
+  Waiting waiting = {request, absl::Now() + policy_.decision_timeout, {*request.vcpu}, {}};
   waiting.request.id = next_id_++;
   const uint64_t id = waiting.request.id;
   journal_->Append(
       RequestedEvent(vm_, {id, *request.vcpu, request.range.first.value << kPageShift,
                            request.range.count << kPageShift, DirectionTo(request.kind),
                            request.cause, waiting.deadline}));
-  clock_->PostAt(waiting.deadline, [weak = weak_from_this(), id] {
+  waiting.expiry = clock_->PostAt(waiting.deadline, [weak = weak_from_this(), id] {
     if (const std::shared_ptr<ConversionDesk> desk = weak.lock()) desk->Expire(id);
   });
   waiting_.emplace(id, std::move(waiting));
@@ -238,17 +251,17 @@ void ConversionDesk::Decide(Waiting waiting, Decision decision, Decider decider,
   const Request& request = waiting.request;
   if (decision == Decision::kApplied) {
     if (absl::Status status = Apply(request, decider, release); !status.ok()) {
+      Publish(request, request.range, Decision::kDenied, decider);  // who heard of it hears its end
       release.fatal = FatalOf(status);
       return;
     }
-    for (const VcpuIndex vcpu : waiting.vcpus) release.unpark.emplace_back(vcpu, MapGpaResult::kOk);
+    LetGo(waiting, MapGpaResult::kOk, release);
     return;
   }
   Publish(request, request.range, decision, decider);
   if (request.cause == Cause::kExplicit) {
-    for (const VcpuIndex vcpu : waiting.vcpus) {
-      release.unpark.emplace_back(vcpu, MapGpaResult::kDenied);
-    }
+    LetGo(waiting, MapGpaResult::kDenied, release);
+    Refuse(request, release);
   } else if (decider != Decider::kVmStop) {
     release.fatal.emplace(
         StopReason::kConversionDenied,
@@ -257,6 +270,24 @@ void ConversionDesk::Decide(Waiting waiting, Decision decision, Decider decider,
                      request.kind == MemoryKind::kShared ? "shared" : "private", ", which was ",
                      decision == Decision::kExpired ? "not decided in time" : "denied"));
   }
+}
+
+void ConversionDesk::LetGo(const Waiting& waiting, MapGpaResult result, Release& release) {
+  for (const VcpuIndex vcpu : waiting.vcpus) {
+    if (waiting.request.cause == Cause::kExplicit) {
+      release.answer_map_gpa.emplace_back(vcpu, result);
+    } else {
+      release.resume_fault.push_back(vcpu);
+    }
+  }
+}
+
+void ConversionDesk::Refuse(const Request& request, Release& release) {
+  if (++refused_in_a_row_ < kMaxRefusalsInARow) return;
+  release.fatal.emplace(
+      StopReason::kConversionDenied,
+      absl::StrCat("vcpu ", *request.vcpu, ": ", refused_in_a_row_,
+                   " conversions were refused in a row; the guest does not take no for an answer"));
 }
 
 void ConversionDesk::SettleCovered(MemoryKind kind, std::vector<GfnRange>& converted,
@@ -270,9 +301,8 @@ void ConversionDesk::SettleCovered(MemoryKind kind, std::vector<GfnRange>& conve
     const std::vector<GfnRange> own = TakeOut(converted, request.range);
     for (const GfnRange& range : own) Publish(request, range, Decision::kApplied, decider);
     if (own.empty()) Publish(request, {request.range.first, 0}, Decision::kApplied, decider);
-    for (const VcpuIndex vcpu : it->second.vcpus) {
-      release.unpark.emplace_back(vcpu, MapGpaResult::kOk);
-    }
+    LetGo(it->second, MapGpaResult::kOk, release);
+    clock_->Cancel(it->second.expiry);
     it = waiting_.erase(it);
   }
 }
@@ -295,6 +325,7 @@ bool ConversionDesk::Resolve(uint64_t id, Resolution resolution) {
     std::lock_guard lock(mutex_);
     auto node = waiting_.extract(id);
     if (node.empty()) return false;
+    clock_->Cancel(node.mapped().expiry);
     Decide(std::move(node.mapped()),
            resolution == Resolution::kApply ? Decision::kApplied : Decision::kDenied,
            Decider::kOrchestrator, release);
@@ -321,6 +352,7 @@ void ConversionDesk::Close() {
   std::lock_guard lock(mutex_);
   closed_ = true;
   for (auto& [id, waiting] : waiting_) {
+    clock_->Cancel(waiting.expiry);
     Decide(waiting, Decision::kDenied, Decider::kVmStop, release);
   }
   waiting_.clear();
@@ -380,7 +412,8 @@ std::pair<StopReason, std::string> ConversionDesk::FatalOf(const absl::Status& s
 }
 
 void ConversionDesk::Do(const Release& release) {
-  for (const auto& [vcpu, result] : release.unpark) hooks_.unpark(vcpu, result);
+  for (const VcpuIndex vcpu : release.resume_fault) hooks_.resume_fault(vcpu);
+  for (const auto& [vcpu, result] : release.answer_map_gpa) hooks_.answer_map_gpa(vcpu, result);
   if (release.fatal.has_value()) hooks_.fatal(release.fatal->first, release.fatal->second);
 }
 

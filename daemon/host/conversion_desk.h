@@ -30,7 +30,8 @@ class ConversionDesk : public std::enable_shared_from_this<ConversionDesk> {
  public:
   // What the desk asks of its VM; called without the desk's lock.
   struct Hooks {
-    std::function<void(vcpu::VcpuIndex, vcpu::MapGpaResult)> unpark;
+    std::function<void(vcpu::VcpuIndex)> resume_fault;
+    std::function<void(vcpu::VcpuIndex, vcpu::MapGpaResult)> answer_map_gpa;
     std::function<void(vcpu::StopReason, std::string)> fatal;
   };
 
@@ -71,12 +72,14 @@ class ConversionDesk : public std::enable_shared_from_this<ConversionDesk> {
     Request request;
     absl::Time deadline;
     std::vector<vcpu::VcpuIndex> vcpus;
+    TaskThread::Ticket expiry;
   };
   enum class Decision : uint8_t { kApplied, kDenied, kExpired };
   enum class Decider : uint8_t { kPolicy, kOrchestrator, kDeadline, kVmStop };
   // What to do once the lock is released.
   struct Release {
-    std::vector<std::pair<vcpu::VcpuIndex, vcpu::MapGpaResult>> unpark;
+    std::vector<vcpu::VcpuIndex> resume_fault;
+    std::vector<std::pair<vcpu::VcpuIndex, vcpu::MapGpaResult>> answer_map_gpa;
     std::optional<std::pair<vcpu::StopReason, std::string>> fatal;
   };
 
@@ -85,6 +88,9 @@ class ConversionDesk : public std::enable_shared_from_this<ConversionDesk> {
                      const mmu::Fault* then_map = nullptr);
   vcpu::Verdict DecideAccess(Request request, const mmu::Fault& fault, Release& release);
   void Park(const Request& request);
+  static void LetGo(const Waiting& waiting, vcpu::MapGpaResult result, Release& release);
+  // Counts what was refused in a row; too much of it ends the VM.
+  void Refuse(const Request& request, Release& release);
   void Decide(Waiting waiting, Decision decision, Decider decider, Release& release);
   void SettleCovered(mmu::MemoryKind kind, std::vector<mmu::GfnRange>& converted, Decider decider,
                      Release& release);
@@ -106,6 +112,7 @@ class ConversionDesk : public std::enable_shared_from_this<ConversionDesk> {
   mutable std::mutex mutex_;
   bool closed_ = false;
   uint64_t next_id_ = 1;
+  uint32_t refused_in_a_row_ = 0;
   std::map<uint64_t, Waiting> waiting_;
 };
 

@@ -17,12 +17,24 @@ TaskThread::~TaskThread() {
   thread_.join();
 }
 
-void TaskThread::PostAt(absl::Time when, std::function<void()> task) {
+TaskThread::Ticket TaskThread::PostAt(absl::Time when, std::function<void()> task) {
+  Ticket ticket{when, 0};
   {
     std::lock_guard lock(mutex_);
-    tasks_.emplace(when, std::move(task));
+    ticket.number = next_number_++;
+    tasks_.emplace(ticket, std::move(task));
   }
   changed_.notify_all();
+  return ticket;
+}
+
+void TaskThread::Cancel(const Ticket& ticket) {
+  std::function<void()> dropped;  // destroyed without the lock
+  std::lock_guard lock(mutex_);
+  const auto it = tasks_.find(ticket);
+  if (it == tasks_.end()) return;
+  dropped = std::move(it->second);
+  tasks_.erase(it);
 }
 
 void TaskThread::Run() {
@@ -32,14 +44,15 @@ void TaskThread::Run() {
       changed_.wait(lock);
       continue;
     }
-    const absl::Time next = tasks_.begin()->first;
+    const absl::Time next = tasks_.begin()->first.when;
     if (next > absl::Now()) {
       changed_.wait_until(lock, absl::ToChronoTime(next));
       continue;
     }
-    const std::function<void()> task = std::move(tasks_.extract(tasks_.begin()).mapped());
+    std::function<void()> task = std::move(tasks_.extract(tasks_.begin()).mapped());
     lock.unlock();
     task();
+    task = nullptr;  // what it held goes without the lock
     lock.lock();
   }
 }

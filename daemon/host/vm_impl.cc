@@ -34,11 +34,12 @@ absl::StatusOr<mmu::GpaLayout> LayoutOf(BackendKind backend, const kvm::KvmSyste
 }
 
 // Enough tables to map all memory in 4 KiB pages through both roots.
-size_t TablePagesFor(uint64_t memory_bytes) {
-  constexpr uint64_t kSlack = 32;  // roots, upper levels, the two slots' edges
+size_t TablePagesFor(uint64_t memory_bytes, uint32_t vcpus) {
+  // Roots, upper levels, the two slots' edges; and what each vCPU's fault may hold in reserve.
+  const uint64_t slack = 32 + 4 * uint64_t{vcpus};
   const uint64_t leaf_tables = memory_bytes / mmu::BytesPerEntry(mmu::Level::k2M) + 2;
   const uint64_t directories = memory_bytes / mmu::BytesPerEntry(mmu::Level::k1G) + 2;
-  return 2 * (leaf_tables + directories) + kSlack;
+  return 2 * (leaf_tables + directories) + slack;
 }
 
 VmStatus Stopped(StopReason reason, std::string message) {
@@ -98,7 +99,7 @@ absl::Status VmImpl::Build() {
 }
 
 absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
-  const size_t table_pages = TablePagesFor(spec_.memory_bytes);
+  const size_t table_pages = TablePagesFor(spec_.memory_bytes, spec_.vcpus);
   absl::StatusOr<memory::HpaRange> hpas = house_.hpa_space->Allocate(table_pages * mmu::kPageSize);
   if (!hpas.ok()) return hpas.status();
   table_hpas_ = *std::move(hpas);
@@ -130,11 +131,15 @@ absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
   }
   machine_->Attach(engine_.get());
   ConversionDesk::Hooks hooks;
-  hooks.unpark = [this](VcpuIndex vcpu, vcpu::MapGpaResult result) {
-    machine_->Unpark(vcpu, result);
+  // Weak: a deadline may be decided while the VM goes away.
+  hooks.resume_fault = [weak = weak_from_this()](VcpuIndex vcpu) {
+    if (const auto vm = weak.lock()) vm->machine_->ResumeFault(vcpu);
   };
-  hooks.fatal = [this](StopReason reason, std::string message) {
-    BeginStop(Stopped(reason, std::move(message)));
+  hooks.answer_map_gpa = [weak = weak_from_this()](VcpuIndex vcpu, vcpu::MapGpaResult result) {
+    if (const auto vm = weak.lock()) vm->machine_->AnswerMapGpa(vcpu, result);
+  };
+  hooks.fatal = [weak = weak_from_this()](StopReason reason, std::string message) {
+    if (const auto vm = weak.lock()) vm->BeginStop(Stopped(reason, std::move(message)));
   };
   desk_ = std::make_shared<ConversionDesk>(spec_.name, spec_.policy, engine_.get(), house_.journal,
                                            house_.clock, std::move(hooks));
@@ -155,7 +160,12 @@ absl::Status VmImpl::Start() {
   std::lock_guard lifecycle(lifecycle_mutex_);
   {
     std::lock_guard lock(state_mutex_);
-    if (status_.state != VmState::kDefined || outcome_.has_value() || deleted_) {
+    if (retired_) {
+      return WithReason(absl::UnavailableError(absl::StrCat(
+                            "VM ", spec_.name, " cannot start: it, or the daemon, is going away")),
+                        reason::kDaemonStopping);
+    }
+    if (status_.state != VmState::kDefined || outcome_.has_value()) {
       return WithReason(
           absl::FailedPreconditionError(absl::StrCat(
               "VM ", spec_.name,
@@ -201,7 +211,10 @@ void VmImpl::BeginStop(VmStatus outcome) {
     outcome_ = std::move(outcome);
   }
   machine_->RequestStop();
-  house_.reaper->Post([self = shared_from_this()] { self->FinishStop(); });
+  // Without an owner the destructor is under way, which joins the machine itself.
+  if (auto self = weak_from_this().lock()) {
+    house_.reaper->Post([self = std::move(self)] { self->FinishStop(); });
+  }
 }
 
 void VmImpl::FinishStop() {
@@ -226,7 +239,14 @@ void VmImpl::FinishStop() {
   console_wakers_.Call();
 }
 
+void VmImpl::Retire() {
+  std::lock_guard lifecycle(lifecycle_mutex_);  // a start that is under way ends first
+  std::lock_guard lock(state_mutex_);
+  retired_ = true;
+}
+
 void VmImpl::Delete() {
+  Retire();
   (void)Stop(StopReason::kStopRequested);  // one that does not run needs none
   VmStatus last;
   {

@@ -70,6 +70,8 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
 
   // The first event of its life.
   void PublishDefined();
+  // It starts no more. What runs, runs on.
+  void Retire();
   // Stops the VM if it runs, tells everybody who waits that it is gone.
   void Delete();
 
@@ -116,6 +118,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   std::condition_variable state_changed_;
   VmStatus status_;                  // guarded by state_mutex_
   std::optional<VmStatus> outcome_;  // set by BeginStop; guarded by state_mutex_
+  bool retired_ = false;             // guarded by state_mutex_
   bool deleted_ = false;             // guarded by state_mutex_
 };
 

@@ -217,16 +217,17 @@ absl::Status Registry::Delete(const std::string& name) {
 }
 
 void Registry::Shutdown() {
-  std::vector<std::shared_ptr<VmImpl>> running;
+  std::vector<std::shared_ptr<VmImpl>> vms;
   {
     std::lock_guard lock(mutex_);
     shutting_down_ = true;
     for (const auto& [name, vm] : vms_) {
-      if (vm != nullptr && vm->status().state == VmState::kRunning) running.push_back(vm);
+      if (vm != nullptr) vms.push_back(vm);
     }
   }
-  for (const std::shared_ptr<VmImpl>& vm : running)
-    (void)vm->Stop(vcpu::StopReason::kDaemonStopping);
+  for (const std::shared_ptr<VmImpl>& vm : vms) vm->Retire();
+  // One that does not run needs no stop.
+  for (const std::shared_ptr<VmImpl>& vm : vms) (void)vm->Stop(vcpu::StopReason::kDaemonStopping);
 }
 
 }  // namespace

@@ -68,8 +68,8 @@ absl::Status EventService::List(const v1::ListEventsRequest& request,
   if (!page_size.ok()) return page_size.status();
   using events::Journal;
   const Journal& journal = *context_->journal;
-  auto end = journal.PositionOf(request.end_cursor(), Journal::IfEmpty::kNow,
-                                Journal::IfTooOld::kCount);
+  auto end =
+      journal.PositionOf(request.end_cursor(), Journal::IfEmpty::kNow, Journal::IfTooOld::kCount);
   if (!end.ok()) return end.status();
   auto position = journal.PositionOf(
       request.start_cursor(), Journal::IfEmpty::kBeginning,

@@ -5,8 +5,8 @@
 #define TWINROOT_DAEMON_RPC_EVENT_STREAM_H_
 
 #include <atomic>
-#include <limits>
 #include <deque>
+#include <limits>
 #include <memory>
 #include <string>
 

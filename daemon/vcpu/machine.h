@@ -2,7 +2,8 @@
 // daemon/host. Plain values only cross it, so that a VM can move into a process of its own later.
 //
 // A machine reports; the VM decides. A vCPU whose fault or hypercall cannot be decided at once is
-// parked: it stays where it is until Unpark. Thread safety is stated at each class.
+// parked: it stays where it is until ResumeFault or AnswerMapGpa. Thread safety is stated at each
+// class.
 #ifndef TWINROOT_DAEMON_VCPU_MACHINE_H_
 #define TWINROOT_DAEMON_VCPU_MACHINE_H_
 
@@ -29,7 +30,7 @@ using VcpuIndex = uint32_t;
 // What happens to a vCPU after the VM has looked at its exit.
 enum class Verdict : uint8_t {
   kResume,  // run on: the access is tried again
-  kParked,  // wait for Unpark
+  kParked,  // wait for ResumeFault or AnswerMapGpa
   kStop,    // the VM is stopping: leave the vCPU where it is
 };
 
@@ -67,12 +68,12 @@ class MachineClient {
  public:
   virtual ~MachineClient() = default;
 
-  // A vCPU touched what its tables do not allow. After kParked, Unpark(vcpu) follows, perhaps
+  // A vCPU touched what its tables do not allow. After kParked, ResumeFault(vcpu) follows, perhaps
   // before this call has returned. The same access may be reported again while it is parked (a
-  // signal woke the vCPU): the answer is again kParked, and still one Unpark follows.
+  // signal woke the vCPU): the answer is again kParked, and still one ResumeFault follows.
   virtual Verdict OnEptViolation(VcpuIndex vcpu, const mmu::Fault& fault) = 0;
 
-  // An explicit conversion. After kParked, Unpark(vcpu, result) follows.
+  // An explicit conversion. After kParked, AnswerMapGpa(vcpu, result) follows.
   virtual MapGpaVerdict OnMapGpa(VcpuIndex vcpu, const MapGpaCall& call) = 0;
 
   virtual void OnConsole(std::string_view bytes) = 0;
@@ -100,9 +101,11 @@ class Machine {
   // Loads the guest and lets every vCPU run. An error leaves nothing running.
   virtual absl::Status Start() = 0;
 
-  // Lets a parked vCPU go on (kResume) with `result` if it waits in a MapGPA. Thread-safe; any
-  // thread but never under the VM's lock. A vCPU that is not parked is not disturbed.
-  virtual void Unpark(VcpuIndex vcpu, MapGpaResult result) = 0;
+  // Let a parked vCPU go on: one that waits in a fault tries its access again, one that waits in a
+  // MapGPA gets its result. Neither touches a vCPU that waits in the other, or does not wait: it
+  // may have gone on by itself meanwhile. Any thread, but not under the VM's locks.
+  virtual void ResumeFault(VcpuIndex vcpu) = 0;
+  virtual void AnswerMapGpa(VcpuIndex vcpu, MapGpaResult result) = 0;
 
   // Makes every vCPU leave the guest soon, parked ones too, and makes no more calls to the client
   // but those under way. Thread-safe, returns at once, may be repeated, any thread.

@@ -215,9 +215,8 @@ TEST_F(Guests, AGuestDoesNotMoveUntilItsConversionIsResolved) {
 
 TEST_F(Guests, EndlessOnesStopWhenAskedAndDisturbNobody) {
   std::vector<std::shared_ptr<Vm>> endless;
-  for (const char* mode : {"spin", "console-flood", "refused-loop", "ping-pong"}) {
-    GuestCase guest = {mode, "hostile", absl::StrCat("mode=", mode, " others=spin"), 2};
-    if (guest.name == "refused-loop") guest.policy = kDeny;
+  for (const char* mode : {"spin", "console-flood", "ping-pong"}) {
+    const GuestCase guest = {mode, "hostile", absl::StrCat("mode=", mode, " others=spin"), 2};
     endless.push_back(Launch(guest));
     ASSERT_NE(endless.back(), nullptr);
   }

@@ -1,16 +1,17 @@
 #include "daemon/vcpu/kvm/kvm_machine.h"
 
-#include <signal.h>
+#include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
+#include <iterator>
+#include <mutex>
 #include <optional>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -72,24 +73,26 @@ class KvmMachine : public vcpu::Machine {
 
   mmu::ExternalTables* external(MemoryKind root) override { return &projection(root); }
   mmu::TlbFlusher* flusher() override { return nullptr; }  // a projection needs none
-  void Attach(mmu::GuestAddressSpace*) override {}
+  void Attach(mmu::GuestAddressSpace* engine) override { engine_ = engine; }
   absl::Status Start() override;
-  void Unpark(VcpuIndex vcpu, vcpu::MapGpaResult result) override;
+  void ResumeFault(VcpuIndex vcpu) override;
+  void AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaResult result) override;
   void RequestStop() override;
   void Join() override;
 
  private:
-  // Where a vCPU's fault is parked: its GPA's frame and alias, or nothing.
-  struct ParkedFault {
-    std::mutex mutex;
-    std::optional<std::pair<MemoryKind, mmu::Gfn>> at;
-  };
+  // A frame of one alias, at which vCPUs may wait.
+  using Place = std::pair<MemoryKind, mmu::Gfn>;
 
   Projection& projection(MemoryKind kind) { return *projections_[static_cast<size_t>(kind)]; }
   absl::Status AddMemorySlots();
   absl::Status CreateVcpus();
+  // The handler's thread. Nobody else wakes vCPUs: between reading a fault and serving it, the vCPU
+  // that it tells of stays where it is.
   void ServeFaults();
   void ServeFault(const uffd_msg& message);
+  void WakeResumed();
+  void SignalHandler();
   VcpuIndex VcpuOf(uint32_t thread) const;
 
   const KvmMachineConfig config_;
@@ -98,14 +101,16 @@ class KvmMachine : public vcpu::Machine {
   memory::GuestRam* const ram_;
   vcpu::MachineClient* const client_;
 
+  mmu::GuestAddressSpace* engine_ = nullptr;  // null where a test plays the engine
   std::optional<Userfault> userfault_;
   std::optional<Projection> projections_[2];
   Fd vm_;
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
-  std::vector<ParkedFault> parked_;
   std::thread handler_;
-  std::atomic<pid_t> handler_thread_{0};
-  std::atomic<bool> handler_done_{true};
+  Fd handler_event_;  // tells the handler of resumed faults and of the stop
+  std::mutex parked_mutex_;
+  std::vector<std::optional<Place>> parked_;  // by vCPU; guarded by parked_mutex_
+  std::vector<Place> resumed_;                // to be woken; guarded by parked_mutex_
   std::atomic<bool> stop_{false};
 };
 
@@ -113,6 +118,10 @@ absl::Status KvmMachine::Open() {
   absl::StatusOr<Userfault> userfault = Userfault::Open();
   if (!userfault.ok()) return userfault.status();
   userfault_ = *std::move(userfault);
+  handler_event_ = Fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!handler_event_.valid()) {
+    return absl::ResourceExhaustedError(absl::StrCat("eventfd: ", std::strerror(errno)));
+  }
   for (const MemoryKind kind : mmu::kAllKinds) {
     std::optional<Projection>& projection = projections_[static_cast<size_t>(kind)];
     projection.emplace(kind, &*userfault_);
@@ -173,41 +182,62 @@ absl::Status KvmMachine::Start() {
   absl::StatusOr<BootPlan> plan = PlanBoot(config_, ram_->bytes(), *layout_.shared_bit());
   if (!plan.ok()) return plan.status();
   if (absl::Status status = LoadGuest(*plan, *ram_); !status.ok()) return status;
-  if (absl::Status status = CreateVcpus(); !status.ok()) return status;
-  parked_ = std::vector<ParkedFault>(vcpus_.size());
-  // The handler runs before KVM touches guest memory for the first time.
-  KickSignal();
-  handler_done_ = false;
-  handler_ = std::thread([this] { ServeFaults(); });
-  for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) {
-    absl::StatusOr<kvm_sregs> sregs = vcpu->GetSregs();
-    if (!sregs.ok()) return sregs.status();
-    kvm_regs regs;
-    SetEntryState(*plan, ram_->low_bytes(), vcpu->index(), *sregs, regs);
-    if (absl::Status status = vcpu->SetState(regs, *sregs); !status.ok()) return status;
+  if (engine_ != nullptr) {
+    // Frames that were made shared before the start have no private bytes, loaded ones included.
+    for (const mmu::AttributeRun& run : engine_->GetMemoryAttributes()) {
+      if (run.kind == MemoryKind::kShared) ram_->Discard(run.range, MemoryKind::kPrivate);
+    }
   }
-  for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) vcpu->StartThread();
+  if (absl::Status status = CreateVcpus(); !status.ok()) return status;
+  parked_.resize(vcpus_.size());
+  try {
+    // The handler runs before KVM touches guest memory for the first time.
+    handler_ = std::thread([this] { ServeFaults(); });
+    for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) {
+      absl::StatusOr<kvm_sregs> sregs = vcpu->GetSregs();
+      if (!sregs.ok()) return sregs.status();
+      kvm_regs regs;
+      SetEntryState(*plan, ram_->low_bytes(), vcpu->index(), *sregs, regs);
+      if (absl::Status status = vcpu->SetState(regs, *sregs); !status.ok()) return status;
+    }
+    for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) vcpu->StartThread();
+  } catch (const std::system_error& error) {  // those that run are stopped by the VM
+    return absl::ResourceExhaustedError(
+        absl::StrCat("cannot start a thread for a vCPU: ", error.what(),
+                     "; raise TasksMax, or run fewer vCPUs"));
+  }
   return absl::OkStatus();
 }
 
 void KvmMachine::ServeFaults() {
-  sigset_t kick;
-  sigemptyset(&kick);
-  sigaddset(&kick, KickSignal());
-  pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
-  handler_thread_ = static_cast<pid_t>(syscall(SYS_gettid));
-  uffd_msg messages[16];
+  pollfd sources[] = {{userfault_->fd(), POLLIN, 0}, {handler_event_.get(), POLLIN, 0}};
   while (!stop_.load(std::memory_order_acquire)) {
-    const absl::StatusOr<size_t> count = userfault_->Read(absl::MakeSpan(messages));
-    if (!count.ok()) {
-      client_->OnFatal(StopReason::kBackendError, std::string(count.status().message()));
-      break;
+    if (poll(sources, std::size(sources), -1) < 0) continue;  // a signal
+    if (sources[1].revents != 0) WakeResumed();
+    if (sources[0].revents == 0) continue;
+    const absl::StatusOr<std::optional<uffd_msg>> message = userfault_->Next();
+    if (!message.ok()) {
+      client_->OnFatal(StopReason::kBackendError, std::string(message.status().message()));
+      return;
     }
-    for (size_t i = 0; i < *count && !stop_.load(std::memory_order_acquire); ++i) {
-      ServeFault(messages[i]);
-    }
+    if (message->has_value()) ServeFault(**message);
   }
-  handler_done_ = true;
+}
+
+void KvmMachine::WakeResumed() {
+  uint64_t count;
+  (void)!read(handler_event_.get(), &count, sizeof count);
+  std::vector<Place> resumed;
+  {
+    std::lock_guard lock(parked_mutex_);
+    resumed.swap(resumed_);
+  }
+  for (const auto& [kind, gfn] : resumed) projection(kind).Wake(gfn);
+}
+
+void KvmMachine::SignalHandler() {
+  const uint64_t one = 1;
+  (void)!write(handler_event_.get(), &one, sizeof one);
 }
 
 VcpuIndex KvmMachine::VcpuOf(uint32_t thread) const {
@@ -228,14 +258,14 @@ void KvmMachine::ServeFault(const uffd_msg& message) {
     const mmu::Access access =
         (fault.flags & UFFD_PAGEFAULT_FLAG_WRITE) ? mmu::Access::Write() : mmu::Access::Read();
     {
-      // Before the client knows of it: Unpark may come at once.
-      std::lock_guard lock(parked_[vcpu].mutex);
-      parked_[vcpu].at.emplace(kind, *gfn);
+      // Before the client knows of it: it may be resumed at once.
+      std::lock_guard lock(parked_mutex_);
+      parked_[vcpu].emplace(kind, *gfn);
     }
     if (client_->OnEptViolation(vcpu, {layout_.GpaOf(*gfn, kind), access}) == Verdict::kResume) {
       {
-        std::lock_guard lock(parked_[vcpu].mutex);
-        parked_[vcpu].at.reset();
+        std::lock_guard lock(parked_mutex_);
+        parked_[vcpu].reset();
       }
       projection(kind).Wake(*gfn);
     }
@@ -243,15 +273,20 @@ void KvmMachine::ServeFault(const uffd_msg& message) {
   }
 }
 
-void KvmMachine::Unpark(VcpuIndex vcpu, vcpu::MapGpaResult result) {
-  if (vcpu >= parked_.size()) return;
-  std::optional<std::pair<MemoryKind, mmu::Gfn>> at;
+void KvmMachine::ResumeFault(VcpuIndex vcpu) {
+  if (vcpu >= vcpus_.size()) return;
+  vcpus_[vcpu]->ResumeFetch();
   {
-    std::lock_guard lock(parked_[vcpu].mutex);
-    at.swap(parked_[vcpu].at);
+    std::lock_guard lock(parked_mutex_);
+    if (!parked_[vcpu].has_value()) return;
+    resumed_.push_back(*parked_[vcpu]);
+    parked_[vcpu].reset();
   }
-  if (at.has_value()) projection(at->first).Wake(at->second);
-  vcpus_[vcpu]->Unpark(result);
+  SignalHandler();
+}
+
+void KvmMachine::AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaResult result) {
+  if (vcpu < vcpus_.size()) vcpus_[vcpu]->AnswerMapGpa(result);
 }
 
 void KvmMachine::RequestStop() {
@@ -260,19 +295,13 @@ void KvmMachine::RequestStop() {
   for (std::optional<Projection>& projection : projections_) {
     if (projection.has_value()) projection->Revoke();
   }
+  SignalHandler();
 }
 
 void KvmMachine::Join() {
-  // The handler may be just about to read when a signal comes; so signal until it is gone.
-  while (!handler_done_) {
-    if (const pid_t thread = handler_thread_; thread != 0) {
-      syscall(SYS_tgkill, getpid(), thread, KickSignal());
-    }
-    std::this_thread::sleep_for(std::chrono::microseconds(200));
-  }
   if (handler_.joinable()) handler_.join();
   for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) {
-    vcpu->Kick();
+    vcpu->Kick();  // again, for one that had no thread yet
     vcpu->JoinThread();
   }
 }

@@ -25,10 +25,10 @@ uffdio_range RangeOf(std::byte* start, uint64_t length) {
 absl::StatusOr<Fd> OpenFd() {
   const Fd device(open("/dev/userfaultfd", O_RDWR | O_CLOEXEC));
   if (device.valid()) {
-    Fd fd(ioctl(device.get(), USERFAULTFD_IOC_NEW, O_CLOEXEC));
+    Fd fd(ioctl(device.get(), USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK));
     if (fd.valid()) return fd;
   }
-  Fd fd(static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC)));
+  Fd fd(static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
   if (fd.valid()) return fd;
   return absl::FailedPreconditionError(
       absl::StrCat("userfaultfd is not available (", std::strerror(errno),
@@ -86,10 +86,11 @@ void Userfault::Wake(std::byte* start, uint64_t length) {
   ioctl(fd_.get(), UFFDIO_WAKE, &range);
 }
 
-absl::StatusOr<size_t> Userfault::Read(absl::Span<uffd_msg> messages) {
-  const ssize_t bytes = read(fd_.get(), messages.data(), messages.size() * sizeof(uffd_msg));
-  if (bytes >= 0) return static_cast<size_t>(bytes) / sizeof(uffd_msg);
-  if (errno == EINTR || errno == EAGAIN) return 0;
+absl::StatusOr<std::optional<uffd_msg>> Userfault::Next() {
+  uffd_msg message;
+  const ssize_t bytes = read(fd_.get(), &message, sizeof message);
+  if (bytes == sizeof message) return message;
+  if (bytes < 0 && (errno == EINTR || errno == EAGAIN)) return std::nullopt;
   return absl::InternalError(absl::StrCat("userfaultfd read: ", std::strerror(errno)));
 }
 

@@ -6,10 +6,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/types/span.h"
 #include "daemon/vcpu/kvm/fd.h"
 
 namespace twinroot::kvm {
@@ -30,8 +30,11 @@ class Userfault {
   // Lets threads that wait for a fault in the range try again.
   void Wake(std::byte* start, uint64_t length);
 
-  // Waits for faults; 0 if a signal came first.
-  absl::StatusOr<size_t> Read(absl::Span<uffd_msg> messages);
+  // Readable when a fault waits to be read.
+  int fd() const { return fd_.get(); }
+  // The next fault; nullopt if there is none. One at a time on purpose: a wake takes threads off
+  // the kernel's queue, but not out of a message that was read already, and such a fault is over.
+  absl::StatusOr<std::optional<uffd_msg>> Next();
 
  private:
   explicit Userfault(Fd fd) : fd_(std::move(fd)) {}

@@ -101,6 +101,8 @@ void Vcpu::StartThread() {
     pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
     thread_id_.store(static_cast<pid_t>(syscall(SYS_gettid)), std::memory_order_release);
     Loop();
+    // The kernel may give the number to another thread from now on.
+    thread_id_.store(0, std::memory_order_release);
   });
 }
 
@@ -118,9 +120,16 @@ void Vcpu::Kick() {
   park_changed_.notify_all();
 }
 
-void Vcpu::Unpark(MapGpaResult result) {
+void Vcpu::AnswerMapGpa(MapGpaResult result) {
   std::lock_guard lock(park_mutex_);
-  park_answer_ = result;
+  if (!map_gpa_waits_) return;
+  map_gpa_answer_ = result;
+  park_changed_.notify_all();
+}
+
+void Vcpu::ResumeFetch() {
+  std::lock_guard lock(park_mutex_);
+  fetch_resumed_ = true;
   park_changed_.notify_all();
 }
 
@@ -248,15 +257,19 @@ Vcpu::Next Vcpu::HandleKvmHypercall() {
 
 std::optional<MapGpaResult> Vcpu::MapGpa(const MapGpaCall& call) {
   {
+    // Before the client knows of it: the answer may come at once.
     std::lock_guard lock(park_mutex_);
-    park_answer_.reset();
+    map_gpa_waits_ = true;
+    map_gpa_answer_.reset();
   }
   const vcpu::MapGpaVerdict verdict = environment_.client->OnMapGpa(index_, call);
-  if (verdict.verdict == Verdict::kResume) return verdict.result;
-  if (verdict.verdict == Verdict::kStop) return std::nullopt;
   std::unique_lock lock(park_mutex_);
-  park_changed_.wait(lock, [this] { return park_answer_.has_value() || stopping(); });
-  return stopping() ? std::nullopt : park_answer_;
+  if (verdict.verdict == Verdict::kParked) {
+    park_changed_.wait(lock, [this] { return map_gpa_answer_.has_value() || stopping(); });
+  }
+  map_gpa_waits_ = false;
+  if (verdict.verdict == Verdict::kResume) return verdict.result;
+  return stopping() ? std::nullopt : map_gpa_answer_;
 }
 
 // Outside every memslot there is nothing to access. Inside, KVM's emulator could not make the
@@ -302,7 +315,7 @@ bool Vcpu::ResolveFetch() {
     const mmu::Fault fault = {mmu::Gpa(translation.physical_address), mmu::Access::Fetch()};
     {
       std::lock_guard lock(park_mutex_);
-      park_answer_.reset();
+      fetch_resumed_ = false;
     }
     switch (environment_.client->OnEptViolation(index_, fault)) {
       case Verdict::kResume:
@@ -311,7 +324,7 @@ bool Vcpu::ResolveFetch() {
       case Verdict::kParked: {
         // Parked outside the guest: wait here for the decision.
         std::unique_lock lock(park_mutex_);
-        park_changed_.wait(lock, [this] { return park_answer_.has_value() || stopping(); });
+        park_changed_.wait(lock, [this] { return fetch_resumed_ || stopping(); });
         progress = true;
         break;
       }

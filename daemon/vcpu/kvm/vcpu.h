@@ -1,5 +1,5 @@
 // One vCPU of a KVM machine: its thread, its exits. All of it runs on its own thread but for Kick
-// and Unpark, which any thread may call.
+// and the two releases, which any thread may call.
 #ifndef TWINROOT_DAEMON_VCPU_KVM_VCPU_H_
 #define TWINROOT_DAEMON_VCPU_KVM_VCPU_H_
 
@@ -54,8 +54,10 @@ class Vcpu {
 
   // Makes KVM_RUN return soon; `stop` was set before.
   void Kick();
-  // Answers a parked MapGPA.
-  void Unpark(vcpu::MapGpaResult result);
+  // Answers a parked MapGPA; does nothing where none waits.
+  void AnswerMapGpa(vcpu::MapGpaResult result);
+  // Lets a fetch go on that waits outside the guest (ResolveFetch).
+  void ResumeFetch();
 
  private:
   enum class Next : uint8_t { kRun, kEnd };
@@ -91,7 +93,10 @@ class Vcpu {
 
   std::mutex park_mutex_;
   std::condition_variable park_changed_;
-  std::optional<vcpu::MapGpaResult> park_answer_;  // guarded by park_mutex_
+  // Guarded by park_mutex_.
+  bool map_gpa_waits_ = false;
+  std::optional<vcpu::MapGpaResult> map_gpa_answer_;
+  bool fetch_resumed_ = false;
 };
 
 // The signal that Kick sends; its handler does nothing. Installed once for the process.

@@ -107,7 +107,8 @@ absl::Status SimMachine::Start() {
                    " vCPUs; stop other VMs or raise the limit of threads"));
 }
 
-void SimMachine::Unpark(vcpu::VcpuIndex vcpu, vcpu::MapGpaResult result) {
+// A vCPU here leaves its parking place by its own release only, so one place serves both waits.
+void SimMachine::AnswerMapGpa(vcpu::VcpuIndex vcpu, vcpu::MapGpaResult result) {
   if (vcpu < vcpus_.size()) vcpus_[vcpu]->Unpark(result);
 }
 

@@ -42,7 +42,8 @@ class SimMachine final : public vcpu::Machine, private mmu::TlbFlusher {
   mmu::TlbFlusher* flusher() override { return this; }
   void Attach(mmu::GuestAddressSpace* engine) override;
   absl::Status Start() override;
-  void Unpark(vcpu::VcpuIndex vcpu, vcpu::MapGpaResult result) override;
+  void ResumeFault(vcpu::VcpuIndex vcpu) override { AnswerMapGpa(vcpu, vcpu::MapGpaResult::kOk); }
+  void AnswerMapGpa(vcpu::VcpuIndex vcpu, vcpu::MapGpaResult result) override;
   void RequestStop() override;
   void Join() override;
 

@@ -4,6 +4,8 @@
 
 #include <atomic>
 #include <future>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/time/clock.h"
@@ -40,6 +42,20 @@ TEST(TaskThread, ATaskMayPostATask) {
   std::promise<void> done;
   thread.Post([&] { thread.Post([&] { done.set_value(); }); });
   done.get_future().wait();
+}
+
+TEST(TaskThread, ACancelledTaskDoesNotRunAndFreesWhatItHolds) {
+  TaskThread thread;
+  std::atomic<bool> ran = false;
+  auto held = std::make_shared<int>(1);
+  const std::weak_ptr<int> watched = held;
+  const TaskThread::Ticket ticket = thread.PostAt(absl::Now() + absl::Milliseconds(30),
+                                                  [&ran, held = std::move(held)] { ran = true; });
+  thread.Cancel(ticket);
+  EXPECT_TRUE(watched.expired());
+  thread.Cancel(ticket);  // once more changes nothing
+  absl::SleepFor(absl::Milliseconds(60));
+  EXPECT_FALSE(ran);
 }
 
 TEST(TaskThread, DropsWhatWaitsWhenItIsDestroyed) {

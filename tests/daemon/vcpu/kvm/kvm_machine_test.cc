@@ -231,7 +231,7 @@ TEST_F(KvmMachineTest, ASpinningGuestStopsWhenAsked) {
   EXPECT_FALSE(client_.fatal.has_value()) << client_.message;
 }
 
-TEST_F(KvmMachineTest, AParkedFaultWaitsForUnparkAndThenRunsOn) {
+TEST_F(KvmMachineTest, AParkedFaultWaitsUntilItIsResumed) {
   client_.park_shared = true;
   Start(kSharedAddress + std::string("\x8a\x03", 2) + Exit(7));  // mov al, [rbx]
   ASSERT_TRUE(client_.Wait([&] { return client_.parked_vcpu.has_value(); })) << client_.message;
@@ -241,7 +241,11 @@ TEST_F(KvmMachineTest, AParkedFaultWaitsForUnparkAndThenRunsOn) {
     std::lock_guard lock(client_.mutex);
     client_.park_shared = false;
   }
-  machine_->Unpark(0, vcpu::MapGpaResult::kOk);
+  // An answer to a MapGPA is none to a fault.
+  machine_->AnswerMapGpa(0, vcpu::MapGpaResult::kOk);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_FALSE(client_.exit_code.has_value());
+  machine_->ResumeFault(0);
   ASSERT_TRUE(client_.Wait([&] { return client_.exit_code.has_value(); })) << client_.message;
   EXPECT_EQ(*client_.exit_code, 7);
   StopAndJoin();
@@ -272,11 +276,15 @@ TEST_F(KvmMachineTest, TheDoorCarriesMapGpasRegistersAndResult) {
   StopAndJoin();
 }
 
-TEST_F(KvmMachineTest, AParkedMapGpaGetsTheResultOfUnparkOrIsStopped) {
+TEST_F(KvmMachineTest, AParkedMapGpaWaitsForItsAnswer) {
   client_.park_map_gpa = true;
   Start(kMapGpaAndExitWithAl);
   ASSERT_TRUE(client_.Wait([&] { return client_.parked_vcpu.has_value(); })) << client_.message;
-  machine_->Unpark(0, vcpu::MapGpaResult::kDenied);
+  // A fault that is resumed late is no answer to a MapGPA.
+  machine_->ResumeFault(0);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_FALSE(client_.exit_code.has_value());
+  machine_->AnswerMapGpa(0, vcpu::MapGpaResult::kDenied);
   ASSERT_TRUE(client_.Wait([&] { return client_.exit_code.has_value(); })) << client_.message;
   EXPECT_EQ(*client_.exit_code, static_cast<uint8_t>(-1));
   StopAndJoin();

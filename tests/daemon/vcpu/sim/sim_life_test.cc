@@ -128,7 +128,7 @@ TEST_F(SimTest, StopEndsEveryWaitAndEveryLoop) {
     machine.Join();
     EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(5));
     const FakeClient::Notes notes = client.notes();
-    machine.Unpark(0, MapGpaResult::kOk);
+    machine.AnswerMapGpa(0, MapGpaResult::kOk);
     EXPECT_EQ(client.notes().calls, notes.calls);
     EXPECT_THAT(notes.ended, IsEmpty());
     EXPECT_THAT(notes.exit_codes, IsEmpty());
@@ -253,7 +253,7 @@ TEST_F(SimTest, ManyVcpusParkAndGoOnWhileTheirPagesAreTakenAway) {
       }
       for (const auto& [vcpu, gpa] : now) {
         memory_.Map4K(RootOf(gpa.value), gpa.value & ~uint64_t{0xFFF}, page);
-        machine->Unpark(vcpu, MapGpaResult::kOk);
+        machine->AnswerMapGpa(vcpu, MapGpaResult::kOk);
       }
       if (round % 8 == 0 && round < 4000) {
         const uint64_t gpa = 0x400000 + (round / 8 % 4) * 0x1000;

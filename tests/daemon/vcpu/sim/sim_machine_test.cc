@@ -174,7 +174,7 @@ TEST_F(SimTest, ParkedFaultWaitsForUnparkAndTriesAgain) {
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   EXPECT_EQ(client_.notes().calls, 1u);  // it does not move
   MapFresh(mmu::Gpa(0x400000));
-  machine.Unpark(0, MapGpaResult::kOk);
+  machine.ResumeFault(0);
   EXPECT_TRUE(client_.WaitForEnd());
   EXPECT_THAT(client_.notes().violations, SizeIs(1));
 }
@@ -188,9 +188,9 @@ TEST_F(SimTest, ParkedMapGpaGetsItsResultFromUnpark) {
       steps { expect { value: 0xFFFFFFFFFFFFFFFF } } steps { exit { code: 5 } } })",
                               2);
   ASSERT_TRUE(client_.WaitFor([](const FakeClient::Notes& n) { return !n.map_gpa_calls.empty(); }));
-  machine.Unpark(0, MapGpaResult::kInvalid);  // another vCPU, which is not parked
-  machine.Unpark(7, MapGpaResult::kInvalid);  // none
-  machine.Unpark(1, MapGpaResult::kDenied);
+  machine.AnswerMapGpa(0, MapGpaResult::kInvalid);  // another vCPU, which is not parked
+  machine.AnswerMapGpa(7, MapGpaResult::kInvalid);  // none
+  machine.AnswerMapGpa(1, MapGpaResult::kDenied);
   ASSERT_TRUE(client_.WaitFor([](const FakeClient::Notes& n) { return !n.exit_codes.empty(); }));
   EXPECT_THAT(client_.notes().exit_codes, ElementsAre(Pair(1u, 5)));
 }
@@ -199,11 +199,11 @@ TEST_F(SimTest, UnparkThatOvertakesTheAnswerParkedIsNotLost) {
   SimMachine* machine = nullptr;
   client_.on_violation = [&](VcpuIndex vcpu, const mmu::Fault& fault) {
     MapFresh(fault.gpa);
-    std::thread([&] { machine->Unpark(vcpu, MapGpaResult::kOk); }).join();
+    std::thread([&] { machine->AnswerMapGpa(vcpu, MapGpaResult::kOk); }).join();
     return Verdict::kParked;
   };
   client_.on_map_gpa = [&](VcpuIndex vcpu, const vcpu::MapGpaCall&) {
-    machine->Unpark(vcpu, MapGpaResult::kDenied);
+    machine->AnswerMapGpa(vcpu, MapGpaResult::kDenied);
     return MapGpaVerdict{Verdict::kParked, MapGpaResult::kOk};
   };
   machine = &Make(R"(vcpus {
@@ -223,12 +223,12 @@ TEST_F(SimTest, UnparkOfAVcpuThatRunsChangesNothing) {
   SimMachine& machine = Make(R"(vcpus {
       steps { map_gpa { gpa: 0x400000 pages: 1 kind: MEMORY_KIND_SHARED } }
       steps { expect { value: 0 } } })");
-  machine.Unpark(0, MapGpaResult::kDenied);
+  machine.AnswerMapGpa(0, MapGpaResult::kDenied);
   ASSERT_TRUE(machine.Start().ok());
   ASSERT_TRUE(client_.WaitFor([](const FakeClient::Notes& n) { return !n.map_gpa_calls.empty(); }));
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   EXPECT_EQ(client_.notes().calls, 1u);
-  machine.Unpark(0, MapGpaResult::kOk);
+  machine.AnswerMapGpa(0, MapGpaResult::kOk);
   ASSERT_TRUE(client_.WaitForEnd());
   EXPECT_THAT(client_.notes().ended, ElementsAre(0u));
 }
