@@ -63,6 +63,10 @@ std::string HintOfReason(const google::rpc::ErrorInfo& info) {
   if (reason == "WRONG_STATE" && facts.contains("vm")) {
     return absl::StrCat("`hvctl vm get ", facts.at("vm"), "` shows its state");
   }
+  if (reason == "DAEMON_STOPPING") return "start hvd again; VMs of before are gone";
+  if (reason == "BACKEND_UNAVAILABLE" || reason == "IMAGE_NEEDS_KVM") {
+    return "`hvctl host show` shows what this host can do";
+  }
   if (reason == "IMAGE_STORE_FULL") return "delete VMs that use other images, then try again";
   return "";
 }
