@@ -57,9 +57,12 @@ std::string PrintKept(Session& session, const Arguments& arguments, EventPrinter
           return session.client().event().ListEvents(context, request, answer);
         });
     printer.Print(page);
+    // The second would be a daemon that makes no progress.
+    if (page.next_cursor() == page.end_cursor() || page.next_cursor() == request.start_cursor()) {
+      return page.next_cursor();
+    }
     request.set_start_cursor(page.next_cursor());
     request.set_end_cursor(page.end_cursor());
-    if (page.next_cursor() == page.end_cursor()) return page.next_cursor();
   }
 }
 

@@ -169,10 +169,9 @@ absl::StatusOr<Vm::ConversionResult> ConversionDesk::Api(std::vector<GfnRange> r
     Request request;
     request.exit_time = absl::Now();
     std::lock_guard lock(mutex_);
-    if (closed_) {
-      return WithReason(absl::FailedPreconditionError(absl::StrCat(
-                            "VM ", vm_, " has stopped: nobody uses its memory any more")),
-                        reason::kWrongState, {{"vm", vm_}});
+    if (deleted_) {
+      return WithReason(absl::NotFoundError(absl::StrCat("VM ", vm_, " was deleted")),
+                        reason::kNoSuchVm, {{"vm", vm_}});
     }
     mmu::AttributeChange change;
     change.ranges = std::move(ranges);
@@ -347,10 +346,11 @@ void ConversionDesk::Expire(uint64_t id) {
   Do(release);
 }
 
-void ConversionDesk::Close() {
+void ConversionDesk::Close(Closing closing) {
   Release release;  // nobody is left to be released
   std::lock_guard lock(mutex_);
   closed_ = true;
+  deleted_ = closing == Closing::kDeleted;
   for (auto& [id, waiting] : waiting_) {
     clock_->Cancel(waiting.expiry);
     Decide(waiting, Decision::kDenied, Decider::kVmStop, release);

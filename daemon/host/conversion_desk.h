@@ -53,8 +53,10 @@ class ConversionDesk : public std::enable_shared_from_this<ConversionDesk> {
   std::vector<PendingConversion> Pending() const;
   // False: nothing with this id waits.
   bool Resolve(uint64_t id, Resolution resolution);
-  // The VM stops: what waits is refused, what comes is turned away.
-  void Close();
+  // The VM stopped: what waits is refused, what its guest asks is turned away. Deleted: the API is
+  // turned away too, since the name may be another VM's by now.
+  enum class Closing : uint8_t { kStopped, kDeleted };
+  void Close(Closing closing);
 
  private:
   // One request, as events describe it.
@@ -111,6 +113,7 @@ class ConversionDesk : public std::enable_shared_from_this<ConversionDesk> {
 
   mutable std::mutex mutex_;
   bool closed_ = false;
+  bool deleted_ = false;
   uint64_t next_id_ = 1;
   uint32_t refused_in_a_row_ = 0;
   std::map<uint64_t, Waiting> waiting_;

@@ -78,6 +78,7 @@ void RunGuestProbe(const VmImpl::House& house, HostCapabilities& capabilities) {
   events::Journal unseen(16);  // the probe is no VM of the user's
   VmImpl::House own_house = house;
   own_house.journal = &unseen;
+  own_house.probe = true;
   VmSpec spec;
   spec.name = "host-probe";
   spec.memory_bytes = uint64_t{2} << 20;

@@ -222,13 +222,15 @@ void VmImpl::FinishStop() {
     std::lock_guard lifecycle(lifecycle_mutex_);  // a start that is under way ends first
     machine_->Join();
   }
-  desk_->Close();
+  desk_->Close(ConversionDesk::Closing::kStopped);
   {
     std::lock_guard lock(state_mutex_);
     status_ = *outcome_;
     house_.journal->Append(StateEvent(spec_.name, status_));
   }
-  if (outcome_->exit_code.has_value()) {
+  if (house_.probe) {
+    // No VM of the user's.
+  } else if (outcome_->exit_code.has_value()) {
     spdlog::info("vm {}: stopped, exit code {}", spec_.name, *outcome_->exit_code);
   } else {
     spdlog::warn("vm {}: stopped, {}: {}", spec_.name, outcome_->stop_reason,
@@ -254,7 +256,7 @@ void VmImpl::Delete() {
     deleted_ = true;
     last = status_;
   }
-  desk_->Close();
+  desk_->Close(ConversionDesk::Closing::kDeleted);
   house_.journal->Append(DeletedEvent(spec_.name, last));
   stop_waiters_.Call(WithReason(
       absl::NotFoundError(absl::StrCat("VM ", spec_.name, " was deleted")), reason::kNoSuchVm));

@@ -40,6 +40,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
     TaskThread* reaper = nullptr;         // joins machines
     TaskThread* clock = nullptr;          // deadlines
     const kvm::KvmSystem* kvm = nullptr;  // null: only sim
+    bool probe = false;                   // the start-up probe: its VMs are not told of
   };
 
   // `spec.backend` is kKvm or kSim. Nothing runs yet.

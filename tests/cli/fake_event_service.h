@@ -29,6 +29,9 @@ class FakeEventService : public v1::EventService::Service {
       if (Matches(request->filter(), event)) *response->add_events() = event;
     }
     response->set_next_cursor("e-" + std::to_string(next));
+    response->set_end_cursor(request->end_cursor().empty()
+                                 ? "e-" + std::to_string(state_.events.size())
+                                 : request->end_cursor());
     return Status::OK;
   }
 
