@@ -99,7 +99,7 @@ TEST_F(HvctlEvents, FollowSaysWhereToGoOnWhenTheDaemonStops) {
   EXPECT_EQ(run.exit_code, 4);
   EXPECT_EQ(run.err,
             "hvctl: the event stream ended: hvd is shutting down\n"
-            "hint: go on later with --since e-1\n");
+            "hint: the last cursor is e-1; a daemon that starts anew keeps no events of before\n");
 }
 
 TEST_F(HvctlEvents, AReaderThatGoesAwayEndsItQuietly) {

@@ -94,7 +94,7 @@ class Hostile(harness.E2eTest):
         self.assertIn(f"{_MOST_REFUSALS} conversions were refused in a row", answer.err)
         conversions = harness.conversions(hvd.events("--vm", "refused-loop"))
         self.assertEqual(len(conversions), _MOST_REFUSALS)
-        self.assertEqual({conversion["decision"] for conversion in conversions}, {"DENIED"})
+        self.assertEqual({conversion["decision"] for _, conversion in conversions}, {"DENIED"})
         self.assertGood(hvd, "good", rounds=5)
         self.stop(hvd)
 
