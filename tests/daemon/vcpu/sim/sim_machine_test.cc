@@ -163,7 +163,7 @@ TEST_F(SimTest, MapGpaRetriesAreFollowedBeforeTheNextStep) {
   EXPECT_THAT(notes.map_gpa_calls, SizeIs(4));
 }
 
-TEST_F(SimTest, ParkedFaultWaitsForUnparkAndTriesAgain) {
+TEST_F(SimTest, ParkedFaultWaitsUntilItIsResumedAndTriesAgain) {
   std::atomic<bool> parked{false};
   client_.on_violation = [&](VcpuIndex, const mmu::Fault&) {
     parked = true;
@@ -179,7 +179,7 @@ TEST_F(SimTest, ParkedFaultWaitsForUnparkAndTriesAgain) {
   EXPECT_THAT(client_.notes().violations, SizeIs(1));
 }
 
-TEST_F(SimTest, ParkedMapGpaGetsItsResultFromUnpark) {
+TEST_F(SimTest, ParkedMapGpaGetsItsAnswer) {
   client_.on_map_gpa = [&](VcpuIndex, const vcpu::MapGpaCall&) {
     return MapGpaVerdict{Verdict::kParked, MapGpaResult::kOk};
   };
@@ -195,7 +195,7 @@ TEST_F(SimTest, ParkedMapGpaGetsItsResultFromUnpark) {
   EXPECT_THAT(client_.notes().exit_codes, ElementsAre(Pair(1u, 5)));
 }
 
-TEST_F(SimTest, UnparkThatOvertakesTheAnswerParkedIsNotLost) {
+TEST_F(SimTest, AReleaseThatOvertakesTheVerdictParkedIsNotLost) {
   SimMachine* machine = nullptr;
   client_.on_violation = [&](VcpuIndex vcpu, const mmu::Fault& fault) {
     MapFresh(fault.gpa);
@@ -216,7 +216,7 @@ TEST_F(SimTest, UnparkThatOvertakesTheAnswerParkedIsNotLost) {
 }
 
 // A decision for a vCPU that has not asked must not answer its next question.
-TEST_F(SimTest, UnparkOfAVcpuThatRunsChangesNothing) {
+TEST_F(SimTest, AReleaseOfAVcpuThatRunsChangesNothing) {
   client_.on_map_gpa = [&](VcpuIndex, const vcpu::MapGpaCall&) {
     return MapGpaVerdict{Verdict::kParked, MapGpaResult::kOk};
   };
