@@ -66,6 +66,7 @@ int Run(int argc, char** argv) {
                 "hvctl");
   root.footer(kExitCodes);
   root.require_subcommand(1);
+  root.set_version_flag("--version", std::string("hvctl ") + kVersion);
   Invocation invocation;
   AddCommonOptions(&root, &invocation.options);
   AddVmCommands(&root, &invocation);

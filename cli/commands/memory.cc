@@ -38,7 +38,10 @@ int Set(Session& session, const SetArguments& arguments) {
   std::string text;
   for (const v1::MemoryRange& range : response.converted()) {
     absl::StrAppend(&text, FormatAddress(range.gpa()), " +", FormatSize(range.size()), " is now ",
-                    kind, " (conversion ", response.conversion_id(), ")\n");
+                    kind,
+                    response.conversion_id() != 0
+                        ? absl::StrCat(" (conversion ", response.conversion_id(), ")\n")
+                        : " (as a waiting conversion asked)\n");
   }
   if (text.empty()) text = absl::StrCat("nothing changed, all of it was ", kind, "\n");
   session.Answer(response, text);

@@ -170,7 +170,9 @@ TEST_P(Scenarios, ShowWhatTheirFileSays) {
   EXPECT_EQ(console, scenario.console());
 
   const std::vector<v1::Conversion> seen = ConversionsOf(spec.name, from);
-  if (scenario.has_conversions_at_least()) {
+  if (scenario.has_conversions_exactly()) {
+    EXPECT_EQ(seen.size(), scenario.conversions_exactly());
+  } else if (scenario.has_conversions_at_least()) {
     EXPECT_GE(seen.size(), scenario.conversions_at_least());
   } else {
     std::vector<std::string> seen_texts, expected_texts;
