@@ -1,6 +1,9 @@
 // What hvctl does only on a terminal: ask, colour, show progress, and keep guests from commanding
 // the terminal.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include <fstream>
 
@@ -13,6 +16,15 @@ namespace {
 class HvctlTerminal : public testing::Test {
  protected:
   HvctlTerminal() { daemon_.AddVm("demo"); }
+
+  void SetUp() override {
+    const int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (terminal < 0 || ptsname(terminal) == nullptr || access(ptsname(terminal), F_OK) != 0) {
+      if (terminal >= 0) close(terminal);
+      GTEST_SKIP() << "no pseudo terminal can be opened here (is /dev/pts mounted?)";
+    }
+    close(terminal);
+  }
 
   HvctlOptions On(std::vector<std::string> arguments) {
     HvctlOptions options;
