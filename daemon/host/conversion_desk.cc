@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "daemon/host/event_words.h"
 #include "daemon/reasons.h"
 #include "daemon/status_reason.h"
 #include "mmu/types/address.h"
@@ -236,10 +235,7 @@ void ConversionDesk::Park(const Request& request) {
   Waiting waiting = {request, absl::Now() + policy_.decision_timeout, {*request.vcpu}, {}};
   waiting.request.id = next_id_++;
   const uint64_t id = waiting.request.id;
-  journal_->Append(
-      RequestedEvent(vm_, {id, *request.vcpu, request.range.first.value << kPageShift,
-                           request.range.count << kPageShift, DirectionTo(request.kind),
-                           request.cause, waiting.deadline}));
+  journal_->Append(RequestedEvent(vm_, Describe(waiting)));
   waiting.expiry = clock_->PostAt(waiting.deadline, [weak = weak_from_this(), id] {
     if (const std::shared_ptr<ConversionDesk> desk = weak.lock()) desk->Expire(id);
   });
@@ -306,14 +302,22 @@ void ConversionDesk::SettleCovered(MemoryKind kind, std::vector<GfnRange>& conve
   }
 }
 
+PendingConversion ConversionDesk::Describe(const Waiting& waiting) {
+  const Request& request = waiting.request;
+  return {request.id,
+          *request.vcpu,
+          request.range.first.value << kPageShift,
+          request.range.count << kPageShift,
+          DirectionTo(request.kind),
+          request.cause,
+          waiting.deadline};
+}
+
 std::vector<PendingConversion> ConversionDesk::Pending() const {
   std::lock_guard lock(mutex_);
   std::vector<PendingConversion> pending;
   for (const auto& [id, waiting] : waiting_) {
-    const Request& request = waiting.request;
-    pending.push_back({id, *request.vcpu, request.range.first.value << kPageShift,
-                       request.range.count << kPageShift, DirectionTo(request.kind), request.cause,
-                       waiting.deadline});
+    pending.push_back(Describe(waiting));
   }
   return pending;
 }
@@ -367,42 +371,17 @@ std::optional<bool> ConversionDesk::IsAll(GfnRange range, MemoryKind kind) const
 
 void ConversionDesk::Publish(const Request& request, GfnRange range, Decision decision,
                              Decider decider) {
-  v1::Event event;
-  event.set_vm(vm_);
-  v1::Conversion* conversion = event.mutable_conversion();
-  conversion->set_id(request.id);
-  if (request.vcpu.has_value()) conversion->set_vcpu(*request.vcpu);
-  conversion->set_gpa(range.first.value << kPageShift);
-  conversion->set_size(range.count << kPageShift);
-  conversion->set_direction(WordOf(DirectionTo(request.kind)));
-  conversion->set_cause(WordOf(request.cause));
-  switch (decision) {
-    case Decision::kApplied:
-      conversion->set_decision(v1::Conversion::DECISION_APPLIED);
-      break;
-    case Decision::kDenied:
-      conversion->set_decision(v1::Conversion::DECISION_DENIED);
-      break;
-    case Decision::kExpired:
-      conversion->set_decision(v1::Conversion::DECISION_EXPIRED);
-      break;
-  }
-  switch (decider) {
-    case Decider::kPolicy:
-      conversion->set_decider(v1::Conversion::DECIDER_POLICY);
-      break;
-    case Decider::kOrchestrator:
-      conversion->set_decider(v1::Conversion::DECIDER_ORCHESTRATOR);
-      break;
-    case Decider::kDeadline:
-      conversion->set_decider(v1::Conversion::DECIDER_DEADLINE);
-      break;
-    case Decider::kVmStop:
-      conversion->set_decider(v1::Conversion::DECIDER_VM_STOP);
-      break;
-  }
-  SetDuration(absl::Now() - request.exit_time, *conversion->mutable_latency());
-  journal_->Append(std::move(event));
+  DecidedConversion decided;
+  decided.id = request.id;
+  decided.vcpu = request.vcpu;
+  decided.gpa = range.first.value << kPageShift;
+  decided.size = range.count << kPageShift;
+  decided.direction = DirectionTo(request.kind);
+  decided.cause = request.cause;
+  decided.decision = decision;
+  decided.decider = decider;
+  decided.latency = absl::Now() - request.exit_time;
+  journal_->Append(ConversionEvent(vm_, decided));
 }
 
 std::pair<StopReason, std::string> ConversionDesk::FatalOf(const absl::Status& status) {

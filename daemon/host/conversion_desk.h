@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "daemon/events/journal.h"
+#include "daemon/host/event_words.h"
 #include "daemon/host/task_thread.h"
 #include "daemon/host/vm.h"
 #include "daemon/vcpu/machine.h"
@@ -76,8 +77,6 @@ class ConversionDesk : public std::enable_shared_from_this<ConversionDesk> {
     std::vector<vcpu::VcpuIndex> vcpus;
     TaskThread::Ticket expiry;
   };
-  enum class Decision : uint8_t { kApplied, kDenied, kExpired };
-  enum class Decider : uint8_t { kPolicy, kOrchestrator, kDeadline, kVmStop };
   // What to do once the lock is released.
   struct Release {
     std::vector<vcpu::VcpuIndex> resume_fault;
@@ -90,6 +89,7 @@ class ConversionDesk : public std::enable_shared_from_this<ConversionDesk> {
                      const mmu::Fault* then_map = nullptr);
   vcpu::Verdict DecideAccess(Request request, const mmu::Fault& fault, Release& release);
   void Park(const Request& request);
+  static PendingConversion Describe(const Waiting& waiting);
   static void LetGo(const Waiting& waiting, vcpu::MapGpaResult result, Release& release);
   // Counts what was refused in a row; too much of it ends the VM.
   void Refuse(const Request& request, Release& release);

@@ -75,6 +75,32 @@ void SetTimestamp(absl::Time time, google::protobuf::Timestamp& out) {
   out = TimeUtil::NanosecondsToTimestamp(absl::ToUnixNanos(time));
 }
 
+v1::Conversion::Decision WordOf(Decision decision) {
+  switch (decision) {
+    case Decision::kApplied:
+      return v1::Conversion::DECISION_APPLIED;
+    case Decision::kDenied:
+      return v1::Conversion::DECISION_DENIED;
+    case Decision::kExpired:
+      return v1::Conversion::DECISION_EXPIRED;
+  }
+  return v1::Conversion::DECISION_UNSPECIFIED;
+}
+
+v1::Conversion::Decider WordOf(Decider decider) {
+  switch (decider) {
+    case Decider::kPolicy:
+      return v1::Conversion::DECIDER_POLICY;
+    case Decider::kOrchestrator:
+      return v1::Conversion::DECIDER_ORCHESTRATOR;
+    case Decider::kDeadline:
+      return v1::Conversion::DECIDER_DEADLINE;
+    case Decider::kVmStop:
+      return v1::Conversion::DECIDER_VM_STOP;
+  }
+  return v1::Conversion::DECIDER_UNSPECIFIED;
+}
+
 void Describe(const PendingConversion& pending, v1::ConversionRequest& out) {
   out.set_id(pending.id);
   out.set_vcpu(pending.vcpu);
@@ -83,6 +109,22 @@ void Describe(const PendingConversion& pending, v1::ConversionRequest& out) {
   out.set_direction(WordOf(pending.direction));
   out.set_cause(WordOf(pending.cause));
   SetTimestamp(pending.deadline, *out.mutable_deadline());
+}
+
+v1::Event ConversionEvent(const std::string& vm, const DecidedConversion& decided) {
+  v1::Event event;
+  event.set_vm(vm);
+  v1::Conversion* conversion = event.mutable_conversion();
+  conversion->set_id(decided.id);
+  if (decided.vcpu.has_value()) conversion->set_vcpu(*decided.vcpu);
+  conversion->set_gpa(decided.gpa);
+  conversion->set_size(decided.size);
+  conversion->set_direction(WordOf(decided.direction));
+  conversion->set_cause(WordOf(decided.cause));
+  conversion->set_decision(WordOf(decided.decision));
+  conversion->set_decider(WordOf(decided.decider));
+  SetDuration(decided.latency, *conversion->mutable_latency());
+  return event;
 }
 
 v1::Event RequestedEvent(const std::string& vm, const PendingConversion& pending) {

@@ -2,6 +2,8 @@
 #ifndef TWINROOT_DAEMON_HOST_EVENT_WORDS_H_
 #define TWINROOT_DAEMON_HOST_EVENT_WORDS_H_
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/time/time.h"
@@ -22,7 +24,25 @@ std::string WordOf(vcpu::StopReason reason);
 void SetDuration(absl::Duration duration, google::protobuf::Duration& out);
 void SetTimestamp(absl::Time time, google::protobuf::Timestamp& out);
 
+// How a conversion ended, and who said so.
+enum class Decision : uint8_t { kApplied, kDenied, kExpired };
+enum class Decider : uint8_t { kPolicy, kOrchestrator, kDeadline, kVmStop };
+
+struct DecidedConversion {
+  uint64_t id = 0;
+  std::optional<uint32_t> vcpu;  // unset: the API asked
+  uint64_t gpa = 0;
+  uint64_t size = 0;
+  Direction direction = Direction::kToShared;
+  Cause cause = Cause::kImplicit;
+  Decision decision = Decision::kApplied;
+  Decider decider = Decider::kPolicy;
+  absl::Duration latency;
+};
+
 void Describe(const PendingConversion& pending, v1::ConversionRequest& out);
+
+v1::Event ConversionEvent(const std::string& vm, const DecidedConversion& decided);
 
 v1::Event RequestedEvent(const std::string& vm, const PendingConversion& pending);
 v1::Event StateEvent(const std::string& vm, const VmStatus& status);
