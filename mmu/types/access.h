@@ -17,6 +17,14 @@ class Access {
   static constexpr Access All() { return Access(7); }
 
   constexpr bool Includes(Access other) const { return (bits_ & other.bits_) == other.bits_; }
+  // Read 1, write 2, fetch 4: as the rights lie in an EPT entry.
+  static constexpr Access FromBits(uint8_t bits) { return Access(bits & 7); }
+  constexpr uint8_t bits() const { return bits_; }
+
+  constexpr bool empty() const { return bits_ == 0; }
+  constexpr Access Without(Access other) const {
+    return Access(static_cast<uint8_t>(bits_ & ~other.bits_));
+  }
   constexpr bool read() const { return bits_ & 1; }
   constexpr bool write() const { return bits_ & 2; }
   constexpr bool fetch() const { return bits_ & 4; }
