@@ -1,14 +1,16 @@
-// Audit: walks everything below one root and compares it with what the tables say of themselves.
+// Audit: walks everything below one root table and compares it with what the tables say of
+// themselves.
 #ifndef TWINROOT_MMU_ENGINE_AUDIT_H_
 #define TWINROOT_MMU_ENGINE_AUDIT_H_
 
 #include <cstdint>
 #include <functional>
 #include <unordered_set>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "mmu/hw/ept_capabilities.h"
-#include "mmu/tables/mmu_lock.h"
+#include "mmu/tables/epoch.h"
 #include "mmu/tables/root.h"
 #include "mmu/tables/table_pool.h"
 
@@ -20,14 +22,15 @@ struct AuditTotals {
   uint64_t leaves[2][3] = {};  // [MemoryKind][0: 4K, 1: 2M, 2: 1G]
 };
 
-// kInternal: the sentence of the first violation: a frozen entry, a misconfiguration, a link
-// outside the pool, a table reached twice or with the wrong identity, a wrong count, or what
-// `check_leaf` (gfn of the leaf, its level, the entry) says.
-absl::Status AuditRoot(
-    const MmuLock::Exclusive& lock, TablePool& pool, const Root& root,
-    const EptCapabilities& capabilities, int maxphyaddr,
-    const std::function<absl::Status(Gfn gfn, Level level, EptEntry entry)>& check_leaf,
-    AuditTotals& totals);
+// `aliases`: all that share the root table of the first. No fault may be under way (Quiet). Returns
+// kInternal with the sentence of the first violation: a frozen entry, a misconfiguration, a link
+// outside the pool, a table reached twice or with the wrong identity, an entry of no alias, or what
+// `check_leaf` says.
+absl::Status AuditRoot(const Turn& turn, TablePool& pool, const std::vector<Root>& aliases,
+                       const EptCapabilities& capabilities, int maxphyaddr,
+                       const std::function<absl::Status(const Root& root, Gfn gfn, Level level,
+                                                        EptEntry entry)>& check_leaf,
+                       AuditTotals& totals);
 
 }  // namespace twinroot::mmu
 

@@ -3,16 +3,81 @@
 #define TWINROOT_MMU_ENGINE_MAKE_ENTRY_H_
 
 #include "mmu/hw/ept_entry.h"
+#include "mmu/hw/soft_bits.h"
+#include "mmu/types/access.h"
 #include "mmu/types/address.h"
 #include "mmu/types/level.h"
 
 namespace twinroot::mmu {
 
-// Guest memory is write-back RAM, and the guest's PAT has its say. A and D start clear: the first
-// access sets them.
-constexpr EptEntry MakeLeaf(Pfn pfn, Level level, Access access) {
-  return EptEntry::Leaf(HpaOf(pfn), level, access, MemType::kWriteBack);
+// What a leaf over some pages is to be.
+struct LeafRequest {
+  Access allowed = Access::All();  // what alias and attributes allow
+  bool withhold_write = false;     // dirty logging: W comes back when the first write is logged
+  bool withhold_fetch = false;     // NX-huge-page mitigation: X is for small pages
+  MemType mem_type = MemType::kWriteBack;
+  bool ignore_pat = false;  // the guest's PAT has no say
+};
+
+// `pfn` is aligned to `level`. A and D start clear: the first access sets them.
+constexpr EptEntry MakeLeaf(Pfn pfn, Level level, const LeafRequest& request) {
+  Access granted = request.allowed;
+  uint64_t soft = kMmuPresent;
+  if (request.withhold_write && granted.write()) {
+    granted = granted.Without(Access::Write());
+    soft |= kMayWrite;
+  }
+  if (request.withhold_fetch && granted.fetch() && level != Level::k4K) {
+    granted = granted.Without(Access::Fetch());
+    soft |= kNxHugePage;
+  }
+  const EptEntry leaf = EptEntry::Leaf(HpaOf(pfn), level, granted, request.mem_type);
+  return EptEntry(leaf.raw() | soft | (request.ignore_pat ? EptEntry::kIgnorePat : 0));
 }
+
+// The first of the 512 leaves that a leaf of `level` is split into: the same translation, and the
+// rights of the role: what was withheld for the page's size comes back.
+constexpr EptEntry MakeSplitLeaf(EptEntry leaf, Level level) {
+  uint64_t raw = leaf.raw();
+  if (Below(level) == Level::k4K) {
+    raw &= ~EptEntry::kPageSize;
+    if (raw & kNxHugePage) raw = (raw & ~kNxHugePage) | EptEntry::kExecute | EptEntry::kExecuteUser;
+  }
+  return EptEntry(raw);
+}
+
+// The leaf with what a write needs, if that was only withheld.
+constexpr EptEntry WithWrite(EptEntry leaf) {
+  return EptEntry((leaf.raw() & ~kMayWrite) | EptEntry::kWrite);
+}
+// The leaf without W, to be given back by WithWrite.
+constexpr EptEntry WithoutWrite(EptEntry leaf) {
+  return leaf.raw() & EptEntry::kWrite ? EptEntry((leaf.raw() & ~EptEntry::kWrite) | kMayWrite)
+                                       : leaf;
+}
+
+// Access tracking without A bits: the leaf with all rights taken away, R and X remembered. W is
+// never saved: a write must go through its own check again (it stays withheld).
+constexpr EptEntry WithRightsSaved(EptEntry leaf) {
+  const Access access = leaf.access();
+  const EptEntry bare = WithoutWrite(leaf).WithAccess(Access::None());
+  return EptEntry(bare.raw() | (access.read() ? kSavedRead : 0) |
+                  (access.fetch() ? kSavedFetch : 0));
+}
+constexpr bool HasSavedRights(EptEntry leaf) { return leaf.raw() & (kSavedRead | kSavedFetch); }
+constexpr EptEntry WithSavedRights(EptEntry leaf) {
+  const Access saved = (leaf.raw() & kSavedRead ? Access::Read() : Access::None()) |
+                       (leaf.raw() & kSavedFetch ? Access::Fetch() : Access::None());
+  return EptEntry(leaf.raw() & ~(kSavedRead | kSavedFetch)).WithAccess(saved);
+}
+
+static_assert(MakeLeaf(Pfn(5), Level::k4K, {}).raw() == (0x5437 | kMmuPresent));
+static_assert(WithWrite(WithoutWrite(MakeLeaf(Pfn(5), Level::k4K, {}))) ==
+              MakeLeaf(Pfn(5), Level::k4K, {}));
+static_assert(WithWrite(WithSavedRights(WithRightsSaved(MakeLeaf(Pfn(5), Level::k4K, {})))) ==
+              MakeLeaf(Pfn(5), Level::k4K, {}));
+static_assert(MakeSplitLeaf(MakeLeaf(Pfn(512), Level::k2M, {.withhold_fetch = true}), Level::k2M) ==
+              MakeLeaf(Pfn(512), Level::k4K, {}));
 
 }  // namespace twinroot::mmu
 

@@ -5,39 +5,85 @@
 namespace twinroot::mmu {
 namespace {
 
-enum class Leaves : uint8_t { kClear, kKeep };
+// From so many frames on whole tables are detached, which costs one wait for an epoch instead of one
+// exchange for each leaf.
+constexpr uint64_t kDetachFrom = 8 * FramesPerEntry(Level::k2M);
 
-void Walk(const MmuLock::Exclusive& lock, TablePool& pool, EntryChange& change, const Root& root,
-          GfnRange range, Leaves leaves, FlushBatch& batch) {
-  for (Cursor at(lock, pool, root, range); at.valid();) {
-    const EptEntry entry = at.entry();
-    if (Table* child = at.Child(entry); child != nullptr) {
-      if (!at.returned()) {
-        at.Descend(*child);
+class Zapper {
+ public:
+  Zapper(const Turn& turn, TablePool& pool, EntryChange& change, const Root& root, GfnRange range,
+         FlushBatch& batch)
+      : turn_(turn),
+        pool_(pool),
+        change_(change),
+        root_(root),
+        detach_(range.count >= kDetachFrom),
+        batch_(batch),
+        at_(turn, pool, root, range) {}
+
+  void Run() {
+    while (at_.valid()) {
+      if (at_.returned()) {
+        Prune();
+      } else if (Visit()) {
         continue;
       }
-      if (child->present.load(std::memory_order_relaxed) == 0) {
-        change.Unlink(lock, at.table(), at.index(), *child);
-        batch.AddTable(root, at.frame(), at.level(), *child);
-      }
-    } else if (entry.present() && entry.IsLeaf(at.level()) && leaves == Leaves::kClear) {
-      change.ClearLeaf(lock, at.table(), at.index());
-      batch.AddLeaf(root, at.frame(), at.level());
+      at_.Next();
     }
-    at.Next();
   }
-}
+
+ private:
+  // True: the cursor went down.
+  bool Visit() {
+    const EptEntry entry = EntryChange::Settle(turn_, at_.slot());
+    switch (StateOf(entry, at_.level())) {
+      case SlotState::kLink:
+        if (!detach_ || !at_.inside()) return at_.Descend(entry);
+        if (Table* child = pool_.At(entry.address())) {
+          change_.Detach(turn_, at_.slot());
+          batch_.AddSubtree(root_, at_.frame(), at_.level(), *child);
+        }
+        return false;
+      case SlotState::kLeaf: {
+        const EptEntry last = change_.ClearLeaf(turn_, root_, at_.slot(), at_.level());
+        if (batch_.on_leaf()) batch_.on_leaf()(root_.GfnOf(at_.frame()), at_.level(), last);
+        batch_.AddLeaf(root_, at_.frame(), at_.level());
+        return false;
+      }
+      case SlotState::kMmio:
+        change_.ClearMark(turn_, at_.slot());
+        return false;
+      case SlotState::kEmpty:
+      case SlotState::kFrozen:
+        return false;
+    }
+    return false;
+  }
+
+  // Back from the table below this entry.
+  void Prune() {
+    const EptEntry entry = at_.entry();
+    Table* const child = pool_.At(entry.address());
+    if (child == nullptr || !change_.Seal(turn_, child->slots)) return;
+    change_.Detach(turn_, at_.slot());
+    change_.Forget(turn_, root_, Below(at_.level()), 0);
+    batch_.AddTable(root_, at_.frame(), at_.level(), *child);
+  }
+
+  const Turn& turn_;
+  TablePool& pool_;
+  EntryChange& change_;
+  const Root& root_;
+  const bool detach_;
+  FlushBatch& batch_;
+  Cursor at_;
+};
 
 }  // namespace
 
-void Zap(const MmuLock::Exclusive& lock, TablePool& pool, EntryChange& change, const Root& root,
-         GfnRange range, FlushBatch& batch) {
-  Walk(lock, pool, change, root, range, Leaves::kClear, batch);
-}
-
-void PruneEmptyTables(const MmuLock::Exclusive& lock, TablePool& pool, EntryChange& change,
-                      const Root& root, GfnRange range, FlushBatch& batch) {
-  Walk(lock, pool, change, root, range, Leaves::kKeep, batch);
+void Zap(const Turn& turn, TablePool& pool, EntryChange& change, const Root& root, GfnRange range,
+         FlushBatch& batch) {
+  Zapper(turn, pool, change, root, range, batch).Run();
 }
 
 }  // namespace twinroot::mmu

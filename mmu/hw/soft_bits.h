@@ -12,12 +12,30 @@
 
 namespace twinroot::mmu {
 
+// This engine's own mark of a slot that holds a link or a leaf, also of a leaf whose rights were all
+// taken away for a while. Bit 11 is ignored in every kind of EPT entry.
+inline constexpr uint64_t kMmuPresent = uint64_t{1} << 11;
+// Rights that the engine withholds and may give back by one exchange: write (dirty logging), and
+// what access tracking without A bits took (write is never saved there).
+inline constexpr uint64_t kMayWrite = uint64_t{1} << 52;
+inline constexpr uint64_t kSavedRead = uint64_t{1} << 53;
+inline constexpr uint64_t kSavedFetch = uint64_t{1} << 54;
+// Fetch is withheld because the leaf is large (NX-huge-page mitigation).
+inline constexpr uint64_t kNxHugePage = uint64_t{1} << 55;
+
 // An empty slot. Arenas are zeroed, so a fresh table is empty.
 inline constexpr EptEntry kEmptyEntry{0};
 
 // A slot in the middle of a multi-step change: a processor sees "not present", software retries.
 // The pattern cannot arise from an empty or a present word.
 inline constexpr EptEntry kFrozenEntry{(uint64_t{1} << 62) | (uint64_t{0x5A} << 52)};
+
+// A cached "no memory here": neither empty, frozen, a link nor a leaf; W and X without R, which a
+// processor reports as a misconfiguration.
+constexpr bool IsMmioMark(EptEntry entry) {
+  return (entry.raw() & (EptEntry::kRightsMask | kMmuPresent)) ==
+         (EptEntry::kWrite | EptEntry::kExecute);
+}
 
 static_assert(!kEmptyEntry.Present(true) && !kFrozenEntry.Present(true));
 static_assert((kFrozenEntry.raw() & (EptEntry::kAddressMask | EptEntry::kSuppressVe)) == 0);

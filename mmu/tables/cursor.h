@@ -1,17 +1,15 @@
 // A bounded walk over one root: every entry that touches a range of frames, each table's entry
-// before and again after what is below it. The caller steers; the cursor changes nothing and never
-// drops the lock under its caller.
+// before and again after what is below it. The caller steers; the cursor changes nothing.
 //
-//   for (Cursor at(lock, pool, root, range); at.valid();) {
-//     Table* child = at.returned() ? nullptr : at.Child(at.entry());
-//     if (child != nullptr) at.Descend(*child); else at.Next();
+//   for (Cursor at(read, pool, root, range); at.valid();) {
+//     if (at.returned() || at.state() != SlotState::kLink || !at.Descend()) at.Next();
 //   }
 #ifndef TWINROOT_MMU_TABLES_CURSOR_H_
 #define TWINROOT_MMU_TABLES_CURSOR_H_
 
 #include <cstdint>
 
-#include "mmu/tables/mmu_lock.h"
+#include "mmu/tables/epoch.h"
 #include "mmu/tables/root.h"
 #include "mmu/tables/table_pool.h"
 #include "mmu/types/gfn_range.h"
@@ -20,53 +18,66 @@ namespace twinroot::mmu {
 
 class Cursor {
  public:
-  // `range` lies inside what the root maps; the lock is held as long as the cursor lives.
-  Cursor(const MmuLock::Held&, TablePool& pool, const Root& root, GfnRange range)
+  // `range` lies inside what the root maps; the guard or turn is held as long as the cursor lives.
+  Cursor(const MmuRead&, TablePool& pool, const Root& root, GfnRange range)
       : pool_(pool),
-        at_(root.FrameOf(range.first)),
+        begin_(root.FrameOf(range.first)),
+        at_(begin_),
         end_(root.FrameOf(range.end())),
-        table_(range.empty() ? nullptr : root.table) {}
+        top_(root.table->level()),
+        level_(top_),
+        valid_(!range.empty()) {
+    slots_[static_cast<int>(level_)] = root.table->slots;
+  }
 
-  bool valid() const { return table_ != nullptr; }
-  Table& table() const { return *table_; }
-  Level level() const { return table_->level(); }
-  uint64_t index() const { return EptIndex(at_, level()); }
+  bool valid() const { return valid_; }
+  Level level() const { return level_; }
+  uint64_t index() const { return EptIndex(at_, level_); }
+  EntrySlot& slot() const { return slots()[index()]; }
+  // The slots of the table it stands in.
+  EntrySlot* slots() const { return slots_[static_cast<int>(level_)]; }
   // First frame that the entry covers; may lie before the range.
-  HwGfn frame() const { return at_ - at_.value % FramesPerEntry(level()); }
+  HwGfn frame() const { return at_ - at_.value % FramesPerEntry(level_); }
+  // The whole entry lies in the range.
+  bool inside() const { return frame() >= begin_ && frame() + FramesPerEntry(level_) <= end_; }
   // The slot as it stands now: load once, then decide.
-  EptEntry entry() const { return table_->slots[index()].Load(); }
+  EptEntry entry() const { return slot().Load(); }
   // The cursor has come back from the table below this entry.
   bool returned() const { return returned_; }
 
-  // The table that `entry` links here; null if it is empty, frozen, a leaf, or links a page that
-  // is not the pool's.
-  Table* Child(EptEntry entry) const {
-    return entry.present() && !entry.IsLeaf(level()) ? pool_.At(entry.address()) : nullptr;
-  }
-
-  // Into the table below, which Child gave.
-  void Descend(Table& child) {
-    table_ = &child;
+  // Into the table that `link` leads to. False: it leads outside the pool, and the cursor stays.
+  bool Descend(EptEntry link) {
+    EntrySlot* const child = pool_.SlotsAt(link.address());
+    if (child == nullptr) return false;
+    level_ = Below(level_);
+    slots_[static_cast<int>(level_)] = child;
     returned_ = false;
+    return true;
   }
 
-  // On to the next entry, or back to the parent's entry when this table has no more in the range.
+  // On to the next entry, or back to the entry above when this table has no more in the range.
   void Next() {
-    const HwGfn next = frame() + FramesPerEntry(level());
+    const HwGfn next = frame() + FramesPerEntry(level_);
     returned_ = index() == kEntriesPerTable - 1 || next >= end_;
-    if (returned_) {
-      table_ = table_->parent;
-    } else {
+    if (!returned_) {
       at_ = next;
+    } else if (level_ == top_) {
+      valid_ = false;
+    } else {
+      level_ = Above(level_);
     }
   }
 
  private:
   TablePool& pool_;
+  const HwGfn begin_;
   HwGfn at_;
-  HwGfn end_;
-  Table* table_;
+  const HwGfn end_;
+  const Level top_;
+  Level level_;
+  bool valid_;
   bool returned_ = false;
+  EntrySlot* slots_[static_cast<int>(Level::k256T) + 1] = {};
 };
 
 }  // namespace twinroot::mmu

@@ -1,87 +1,172 @@
 #include "mmu/tables/entry_change.h"
 
 #include <cassert>
+#include <thread>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace twinroot::mmu {
+namespace {
+
+// Who holds a slot frozen does a handful of steps, or calls an external table: spin a little first.
+class Patience {
+ public:
+  void Wait() {
+#if defined(__x86_64__)
+    if (++spins_ < kSpins) return _mm_pause();
+#endif
+    std::this_thread::yield();
+  }
+
+ private:
+  static constexpr int kSpins = 64;
+  int spins_ = 0;
+};
+
+constexpr EptEntry LinkTo(const Table& child) {
+  return EptEntry(EptEntry::Table(child.hpa).raw() | kMmuPresent);
+}
+
+// Words of a table that nobody else knows yet.
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__) && defined(__OPTIMIZE__)
+__attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
+void FillWords(uint64_t* words, uint64_t first, uint64_t step) {
+  for (uint64_t i = 0; i < kEntriesPerTable; ++i) words[i] = first + i * step;
+}
+
+}  // namespace
 
 void EntryChange::AdoptRoot(Table& root, const TableIdentity& identity) {
   root.identity = identity;
   root.parent = nullptr;
-  counts_.tables.fetch_add(1, std::memory_order_relaxed);
+  root.named = true;
+  counts_.Add(VmCount::kTables);
 }
 
 void EntryChange::DropRoot(Table& root) {
   assert(root.parent == nullptr);
   (void)root;
-  counts_.tables.fetch_sub(1, std::memory_order_relaxed);
+  counts_.Add(VmCount::kTables, ~uint64_t{0});
 }
 
-ChangeResult EntryChange::Link(const MmuLock::Shared&, Table& parent, uint64_t index, Table& child,
-                               Gfn gfn) {
-  child.identity = ChildIdentity(parent.identity, gfn);
+ChangeResult EntryChange::Link(const MmuRead&, const Root& root, const Table& parent,
+                               EntrySlot& slot, EptEntry seen, Table& child, Gfn gfn) {
+  child.identity = ChildIdentity(parent.identity, root, gfn);
   child.parent = &parent;
-  EptEntry expected = kEmptyEntry;
-  if (!parent.slots[index].CompareExchange(expected, EptEntry::Table(child.hpa))) {
+  child.named = true;
+  if (!slot.CompareExchange(seen, LinkTo(child))) return ChangeResult::kRaced;
+  counts_.Add(VmCount::kTables);
+  return ChangeResult::kDone;
+}
+
+ChangeResult EntryChange::Freeze(const MmuRead&, EntrySlot& slot, EptEntry seen) {
+  return slot.CompareExchange(seen, kFrozenEntry) ? ChangeResult::kDone : ChangeResult::kRaced;
+}
+
+void EntryChange::Publish(const Root& root, EntrySlot& slot, Level level, EptEntry before,
+                          EptEntry leaf) {
+  slot.Store(leaf);
+  if (StateOf(before, level) != SlotState::kLeaf) counts_.Add(LeafCount(root.kind, level));
+}
+
+void EntryChange::Restore(EntrySlot& slot, EptEntry before) { slot.Store(before); }
+
+ChangeResult EntryChange::ChangeRights(const MmuRead&, EntrySlot& slot, EptEntry seen,
+                                       EptEntry leaf) {
+  assert(seen.address() == leaf.address());
+  return slot.CompareExchange(seen, leaf) ? ChangeResult::kDone : ChangeResult::kRaced;
+}
+
+ChangeResult EntryChange::Split(const MmuRead&, const Root& root, const Table& parent,
+                                EntrySlot& slot, EptEntry seen, Table& child, Gfn gfn,
+                                EptEntry first_child) {
+  const Level level = parent.level();
+  child.identity = ChildIdentity(parent.identity, root, gfn);
+  child.parent = &parent;
+  child.named = true;
+  FillWords(reinterpret_cast<uint64_t*>(child.slots), first_child.raw(),
+            BytesPerEntry(Below(level)));
+  if (!slot.CompareExchange(seen, LinkTo(child))) {
+    FillWords(reinterpret_cast<uint64_t*>(child.slots), kEmptyEntry.raw(), 0);
     return ChangeResult::kRaced;
   }
-  parent.present.fetch_add(1, std::memory_order_relaxed);
-  counts_.tables.fetch_add(1, std::memory_order_relaxed);
+  counts_.Add(VmCount::kTables);
+  counts_.Add(LeafCount(root.kind, level), ~uint64_t{0});
+  counts_.Add(LeafCount(root.kind, Below(level)), kEntriesPerTable);
   return ChangeResult::kDone;
 }
 
-void EntryChange::Unlink(const MmuLock::Exclusive&, Table& parent, uint64_t index, Table& child) {
-  assert(child.parent == &parent && child.present.load() == 0);
-  Replace(parent, index, EptEntry::Table(child.hpa), kEmptyEntry);
-  parent.present.fetch_sub(1, std::memory_order_relaxed);
-  counts_.tables.fetch_sub(1, std::memory_order_relaxed);
-}
-
-ChangeResult EntryChange::SetLeaf(const MmuLock::Shared&, Table& table, uint64_t index,
-                                  EptEntry leaf) {
-  EptEntry expected = kEmptyEntry;
-  if (!table.slots[index].CompareExchange(expected, leaf)) return ChangeResult::kRaced;
-  CountLeaf(table, 1);
-  return ChangeResult::kDone;
-}
-
-EptEntry EntryChange::ClearLeaf(const MmuLock::Exclusive&, Table& table, uint64_t index) {
-  EptEntry last = table.slots[index].Load();
-  assert(last.present() && last.IsLeaf(table.level()));
-  // A processor may set A or D between the load and the exchange: then try again, so that the
-  // caller gets the bits as they last were.
-  while (!table.slots[index].CompareExchange(last, kEmptyEntry)) {
+EptEntry EntryChange::Settle(const Turn&, const EntrySlot& slot) {
+  Patience patience;
+  EptEntry entry = slot.LoadOrdered();
+  while (entry == kFrozenEntry) {
+    patience.Wait();
+    entry = slot.LoadOrdered();
   }
-  CountLeaf(table, -1);
+  return entry;
+}
+
+EptEntry EntryChange::ClearLeaf(const Turn& turn, const Root& root, EntrySlot& slot, Level level) {
+  EptEntry last = Settle(turn, slot);
+  assert(StateOf(last, level) == SlotState::kLeaf);
+  // A processor may set A or D, a fault may give a right back or freeze the slot to tell an external
+  // table again: then once more, so that the caller gets the leaf as it last was.
+  while (!slot.CompareExchange(last, kEmptyEntry)) {
+    if (last == kFrozenEntry) last = Settle(turn, slot);
+  }
+  counts_.Add(LeafCount(root.kind, level), ~uint64_t{0});
   return last;
 }
 
-ChangeResult EntryChange::Freeze(const MmuLock::Shared&, Table& table, uint64_t index) {
-  EptEntry expected = kEmptyEntry;
-  return table.slots[index].CompareExchange(expected, kFrozenEntry) ? ChangeResult::kDone
-                                                                    : ChangeResult::kRaced;
+void EntryChange::ClearMark(const Turn&, EntrySlot& slot) {
+  EptEntry seen = slot.Load();
+  // A fault that fills it meanwhile wins: there is memory now.
+  if (!(seen.raw() & kMmuPresent) && seen != kFrozenEntry) slot.CompareExchange(seen, kEmptyEntry);
 }
 
-void EntryChange::Publish(const MmuLock::Shared&, Table& table, uint64_t index, EptEntry leaf) {
-  Replace(table, index, kFrozenEntry, leaf);
-  CountLeaf(table, 1);
-}
-
-void EntryChange::Restore(const MmuLock::Shared&, Table& table, uint64_t index) {
-  Replace(table, index, kFrozenEntry, kEmptyEntry);
-}
-
-// A change that nobody but a processor (A and D bits) can race with.
-void EntryChange::Replace(Table& table, uint64_t index, EptEntry from, EptEntry to) {
-  EptEntry expected = from;
-  while (!table.slots[index].CompareExchange(expected, to)) {
-    assert(expected.SameButAccessedDirty(from));
+void EntryChange::Detach(const Turn&, EntrySlot& slot) {
+  EptEntry link = slot.Load();
+  while (!slot.CompareExchange(link, kEmptyEntry)) {
   }
 }
 
-void EntryChange::CountLeaf(Table& table, int64_t delta) {
-  table.present.fetch_add(static_cast<uint32_t>(delta), std::memory_order_relaxed);
-  counts_.leaves[static_cast<int>(table.identity.role.kind)][TableCounts::LeafIndex(table.level())]
-      .fetch_add(static_cast<uint64_t>(delta), std::memory_order_relaxed);
+void EntryChange::Forget(const Turn&, const Root& root, Level leaves_at, uint64_t leaves) {
+  counts_.Add(VmCount::kTables, ~uint64_t{0});
+  if (leaves != 0) counts_.Add(LeafCount(root.kind, leaves_at), ~leaves + 1);
+}
+
+bool EntryChange::Seal(const Turn&, EntrySlot* slots) {
+  // Most tables are not empty: look before anything is written.
+  for (uint64_t i = 0; i < kEntriesPerTable; ++i) {
+    if (slots[i].Load() != kEmptyEntry) return false;
+  }
+  for (uint64_t i = 0; i < kEntriesPerTable; ++i) {
+    EptEntry expected = kEmptyEntry;
+    if (slots[i].CompareExchange(expected, kFrozenEntry)) continue;
+    while (i-- > 0) slots[i].Store(kEmptyEntry);
+    return false;
+  }
+  return true;
+}
+
+void EntryChange::Cover(const Turn&, const Root& root, EntrySlot& slot, Level level,
+                        EptEntry leaf) {
+  EptEntry link = slot.Load();
+  assert(StateOf(link, level) == SlotState::kLink);
+  while (!slot.CompareExchange(link, leaf)) {
+  }
+  counts_.Add(LeafCount(root.kind, level));
+}
+
+EptEntry EntryChange::SealCovered(const Turn& turn, EntrySlot& slot) {
+  EptEntry last = Settle(turn, slot);
+  while (!slot.CompareExchange(last, kFrozenEntry)) {
+    if (last == kFrozenEntry) last = Settle(turn, slot);
+  }
+  return last;
 }
 
 }  // namespace twinroot::mmu

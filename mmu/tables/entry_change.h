@@ -1,60 +1,73 @@
-// The only place that changes slots, and that keeps the books about them: present entries of each
-// table, tables in use, leaves by kind and level.
+// The only place that changes slots, and that keeps the books about them: tables in use, leaves by
+// kind and level.
 //
-// Under MmuLock::Shared several threads change slots: an empty slot is won by CAS, the loser gets
-// kRaced. What makes an entry go away asks for Exclusive. Processors set A and D bits under every
-// lock. A frozen slot belongs to the thread that froze it, which holds the lock until it is
-// published or restored: under Exclusive nothing is frozen.
+// Faults and changes meet here without a lock. 1. A leaf is made in three steps: freeze the slot by
+// CAS, look whether a change has begun, publish or restore; InvalidationSeq has the argument. 2. A
+// frozen slot belongs to the thread that froze it, and pins its table: whoever takes tables away
+// waits for it. 3. Rights of a leaf that stands change by one CAS against the word that was read, as
+// A and D bits do. 4. Only the holder of the Turn takes anything out.
 #ifndef TWINROOT_MMU_TABLES_ENTRY_CHANGE_H_
 #define TWINROOT_MMU_TABLES_ENTRY_CHANGE_H_
 
-#include <atomic>
 #include <cstdint>
 
-#include "mmu/tables/mmu_lock.h"
-#include "mmu/tables/table.h"
+#include "mmu/tables/epoch.h"
+#include "mmu/tables/root.h"
+#include "mmu/tables/vm_counts.h"
 
 namespace twinroot::mmu {
-
-// The books of one VM.
-struct TableCounts {
-  std::atomic<uint64_t> tables{0};
-  std::atomic<uint64_t> leaves[2][3] = {};  // [MemoryKind][0: 4K, 1: 2M, 2: 1G]
-
-  static constexpr int LeafIndex(Level level) { return static_cast<int>(level) - 1; }
-};
 
 enum class ChangeResult : uint8_t { kDone, kRaced };
 
 class EntryChange {
  public:
-  explicit EntryChange(TableCounts& counts) : counts_(counts) {}
+  explicit EntryChange(VmCounts& counts) : counts_(counts) {}
 
   // A root has no slot that points to it; this only keeps the books.
   void AdoptRoot(Table& root, const TableIdentity& identity);
   void DropRoot(Table& root);
 
-  // Empty -> a link to `child`, which is filled as far as it will be and not yet linked.
-  // `gfn` is any frame below it.
-  ChangeResult Link(const MmuLock::Shared&, Table& parent, uint64_t index, Table& child, Gfn gfn);
-  // Link -> empty. The child is empty; processors may still know it until they are flushed.
-  void Unlink(const MmuLock::Exclusive&, Table& parent, uint64_t index, Table& child);
+  // `seen` (empty or an MMIO mark) -> a link to `child`, which is empty and named here. `gfn` is any
+  // frame below it.
+  ChangeResult Link(const MmuRead&, const Root& root, const Table& parent, EntrySlot& slot,
+                    EptEntry seen, Table& child, Gfn gfn);
 
-  // Empty -> leaf.
-  ChangeResult SetLeaf(const MmuLock::Shared&, Table& table, uint64_t index, EptEntry leaf);
-  // Leaf -> empty; returns the leaf as it last stood, A and D bits included.
-  EptEntry ClearLeaf(const MmuLock::Exclusive&, Table& table, uint64_t index);
+  // `seen` -> frozen; then exactly one of Publish and Restore by the same thread, which needs no
+  // guard any more.
+  ChangeResult Freeze(const MmuRead&, EntrySlot& slot, EptEntry seen);
+  // `before`: what stood there when it was frozen.
+  void Publish(const Root& root, EntrySlot& slot, Level level, EptEntry before, EptEntry leaf);
+  void Restore(EntrySlot& slot, EptEntry before);
 
-  // Empty -> frozen; then exactly one of Publish and Restore by the same thread.
-  ChangeResult Freeze(const MmuLock::Shared&, Table& table, uint64_t index);
-  void Publish(const MmuLock::Shared&, Table& table, uint64_t index, EptEntry leaf);
-  void Restore(const MmuLock::Shared&, Table& table, uint64_t index);
+  // A leaf gets other rights or soft bits; `seen` and `leaf` map the same page.
+  ChangeResult ChangeRights(const MmuRead&, EntrySlot& slot, EptEntry seen, EptEntry leaf);
+
+  // A leaf -> a link to 512 leaves of the level below with the same translations. `first_child` is
+  // the first of them; each next one maps the next page. kRaced: the slot is no longer `seen`.
+  ChangeResult Split(const MmuRead&, const Root& root, const Table& parent, EntrySlot& slot,
+                     EptEntry seen, Table& child, Gfn gfn, EptEntry first_child);
+
+  // The slot once nobody is in the middle of a change of it.
+  static EptEntry Settle(const Turn&, const EntrySlot& slot);
+  // Leaf -> empty; returns the leaf as it last stood, A and D bits included. The slot was settled;
+  // whoever freezes it meanwhile is waited for.
+  EptEntry ClearLeaf(const Turn&, const Root& root, EntrySlot& slot, Level level);
+  // An MMIO mark -> empty.
+  void ClearMark(const Turn&, EntrySlot& slot);
+  // The link, with all that is below it, -> empty. Takes nothing from the books.
+  void Detach(const Turn&, EntrySlot& slot);
+  // A detached table, or one that Seal froze, leaves the books together with its leaves.
+  void Forget(const Turn&, const Root& root, Level leaves_at, uint64_t leaves);
+
+  // Freezes every slot of a table for good, if all are empty. False: they are not; nothing changed.
+  bool Seal(const Turn&, EntrySlot* slots);
+  // Link -> leaf; the table below it stays as it is, out of reach for new walks.
+  void Cover(const Turn&, const Root& root, EntrySlot& slot, Level level, EptEntry leaf);
+  // Any slot of a covered table -> frozen for good; returns what stood there.
+  EptEntry SealCovered(const Turn&, EntrySlot& slot);
 
  private:
-  void Replace(Table& table, uint64_t index, EptEntry from, EptEntry to);
-  void CountLeaf(Table& table, int64_t delta);
-
-  TableCounts& counts_;
+  VmCounts& counts_;
 };
 
 }  // namespace twinroot::mmu

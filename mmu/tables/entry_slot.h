@@ -1,5 +1,5 @@
-// One paging-structure entry in memory: one atomic word that processors read, and in which they
-// may set A and D bits at any time. Anybody may load it; only EntryChange changes it.
+// One slot of a table: an atomic 64-bit word, shared with the processors that walk it, and what such
+// a word means to the engine.
 #ifndef TWINROOT_MMU_TABLES_ENTRY_SLOT_H_
 #define TWINROOT_MMU_TABLES_ENTRY_SLOT_H_
 
@@ -11,21 +11,40 @@
 
 namespace twinroot::mmu {
 
+enum class SlotState : uint8_t {
+  kEmpty,   // nothing; a fault may fill it
+  kFrozen,  // one thread is in the middle of a change; everybody else waits or retries
+  kMmio,    // a cached "no memory here"; a fault may replace it
+  kLink,    // leads to the next table
+  kLeaf,    // maps a page, perhaps with its rights taken away for a while
+};
+
+constexpr SlotState StateOf(EptEntry entry, Level level) {
+  if (entry.raw() & kMmuPresent) return entry.IsLeaf(level) ? SlotState::kLeaf : SlotState::kLink;
+  if (entry == kEmptyEntry) return SlotState::kEmpty;
+  return entry == kFrozenEntry ? SlotState::kFrozen : SlotState::kMmio;
+}
+
 class EntrySlot {
  public:
   EptEntry Load() const { return EptEntry(word_.load(std::memory_order_acquire)); }
+  // Ordered with InvalidationSeq: a change that has begun sees what is frozen, or the one who froze
+  // sees that it has begun.
+  EptEntry LoadOrdered() const { return EptEntry(word_.load(std::memory_order_seq_cst)); }
 
  private:
   friend class EntryChange;
+  friend class TablePool;
 
   // On failure `expected` is what stands there.
   bool CompareExchange(EptEntry& expected, EptEntry desired) {
     uint64_t word = expected.raw();
-    const bool changed = word_.compare_exchange_strong(
-        word, desired.raw(), std::memory_order_acq_rel, std::memory_order_acquire);
+    const bool changed = word_.compare_exchange_strong(word, desired.raw());
     expected = EptEntry(word);
     return changed;
   }
+  // By the owner of a frozen slot, or before the table is linked.
+  void Store(EptEntry entry) { word_.store(entry.raw(), std::memory_order_release); }
 
   std::atomic<uint64_t> word_;
 };

@@ -5,8 +5,13 @@
 
 namespace twinroot::mmu {
 
+bool FlushBatch::empty() const {
+  return std::none_of(std::begin(removed_), std::end(removed_),
+                      [](const auto& removed) { return removed.has_value(); });
+}
+
 FlushBatch::~FlushBatch() {
-  if (!removed_[0] && !removed_[1]) return;
+  if (empty()) return;
   bugs_.ReportBug("a flush batch was destroyed before it was finished: " +
                   std::to_string(retired_.size()) + " table pages are lost");
 }
@@ -14,13 +19,7 @@ FlushBatch::~FlushBatch() {
 void FlushBatch::AddLeaf(const Root& root, HwGfn frame, Level level) {
   Removed& removed = Of(root);
   Cover(removed, frame, level);
-  if (root.external == nullptr) return;
-  const GfnRange leaf{root.GfnOf(frame), FramesPerEntry(level)};
-  if (!removed.leaves.empty() && removed.leaves.back().end() == leaf.first) {
-    removed.leaves.back().count += leaf.count;
-  } else {
-    removed.leaves.push_back(leaf);
-  }
+  AddExternal(removed, {root.GfnOf(frame), FramesPerEntry(level)});
 }
 
 void FlushBatch::AddTable(const Root& root, HwGfn frame, Level level, Table& table) {
@@ -28,20 +27,33 @@ void FlushBatch::AddTable(const Root& root, HwGfn frame, Level level, Table& tab
   retired_.push_back(&table);
 }
 
-absl::Status FlushBatch::Finish(const MmuLock::Exclusive&) {
-  absl::Status status;
+void FlushBatch::AddSubtree(const Root& root, HwGfn frame, Level level, Table& table) {
+  Removed& removed = Of(root);
+  Cover(removed, frame, level);
+  AddExternal(removed, {root.GfnOf(frame), FramesPerEntry(level)});
+  removed.subtrees.push_back(&table);
+}
+
+absl::Status FlushBatch::Finish(const Turn& turn) {
+  if (empty()) return absl::OkStatus();
+  const bool subtrees = std::any_of(std::begin(removed_), std::end(removed_), [](const auto& r) {
+    return r && !r->subtrees.empty();
+  });
+  // Faults inside what was detached finish first: what they publish there is still flushed.
+  if (subtrees) SynchronizeEpoch();
   for (std::optional<Removed>& removed : removed_) {
     if (!removed) continue;
     if (flusher_ != nullptr) {
       flusher_->FlushRange(removed->root.kind, removed->first, removed->end - removed->first);
     }
     // An external table flushes by itself when it removes; it counts the same.
-    if (flusher_ != nullptr || removed->root.external != nullptr) {
-      counts_.range.fetch_add(1, std::memory_order_relaxed);
-    }
+    if (flusher_ != nullptr || removed->root.external != nullptr) counts_.Add(VmCount::kFlushRange);
   }
+  absl::Status status;
   for (std::optional<Removed>& removed : removed_) {
     if (!removed) continue;
+    // Waits for slots that a fault holds frozen while it tells the external table.
+    for (Table* table : removed->subtrees) TakeDown(turn, removed->root, *table);
     for (const GfnRange& leaves : removed->leaves) {
       absl::Status external = removed->root.external->Remove(leaves);
       if (!external.ok()) external = removed->root.external->Remove(leaves);
@@ -50,7 +62,7 @@ absl::Status FlushBatch::Finish(const MmuLock::Exclusive&) {
     removed.reset();
   }
   // The flush is done, and an external table never refers to our pages.
-  for (Table* table : retired_) pool_.Free(*table);
+  pool_.Retire(retired_);
   retired_.clear();
   if (!status.ok()) {
     bugs_.ReportBug("an external table did not remove what was zapped: " +
@@ -59,15 +71,42 @@ absl::Status FlushBatch::Finish(const MmuLock::Exclusive&) {
   return status;
 }
 
+void FlushBatch::TakeDown(const Turn& turn, const Root& root, Table& table) {
+  const Level level = table.level();
+  uint64_t leaves = 0;
+  for (uint64_t i = 0; i < kEntriesPerTable; ++i) {
+    const EptEntry entry = EntryChange::Settle(turn, table.slots[i]);
+    const SlotState state = StateOf(entry, level);
+    if (state == SlotState::kLink) {
+      if (Table* child = pool_.At(entry.address())) TakeDown(turn, root, *child);
+    } else if (state == SlotState::kLeaf) {
+      ++leaves;
+      if (on_leaf_) on_leaf_(table.identity.gfn + i * FramesPerEntry(level), level, entry);
+    }
+  }
+  change_.Forget(turn, root, level, leaves);
+  retired_.push_back(&table);
+}
+
 FlushBatch::Removed& FlushBatch::Of(const Root& root) {
-  std::optional<Removed>& removed = removed_[static_cast<int>(root.kind)];
-  if (!removed) removed = Removed{root, HwGfn(~uint64_t{0}), HwGfn(0), {}};
+  std::optional<Removed>& removed =
+      removed_[2 * static_cast<int>(root.kind) + (root.execute_only ? 1 : 0)];
+  if (!removed) removed = Removed{root, HwGfn(~uint64_t{0}), HwGfn(0), {}, {}};
   return *removed;
 }
 
 void FlushBatch::Cover(Removed& removed, HwGfn frame, Level level) {
   removed.first = std::min(removed.first, frame);
   removed.end = std::max(removed.end, frame + FramesPerEntry(level));
+}
+
+void FlushBatch::AddExternal(Removed& removed, GfnRange range) {
+  if (removed.root.external == nullptr) return;
+  if (!removed.leaves.empty() && removed.leaves.back().end() == range.first) {
+    removed.leaves.back().count += range.count;
+  } else {
+    removed.leaves.push_back(range);
+  }
 }
 
 }  // namespace twinroot::mmu

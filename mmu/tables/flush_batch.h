@@ -1,20 +1,21 @@
 // What one change took out of the tables, and the only order in which it may be let go:
-// flush the processors, remove from the external tables, then free the table pages.
+// wait for faults that still know it, flush the processors, take it from the external tables, free
+// the table pages.
 //
-// Not thread-safe. 1. One flush for each root however much was taken out. 2. A page is freed only
-// after the flush. 3. Destroying a batch that holds something unfinished is a bug: it is reported,
-// and its pages are never reused.
+// Not thread-safe. 1. One flush for each alias however much was taken out. 2. A page is reused only
+// after the flush, and after every fault that could know it. 3. Destroying a batch that holds
+// something unfinished is a bug: it is reported, and its pages are never reused.
 #ifndef TWINROOT_MMU_TABLES_FLUSH_BATCH_H_
 #define TWINROOT_MMU_TABLES_FLUSH_BATCH_H_
 
-#include <atomic>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "mmu/tables/bug_sink.h"
-#include "mmu/tables/mmu_lock.h"
+#include "mmu/tables/entry_change.h"
 #include "mmu/tables/root.h"
 #include "mmu/tables/table_pool.h"
 #include "mmu/tables/tlb_flusher.h"
@@ -22,46 +23,58 @@
 
 namespace twinroot::mmu {
 
-// A batch always knows its range: it asks for no full flush.
-struct FlushCounts {
-  std::atomic<uint64_t> range{0};
-};
-
 class FlushBatch {
  public:
+  // Called for every leaf of a detached table as it last stood, before anything is freed.
+  using OnLeaf = std::function<void(Gfn gfn, Level level, EptEntry leaf)>;
+
   // `flusher` may be null: nobody walks these tables but through an external table.
-  FlushBatch(TablePool& pool, TlbFlusher* flusher, FlushCounts& counts, BugSink& bugs)
-      : pool_(pool), flusher_(flusher), counts_(counts), bugs_(bugs) {}
+  FlushBatch(TablePool& pool, EntryChange& change, TlbFlusher* flusher, VmCounts& counts,
+             BugSink& bugs)
+      : pool_(pool), change_(change), flusher_(flusher), counts_(counts), bugs_(bugs) {}
   ~FlushBatch();
   FlushBatch(const FlushBatch&) = delete;
   FlushBatch& operator=(const FlushBatch&) = delete;
 
+  void set_on_leaf(OnLeaf on_leaf) { on_leaf_ = std::move(on_leaf); }
+  const OnLeaf& on_leaf() const { return on_leaf_; }
+
   // A leaf at `frame` was cleared.
   void AddLeaf(const Root& root, HwGfn frame, Level level);
-  // A table was unlinked from an entry at `frame` of `level`: processors may have cached the way
-  // to it for everything below that entry.
+  // Rights of a leaf at `frame` were taken away, or another leaf stands for the same pages: to be
+  // flushed, nothing to be removed.
+  void AddFlush(const Root& root, HwGfn frame, Level level) { Cover(Of(root), frame, level); }
+  // An empty table was sealed and unlinked from an entry at `frame` of `level`.
   void AddTable(const Root& root, HwGfn frame, Level level, Table& table);
+  // The same for a table that still holds links and leaves; faults may be inside.
+  void AddSubtree(const Root& root, HwGfn frame, Level level, Table& table);
 
+  bool empty() const;
   // Flushes, removes, frees. An error: an external table failed twice, and that was reported as a
   // bug. Finishing an empty batch does nothing.
-  absl::Status Finish(const MmuLock::Exclusive&);
+  absl::Status Finish(const Turn&);
 
  private:
-  // What left one root.
+  // What left one alias.
   struct Removed {
     Root root;
     HwGfn first;  // [first, end) is to be flushed
     HwGfn end;
     std::vector<GfnRange> leaves;  // for the external table; neighbours are merged
+    std::vector<Table*> subtrees;
   };
   Removed& Of(const Root& root);
   void Cover(Removed& removed, HwGfn frame, Level level);
+  void AddExternal(Removed& removed, GfnRange range);
+  void TakeDown(const Turn&, const Root& root, Table& table);
 
   TablePool& pool_;
+  EntryChange& change_;
   TlbFlusher* const flusher_;
-  FlushCounts& counts_;
+  VmCounts& counts_;
   BugSink& bugs_;
-  std::optional<Removed> removed_[2];  // [MemoryKind]
+  OnLeaf on_leaf_;
+  std::optional<Removed> removed_[4];  // 2 * MemoryKind + execute_only
   std::vector<Table*> retired_;
 };
 

@@ -1,23 +1,21 @@
-// One page of entries and what we know about it. Lives in TablePool as long as the pool.
-//
-// `identity` and `parent` are written before the table is linked and constant while it is.
+// A page of entries, and what it is. The descriptor stands beside the page, not in it: a walk needs
+// the page only.
 #ifndef TWINROOT_MMU_TABLES_TABLE_H_
 #define TWINROOT_MMU_TABLES_TABLE_H_
-
-#include <atomic>
-#include <cstdint>
 
 #include "mmu/tables/entry_slot.h"
 #include "mmu/tables/table_role.h"
 
 namespace twinroot::mmu {
 
+// Identity and parent are written before the table is linked, and stay until it is freed.
 struct Table {
   Hpa hpa;
   EntrySlot* slots = nullptr;  // kEntriesPerTable of them
   TableIdentity identity;
-  Table* parent = nullptr;           // null: a root
-  std::atomic<uint32_t> present{0};  // entries that are present; kept by EntryChange
+  const Table* parent = nullptr;  // null: a root
+  bool named = false;             // was given an identity since it was free: it may hold entries
+  Table* next = nullptr;          // in the pool's lists
 
   Level level() const { return identity.role.level; }
 };

@@ -2,7 +2,7 @@
 // pointers and through host physical addresses, which differ by a constant.
 //
 // Thread-safe. 1. A page that is handed out is all zero. 2. What is free is never linked.
-// 3. Nothing allocates under the MMU lock: Preload first, take from the preload under the lock.
+// 3. Nothing allocates inside an EpochGuard: Preload first, take from the preload inside.
 #ifndef TWINROOT_MMU_TABLES_TABLE_POOL_H_
 #define TWINROOT_MMU_TABLES_TABLE_POOL_H_
 
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "mmu/tables/epoch.h"
 #include "mmu/tables/mutex.h"
 #include "mmu/tables/table.h"
 #include "mmu/types/address.h"
@@ -20,11 +21,33 @@ namespace twinroot::mmu {
 
 class PreloadedTables;
 
+// A stack of tables, linked through Table::next.
+class TableList {
+ public:
+  size_t size() const { return size_; }
+  bool empty() const { return top_ == nullptr; }
+  void Push(Table& table) {
+    table.next = top_;
+    top_ = &table;
+    ++size_;
+  }
+  Table& Pop() {
+    Table& table = *top_;
+    top_ = table.next;
+    --size_;
+    return table;
+  }
+
+ private:
+  Table* top_ = nullptr;
+  size_t size_ = 0;
+};
+
 class TablePool {
  public:
   struct Stats {
     size_t pages = 0;  // the budget
-    size_t used = 0;   // linked or preloaded
+    size_t used = 0;   // linked or preloaded; those that only wait to be free again do not count
     size_t peak = 0;
     uint64_t refused = 0;  // Preload calls that found too few pages
   };
@@ -34,15 +57,29 @@ class TablePool {
   TablePool(const TablePool&) = delete;
   TablePool& operator=(const TablePool&) = delete;
 
-  // Fills `preload` up to `count` tables. kResourceExhausted: not so many are free; `preload` is
-  // as it was.
+  // Fills `preload` up to `count` tables. May wait for faults to leave what was retired: not inside
+  // an EpochGuard. kResourceExhausted: not so many are free; `preload` is as it was.
   absl::Status Preload(size_t count, PreloadedTables& preload);
 
-  // Takes back a table that no processor and no slot refers to.
+  // Takes back a table that no processor, no slot and no other thread refers to.
   void Free(Table& table);
+  // Takes back tables that no processor and no slot refers to; faults may still look at them, so
+  // they are free again after an epoch. Not inside an EpochGuard.
+  void Retire(const std::vector<Table*>& tables);
 
   // The table at an address, or null if the pool has none there.
-  Table* At(Hpa hpa);
+  Table* At(Hpa hpa) {
+    const uint64_t offset = hpa - base_;  // wraps below the base
+    return offset % kPageSize == 0 && offset / kPageSize < pages_ ? &tables_[offset / kPageSize]
+                                                                  : nullptr;
+  }
+  // Its slots, without a look at the descriptor.
+  EntrySlot* SlotsAt(Hpa hpa) const {
+    const uint64_t offset = hpa - base_;
+    return offset % kPageSize == 0 && offset / kPageSize < pages_
+               ? reinterpret_cast<EntrySlot*>(memory_ + offset)
+               : nullptr;
+  }
   // Host physical address of a slot of one of this pool's tables.
   Hpa AddressOf(const EntrySlot* slot) const;
 
@@ -56,8 +93,12 @@ class TablePool {
   const size_t pages_;
   const std::unique_ptr<Table[]> tables_;
 
+  // Waits for an epoch and frees what had been retired before.
+  void Reclaim();
+
   mutable Mutex mutex_;
-  std::vector<Table*> free_ TWINROOT_GUARDED_BY(mutex_);
+  TableList free_ TWINROOT_GUARDED_BY(mutex_);
+  TableList retired_ TWINROOT_GUARDED_BY(mutex_);
   size_t peak_ TWINROOT_GUARDED_BY(mutex_) = 0;
   uint64_t refused_ TWINROOT_GUARDED_BY(mutex_) = 0;
 };

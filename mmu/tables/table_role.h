@@ -15,6 +15,7 @@ namespace twinroot::mmu {
 struct TableRole {
   Level level = Level::k4K;  // of its entries
   MemoryKind kind = MemoryKind::kPrivate;
+  bool execute_only = false;      // everything below belongs to the execute-only alias
   bool direct = true;             // linear gfn -> entry; false: shadows a guest's table
   Access access = Access::All();  // rights of the path that leads here
   bool promoted = false;          // stands above the guest's top level
@@ -54,6 +55,7 @@ struct TableRole {
     put(cr4_smap, 1);
     put(cr4_la57, 1);
     put(efer_nx, 1);
+    put(execute_only, 1);
     return w;
   }
   friend constexpr bool operator==(const TableRole& a, const TableRole& b) {
@@ -66,14 +68,6 @@ struct TableIdentity {
   TableRole role;
   friend constexpr bool operator==(const TableIdentity&, const TableIdentity&) = default;
 };
-
-// The identity that the table on the way from `parent` down to `gfn` must have.
-constexpr TableIdentity ChildIdentity(const TableIdentity& parent, Gfn gfn) {
-  TableIdentity child = parent;
-  child.gfn = gfn - gfn.value % FramesPerEntry(parent.role.level);
-  child.role.level = Below(parent.role.level);
-  return child;
-}
 
 }  // namespace twinroot::mmu
 

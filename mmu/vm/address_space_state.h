@@ -12,8 +12,9 @@
 #include "mmu/tables/bug_sink.h"
 #include "mmu/tables/entry_change.h"
 #include "mmu/tables/flush_batch.h"
-#include "mmu/tables/mmu_lock.h"
+#include "mmu/tables/epoch.h"
 #include "mmu/tables/mutex.h"
+#include "mmu/tables/vm_counts.h"
 #include "mmu/vm/attribute_map.h"
 #include "mmu/vm/guest_address_space.h"
 #include "mmu/vm/invalidation_seq.h"
@@ -34,9 +35,10 @@ class BugRecord : public BugSink {
     const MutexLock lock(mutex_);
     return what_;
   }
+  bool bugged() const { return bugged_.load(std::memory_order_acquire); }
   // OK, or kInternal with the reason.
   absl::Status Check() const {
-    if (!bugged_.load(std::memory_order_acquire)) return absl::OkStatus();
+    if (!bugged()) return absl::OkStatus();
     return absl::InternalError("this VM is bugged and refuses work; delete it: " + what());
   }
 
@@ -46,25 +48,21 @@ class BugRecord : public BugSink {
   std::atomic<bool> bugged_{false};
 };
 
-struct FaultCounts {
-  std::atomic<uint64_t> fixed{0}, spurious{0}, retry{0}, mmio{0}, memory{0}, failed{0};
-};
-
 struct AddressSpaceState {
   AddressSpaceState(const GuestAddressSpace::Config& the_config,
                     const GuestAddressSpace::Environment& the_env)
-      : config(the_config), env(the_env), roots(*the_env.pool, change) {}
+      : config(the_config),
+        env(the_env),
+        roots(*the_env.pool, change),
+        attributes(the_config.layout.gfn_limit()) {}
 
   const GuestAddressSpace::Config config;
   const GuestAddressSpace::Environment env;
 
-  // Attribute and memslot changes, zaps and holes take turns. Outside of mmu_lock.
-  mutable Mutex turn;
-  mutable MmuLock mmu_lock;
+  // Everything that takes something away, or reads what must not change meanwhile, takes turns.
+  mutable Mutex turn_mutex;
 
-  TableCounts counts;
-  FlushCounts flushes;
-  FaultCounts faults;
+  VmCounts counts;
   BugRecord bugs;
   EntryChange change{counts};
 
@@ -72,9 +70,11 @@ struct AddressSpaceState {
   MemslotMap slots;
   AttributeMap attributes;
   InvalidationSeq seq;
+  // Faults that tell an external table of a leaf right now, with its slot frozen and no guard.
+  std::atomic<int> external_sets{0};
   std::atomic<uint64_t> frames[2] = {};  // [MemoryKind]: frames inside slots with that attribute
 
-  FlushBatch NewBatch() { return FlushBatch(*env.pool, env.flusher, flushes, bugs); }
+  FlushBatch NewBatch() { return FlushBatch(*env.pool, change, env.flusher, counts, bugs); }
 };
 
 }  // namespace twinroot::mmu

@@ -17,36 +17,33 @@ std::string Name(GfnRange range) {
 
 class Change {
  public:
-  Change(AddressSpaceState& vm, const AttributeChange& change)
-      : vm_(vm), change_(change), from_(Other(change.kind)) {}
+  Change(const Turn& turn, AddressSpaceState& vm, const AttributeChange& change)
+      : turn_(turn), vm_(vm), change_(change), from_(Other(change.kind)), to_{change.kind, {}} {}
 
   absl::StatusOr<AttributeChangeResult> Run() {
     if (absl::Status status = vm_.bugs.Check(); !status.ok()) return status;
-    {
-      const MmuLock::Shared lock(vm_.mmu_lock);
-      if (absl::Status status = Check(lock); !status.ok()) return status;
-      FindWhatChanges(lock);
-    }
+    if (absl::Status status = Check(); !status.ok()) return status;
+    FindWhatChanges();
     AttributeChangeResult result{MergedParts()};
     if (parts_.empty()) return result;
 
     if (absl::Status status = Reserve(); !status.ok()) return status;
-    Invalidation invalidation(vm_, result.converted);
+    Invalidation invalidation(turn_, vm_, result.converted);
     if (absl::Status status = invalidation.Zap({&from_, 1}); !status.ok()) return status;
     MoveContent();
-    invalidation.Commit([&](const MmuLock::Exclusive& lock) { Commit(lock); });
+    invalidation.Commit([&] { Commit(); });
     return result;
   }
 
  private:
-  absl::Status Check(const MmuLock::Held& lock) const {
+  absl::Status Check() const {
     if (change_.kind == MemoryKind::kShared && !vm_.roots.Has(MemoryKind::kShared)) {
       return absl::InvalidArgumentError(
           "this VM has no shared bit, so nothing of it can be shared; create it with one");
     }
     std::vector<GfnRange> ordered;
     for (const GfnRange& range : change_.ranges) {
-      if (absl::Status status = CheckRange(vm_, lock, range); !status.ok()) return status;
+      if (absl::Status status = CheckRange(vm_, turn_, range); !status.ok()) return status;
       ordered.push_back(range);
     }
     std::sort(ordered.begin(), ordered.end(),
@@ -66,15 +63,15 @@ class Change {
   }
 
   // Fills parts_: ordered, each inside one slot, all of the other kind so far.
-  void FindWhatChanges(const MmuLock::Held& lock) {
+  void FindWhatChanges() {
     std::vector<GfnRange> ordered = change_.ranges;
     std::sort(ordered.begin(), ordered.end(),
               [](const GfnRange& a, const GfnRange& b) { return a.first < b.first; });
     for (const GfnRange& range : ordered) {
-      const auto parts = vm_.slots.Parts(lock, range);  // checked before
+      const auto parts = vm_.slots.Parts(turn_, range);  // checked before
       for (const GfnRange& part : *parts) {
-        vm_.attributes.ForEachRun(lock, part, [&](GfnRange run, MemoryKind kind) {
-          if (kind == from_) parts_.push_back(run);
+        vm_.attributes.ForEachRun(turn_, part, [&](GfnRange run, MemoryAttributes attributes) {
+          if (attributes.kind == from_) parts_.push_back(run);
         });
       }
     }
@@ -98,7 +95,7 @@ class Change {
     absl::Status status;
     size_t prepared = 0;
     for (; prepared < parts_.size() && status.ok(); ++prepared) {
-      status = vm_.attributes.Prepare(parts_[prepared]);
+      status = vm_.attributes.Prepare(turn_, parts_[prepared], to_);
     }
     size_t reserved = 0;
     if (change_.content == Content::kPreserve) {
@@ -110,15 +107,13 @@ class Change {
 
     // No frame of the new kind holds anything yet: what was reserved may go.
     for (size_t i = 0; i < reserved; ++i) vm_.env.pages->Discard(parts_[i], change_.kind);
-    const MmuLock::Exclusive lock(vm_.mmu_lock);
-    for (size_t i = 0; i < prepared; ++i) vm_.attributes.Collapse(lock, parts_[i]);
+    for (size_t i = 0; i < prepared; ++i) vm_.attributes.Collapse(turn_, parts_[i]);
     return status;
   }
 
   absl::Status CheckBackings() const {
-    const MmuLock::Shared lock(vm_.mmu_lock);
     for (const GfnRange& part : parts_) {
-      const Memslot& slot = *vm_.slots.Find(lock, part.first);
+      const Memslot& slot = *vm_.slots.Find(turn_, part.first);
       if (BackingOf(slot, part.first, change_.kind)) continue;
       return absl::FailedPreconditionError(
           absl::StrCat(Name(part), " lies in a memslot without ",
@@ -136,25 +131,27 @@ class Change {
     }
   }
 
-  void Commit(const MmuLock::Exclusive& lock) {
+  void Commit() {
     uint64_t frames = 0;
     for (const GfnRange& part : parts_) {
-      vm_.attributes.Set(lock, part, change_.kind);
+      vm_.attributes.Set(turn_, part, to_);
       frames += part.count;
     }
     vm_.frames[static_cast<int>(from_)] -= frames;
     vm_.frames[static_cast<int>(change_.kind)] += frames;
   }
 
+  const Turn& turn_;
   AddressSpaceState& vm_;
   const AttributeChange& change_;
   const MemoryKind from_;
+  const MemoryAttributes to_;
   std::vector<GfnRange> parts_;
 };
 
 }  // namespace
 
-absl::Status CheckRange(const AddressSpaceState& vm, const MmuLock::Held& lock, GfnRange range) {
+absl::Status CheckRange(const AddressSpaceState& vm, const MmuRead& read, GfnRange range) {
   if (range.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat(Name(range), " is empty; give at least one page"));
@@ -172,7 +169,7 @@ absl::Status CheckRange(const AddressSpaceState& vm, const MmuLock::Held& lock, 
                                                    " ends beyond the last guest address 0x",
                                                    absl::Hex((limit << kPageShift) - 1)));
   }
-  if (!vm.slots.Parts(lock, range)) {
+  if (!vm.slots.Parts(read, range)) {
     return absl::InvalidArgumentError(
         absl::StrCat(Name(range), " reaches outside the VM's memory"));
   }
@@ -181,8 +178,8 @@ absl::Status CheckRange(const AddressSpaceState& vm, const MmuLock::Held& lock, 
 
 absl::StatusOr<AttributeChangeResult> ChangeAttributes(AddressSpaceState& vm,
                                                        const AttributeChange& change) {
-  const MutexLock turn(vm.turn);
-  return Change(vm, change).Run();
+  const Turn turn(vm.turn_mutex);
+  return Change(turn, vm, change).Run();
 }
 
 }  // namespace twinroot::mmu

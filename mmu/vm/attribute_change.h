@@ -19,7 +19,7 @@ absl::StatusOr<AttributeChangeResult> ChangeAttributes(AddressSpaceState& vm,
 
 // Why a caller's range cannot be used, with its name: empty, wrapping, aliased, or beyond memory.
 // OK: all of it lies in memslots.
-absl::Status CheckRange(const AddressSpaceState& vm, const MmuLock::Held& lock, GfnRange range);
+absl::Status CheckRange(const AddressSpaceState& vm, const MmuRead& read, GfnRange range);
 
 }  // namespace twinroot::mmu
 

@@ -151,13 +151,12 @@ class Writer {
     if (IsUniform(word)) return;
     bytes_ -= SizeOfSplit(level);
     if (level == kBitmapLevel) {
-      delete BitmapOf(word);
+      (void)BitmapOf(word);
       return;
     }
     for (Word& child : WordsOf(word)->child) {
       Free(child.load(std::memory_order_relaxed), level - 1);
     }
-    delete WordsOf(word);
   }
 
  private:
@@ -167,7 +166,7 @@ class Writer {
 // Joins neighbours of one kind.
 class RunMerger {
  public:
-  explicit RunMerger(const std::function<void(GfnRange, MemoryKind)>& visit) : visit_(visit) {}
+  explicit RunMerger(const std::function<void(GfnRange, MemoryAttributes)>& visit) : visit_(visit) {}
 
   void Add(GfnRange range, MemoryKind kind) {
     if (!run_.empty() && kind == kind_ && run_.end() == range.first) {
@@ -179,12 +178,12 @@ class RunMerger {
     kind_ = kind;
   }
   void Finish() {
-    if (!run_.empty()) visit_(run_, kind_);
+    if (!run_.empty()) visit_(run_, {kind_, {}});
     run_.count = 0;
   }
 
  private:
-  const std::function<void(GfnRange, MemoryKind)>& visit_;
+  const std::function<void(GfnRange, MemoryAttributes)>& visit_;
   GfnRange run_;
   MemoryKind kind_ = MemoryKind::kPrivate;
 };
@@ -216,24 +215,24 @@ void Visit(uintptr_t word, int level, GfnRange covered, GfnRange range, RunMerge
 
 }  // namespace
 
-AttributeMap::AttributeMap() : root_(Uniform(MemoryKind::kShared)) {}
+AttributeMap::AttributeMap(Gfn) : root_(Uniform(MemoryKind::kShared)) {}
 
 AttributeMap::~AttributeMap() { Writer(bytes_).Free(root_.load(), kRootLevel); }
 
-MemoryKind AttributeMap::Get(const MmuLock::Held&, Gfn gfn) const {
+MemoryAttributes AttributeMap::Get(const MmuRead&, Gfn gfn) const {
   uintptr_t word = root_.load(std::memory_order_acquire);
   for (int level = kRootLevel; !IsUniform(word); --level) {
     const uint64_t i = gfn.value / FramesOf(level - 1) % kEntriesPerTable;
     if (level == kBitmapLevel) {
       const uint64_t bits = BitmapOf(word)->bits[i / Bitmap::kBits].load(std::memory_order_acquire);
-      return bits >> (i % Bitmap::kBits) & 1 ? MemoryKind::kShared : MemoryKind::kPrivate;
+      return {bits >> (i % Bitmap::kBits) & 1 ? MemoryKind::kShared : MemoryKind::kPrivate, {}};
     }
     word = WordsOf(word)->child[i].load(std::memory_order_acquire);
   }
-  return KindOf(word);
+  return {KindOf(word), {}};
 }
 
-bool AttributeMap::UniformAt(const MmuLock::Held&, Gfn gfn, Level level) const {
+bool AttributeMap::UniformAt(const MmuRead&, Gfn gfn, Level level) const {
   uintptr_t word = root_.load(std::memory_order_acquire);
   for (int at = kRootLevel; !IsUniform(word); --at) {
     if (at <= static_cast<int>(level)) return level == Level::k4K;
@@ -244,24 +243,25 @@ bool AttributeMap::UniformAt(const MmuLock::Held&, Gfn gfn, Level level) const {
   return true;
 }
 
-void AttributeMap::ForEachRun(const MmuLock::Held&, GfnRange range,
-                              const std::function<void(GfnRange, MemoryKind)>& visit) const {
+void AttributeMap::ForEachRun(const MmuRead&, GfnRange range,
+                              const std::function<void(GfnRange, MemoryAttributes)>& visit) const {
   if (range.empty()) return;
   RunMerger runs(visit);
   Visit(root_.load(std::memory_order_acquire), kRootLevel, kEverything, range, runs);
   runs.Finish();
 }
 
-absl::Status AttributeMap::Prepare(GfnRange range) {
+absl::Status AttributeMap::Prepare(const Turn&, GfnRange range, MemoryAttributes) {
   if (Writer(bytes_).Split(root_, kRootLevel, kEverything, range)) return absl::OkStatus();
   return absl::ResourceExhaustedError("no memory for the attributes of the range");
 }
 
-void AttributeMap::Set(const MmuLock::Exclusive&, GfnRange range, MemoryKind kind) {
+void AttributeMap::Set(const Turn&, GfnRange range, MemoryAttributes attributes) {
+  const MemoryKind kind = attributes.kind;
   if (!range.empty()) Writer(bytes_).Set(root_, kRootLevel, kEverything, range, kind);
 }
 
-void AttributeMap::Collapse(const MmuLock::Exclusive&, GfnRange range) {
+void AttributeMap::Collapse(const Turn&, GfnRange range) {
   if (!range.empty()) Writer(bytes_).Set(root_, kRootLevel, kEverything, range, std::nullopt);
 }
 

@@ -15,7 +15,8 @@
 #include <functional>
 
 #include "absl/status/status.h"
-#include "mmu/tables/mmu_lock.h"
+#include "mmu/tables/epoch.h"
+#include "mmu/types/memory_attributes.h"
 #include "mmu/types/gfn_range.h"
 #include "mmu/types/level.h"
 #include "mmu/types/memory_kind.h"
@@ -24,26 +25,26 @@ namespace twinroot::mmu {
 
 class AttributeMap {
  public:
-  AttributeMap();
+  explicit AttributeMap(Gfn limit);
   ~AttributeMap();
   AttributeMap(const AttributeMap&) = delete;
   AttributeMap& operator=(const AttributeMap&) = delete;
 
-  MemoryKind Get(const MmuLock::Held&, Gfn gfn) const;
+  MemoryAttributes Get(const MmuRead&, Gfn gfn) const;
   // All frames of the leaf of `level` around gfn are of one kind.
-  bool UniformAt(const MmuLock::Held&, Gfn gfn, Level level) const;
+  bool UniformAt(const MmuRead&, Gfn gfn, Level level) const;
   // Calls `visit` for each maximal run of the range, in order.
-  void ForEachRun(const MmuLock::Held&, GfnRange range,
-                  const std::function<void(GfnRange, MemoryKind)>& visit) const;
+  void ForEachRun(const MmuRead&, GfnRange range,
+                  const std::function<void(GfnRange, MemoryAttributes)>& visit) const;
 
   // Splits nodes along the ends of the range, so that Set needs no memory. Says the same as before
   // to every reader but UniformAt, which may say "no" until Set or Collapse. kResourceExhausted:
   // no memory; Collapse takes back what was split.
-  absl::Status Prepare(GfnRange range);
+  absl::Status Prepare(const Turn&, GfnRange range, MemoryAttributes attributes);
   // After Prepare of the same range.
-  void Set(const MmuLock::Exclusive&, GfnRange range, MemoryKind kind);
+  void Set(const Turn&, GfnRange range, MemoryAttributes attributes);
   // Undoes a Prepare that no Set will follow.
-  void Collapse(const MmuLock::Exclusive&, GfnRange range);
+  void Collapse(const Turn&, GfnRange range);
 
   // Bytes of all splits.
   size_t bytes() const { return bytes_.load(std::memory_order_relaxed); }

@@ -2,26 +2,18 @@
 
 #include <optional>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "mmu/engine/map.h"
 #include "mmu/engine/max_level.h"
-#include "mmu/engine/zap.h"
 
 namespace twinroot::mmu {
 namespace {
 
-// What a fault asks for, as the layout reads its address.
-struct Wanted {
-  Gfn gfn;
-  MemoryKind kind;
-};
-
-// What the first look, under the lock, says of it.
-struct Target {
-  GfnRange slot;
-  Pfn pfn;  // where the frame must be (D8)
-};
+// One look at a fault, inside a guard, ends it, or says what it lacks.
+struct NeedPage {};
+using Look = std::variant<FaultOutcome, NeedPage, NeedTables, FrozenSlot>;
 
 class FaultHandler {
  public:
@@ -29,95 +21,123 @@ class FaultHandler {
       : vm_(vm),
         layout_(vm.config.layout),
         raw_(fault.gpa),
-        wanted_{layout_.GfnOf(fault.gpa), layout_.KindOf(fault.gpa)} {}
+        access_(fault.access),
+        gfn_(layout_.GfnOf(fault.gpa)),
+        kind_(layout_.KindOf(fault.gpa)),
+        root_(vm.roots.Of(kind_, layout_.IsExecuteOnly(fault.gpa))) {}
 
   FaultOutcome Handle() {
-    if (absl::Status bugged = vm_.bugs.Check(); !bugged.ok()) return Failed{std::move(bugged)};
+    if (vm_.bugs.bugged()) return Failed{vm_.bugs.Check()};
     if (absl::Status reserved = layout_.CheckReserved(raw_); !reserved.ok()) {
       return Failed{std::move(reserved)};
     }
-
-    // Before anything is read: what changes from here on makes the check under the lock fail.
-    const uint64_t snapshot = vm_.seq.Snapshot(wanted_.gfn);
-    Target target;
-    if (std::optional<FaultOutcome> exit = Look(snapshot, target)) return *std::move(exit);
-
-    const absl::StatusOr<PageSource::Page> page = vm_.env.pages->Resolve(wanted_.gfn, wanted_.kind);
-    if (!page.ok()) {
-      if (absl::IsFailedPrecondition(page.status())) return MemoryFault();
-      return Failed{page.status()};
-    }
-    // Always on (D8): a frame of another kind, slot or VM never gets into a root.
-    if (page->pfn != target.pfn) return Bug("the page source gave a frame of another backing");
-
+    // Before anything is read: a change from here on makes the check of the frozen slot fail.
+    snapshot_ = vm_.seq.Snapshot(gfn_);
     PreloadedTables preload(*vm_.env.pool);
     while (true) {
-      MapOutcome outcome = MapUnderLock(snapshot, target, *page, preload);
-      if (const auto* need = std::get_if<NeedTables>(&outcome)) {
-        const absl::Status loaded = vm_.env.pool->Preload(need->count, preload);
-        if (!loaded.ok()) return Failed{loaded};
-        continue;
+      Look look = LookOnce(preload);
+      if (auto* outcome = std::get_if<FaultOutcome>(&look)) return *std::move(outcome);
+      if (const auto* frozen = std::get_if<FrozenSlot>(&look)) return TellExternal(*frozen);
+      if (const auto* need = std::get_if<NeedTables>(&look)) {
+        absl::Status loaded = vm_.env.pool->Preload(need->count, preload);
+        if (!loaded.ok()) return Failed{std::move(loaded)};
+      } else if (std::optional<FaultOutcome> failed = ResolvePage()) {
+        return *std::move(failed);
       }
-      return Finish(std::move(outcome));
     }
   }
 
  private:
-  // Attribute, memslot, backing. An outcome if the fault ends here.
-  std::optional<FaultOutcome> Look(uint64_t snapshot, Target& target) {
-    const MmuLock::Shared lock(vm_.mmu_lock);
-    if (vm_.seq.MustRetry(lock, wanted_.gfn, snapshot)) return Retry{};
-    const Memslot* slot = vm_.slots.Find(lock, wanted_.gfn);
+  // Attribute, memslot, backing, rights, page, level, leaf: in this order (D1).
+  Look LookOnce(PreloadedTables& preload) {
+    const EpochGuard guard;
+    const Memslot* slot = vm_.slots.Find(guard, gfn_);
     // Without a shared bit there is no other kind to ask for: outside the slots all is MMIO.
-    if (slot == nullptr && !layout_.shared_bit()) return Mmio{UnaliasedGpa()};
-    // The attribute comes before the slot (D1); outside the slots everything is shared.
-    if (vm_.attributes.Get(lock, wanted_.gfn) != wanted_.kind) return MemoryFault();
-    if (slot == nullptr) return Mmio{UnaliasedGpa()};
-    const std::optional<Pfn> pfn = BackingOf(*slot, wanted_.gfn, wanted_.kind);
-    if (!pfn) return MemoryFault();  // D2
-    target = {slot->range, *pfn};
-    return std::nullopt;
+    if (slot == nullptr && !layout_.shared_bit()) return Exit(guard, Mmio{UnaliasedGpa()});
+    const MemoryAttributes attributes = vm_.attributes.Get(guard, gfn_);
+    // The attribute comes before the slot; outside the slots everything is shared.
+    if (attributes.kind != kind_) return Exit(guard, MemoryFault());
+    if (slot == nullptr) return Exit(guard, Mmio{UnaliasedGpa()});
+    const std::optional<Pfn> pfn = BackingOf(*slot, gfn_, kind_);
+    if (!pfn) return Exit(guard, MemoryFault());  // D2
+    const Access allowed = attributes.allowed() & root_.rights();
+    if (!allowed.Includes(access_)) return Exit(guard, MemoryFault(access_.Without(allowed)));
+
+    if (!backing_) backing_ = vm_.env.pages->Ready(gfn_, kind_);
+    if (!backing_) return NeedPage{};
+    // Always on (D8): a frame of another kind, slot or VM never gets into a root.
+    if (page_ && *page_ != *pfn) return Bug("the page source gave a frame of another backing");
+
+    const LevelChoice choice = ChooseLevel(
+        LevelLimits{.gfn = gfn_,
+                    .pfn = *pfn,
+                    .slot = slot->range,
+                    .backing = *backing_,
+                    .external = root_.external != nullptr ? root_.external->MaxLevel()
+                                                          : kLargestLeaf,
+                    .capabilities = vm_.config.capabilities},
+        [&](Level level) { return vm_.attributes.UniformAt(guard, gfn_, level); },
+        [](Level) { return true; });
+    const MapRequest request{.gfn = gfn_,
+                             .pfn = *pfn,
+                             .level = choice.level,
+                             .access = access_,
+                             .leaf = {.allowed = allowed}};
+    return Finish(guard, Map(guard, *vm_.env.pool, vm_.change, root_, request, preload,
+                             [&](GfnRange leaf) { return StillValid(guard, leaf); }));
   }
 
-  MapOutcome MapUnderLock(uint64_t snapshot, const Target& target, const PageSource::Page& page,
-                          PreloadedTables& preload) {
-    const Root& root = vm_.roots.Of(wanted_.kind);
-    const Level external = root.external != nullptr ? root.external->MaxLevel() : kLargestLeaf;
-    const MmuLock::Shared lock(vm_.mmu_lock);
-    if (vm_.seq.MustRetry(lock, wanted_.gfn, snapshot)) return Raced{};
-    const LevelLimits limits{.gfn = wanted_.gfn,
-                             .pfn = page.pfn,
-                             .slot = target.slot,
-                             .backing = page.max_level,
-                             .external = external,
-                             .capabilities = vm_.config.capabilities};
-    const Level level =
-        MaxLevel(limits, [&](Level at) { return vm_.attributes.UniformAt(lock, wanted_.gfn, at); });
-    return Map(lock, *vm_.env.pool, vm_.change, root,
-               MapRequest{.gfn = wanted_.gfn, .pfn = page.pfn, .level = level}, preload);
-  }
-
-  FaultOutcome Finish(MapOutcome outcome) {
-    if (const auto* mapped = std::get_if<Mapped>(&outcome)) return Fixed{mapped->level};
-    if (std::holds_alternative<AlreadyMapped>(outcome)) return Spurious{};
-    if (auto* failed = std::get_if<ExternalFailed>(&outcome)) {
-      if (absl::Status pruned = Prune(); !pruned.ok()) return Failed{std::move(pruned)};
-      return Failed{std::move(failed->status)};
+  Look Finish(const EpochGuard&, const MapOutcome& outcome) {
+    if (const auto* mapped = std::get_if<Mapped>(&outcome)) return FaultOutcome(Fixed{mapped->level});
+    if (std::holds_alternative<AlreadyMapped>(outcome)) return FaultOutcome(Spurious{});
+    if (const auto* need = std::get_if<NeedTables>(&outcome)) return *need;
+    if (const auto* frozen = std::get_if<FrozenSlot>(&outcome)) {
+      vm_.external_sets.fetch_add(1, std::memory_order_relaxed);
+      return *frozen;
     }
     if (const auto* broken = std::get_if<BrokenTables>(&outcome)) {
       return Bug(absl::StrCat("an entry links table 0x", absl::Hex(broken->table.value),
                               ", which is not in the pool"));
     }
-    return Retry{};  // Raced
+    return FaultOutcome(Retry{});  // Raced
   }
 
-  // A map that the external table refused leaves no trace: tables made for it go again.
-  absl::Status Prune() {
-    FlushBatch batch = vm_.NewBatch();
-    const MmuLock::Exclusive lock(vm_.mmu_lock);
-    PruneEmptyTables(lock, *vm_.env.pool, vm_.change, vm_.roots.Of(wanted_.kind),
-                     GfnRange{wanted_.gfn, 1}, batch);
-    return batch.Finish(lock);
+  // E1: the slot is this thread's until the external table has answered, and pins its table, so no
+  // guard is held.
+  FaultOutcome TellExternal(const FrozenSlot& frozen) {
+    const absl::Status set =
+        root_.external->Set(frozen.gfn, frozen.level, frozen.leaf.access(),
+                            PfnOf(frozen.leaf.address()));
+    if (set.ok()) {
+      vm_.change.Publish(root_, *frozen.slot, frozen.level, frozen.before, frozen.leaf);
+    } else {
+      vm_.change.Restore(*frozen.slot, frozen.before);
+    }
+    vm_.external_sets.fetch_sub(1, std::memory_order_release);
+    if (!set.ok()) return Failed{set};
+    if (frozen.before == frozen.leaf) return Spurious{};
+    return Fixed{frozen.level};
+  }
+
+  // Without a guard: may block. The frame is compared with the memslot's in the next look.
+  std::optional<FaultOutcome> ResolvePage() {
+    const absl::StatusOr<PageSource::Page> page = vm_.env.pages->Resolve(gfn_, kind_);
+    if (page.ok()) {
+      page_ = page->pfn;
+      backing_ = page->max_level;
+      return std::nullopt;
+    }
+    if (absl::IsFailedPrecondition(page.status())) return MemoryFault();
+    return Failed{page.status()};
+  }
+
+  bool StillValid(const EpochGuard& guard, GfnRange range) const {
+    return vm_.seq.StillValid(guard, range, snapshot_);
+  }
+  // What was read says that the guest must leave: only if it still holds.
+  FaultOutcome Exit(const EpochGuard& guard, FaultOutcome outcome) const {
+    if (!StillValid(guard, GfnRange{gfn_, 1})) return Retry{};
+    return outcome;
   }
 
   FaultOutcome Bug(const std::string& what) {
@@ -126,38 +146,44 @@ class FaultHandler {
   }
 
   Gpa UnaliasedGpa() const {
-    return layout_.GpaOf(wanted_.gfn, MemoryKind::kPrivate, raw_.value & kPageOffsetMask);
+    return layout_.GpaOf(gfn_, MemoryKind::kPrivate, raw_.value & kPageOffsetMask);
   }
-  MemoryFaultExit MemoryFault() const {
-    return {.gpa = layout_.GpaOf(wanted_.gfn, MemoryKind::kPrivate),
+  MemoryFaultExit MemoryFault(Access denied = Access::None()) const {
+    return {.gpa = layout_.GpaOf(gfn_, MemoryKind::kPrivate),
             .size = kPageSize,
-            .wanted = wanted_.kind};
+            .wanted = kind_,
+            .denied = denied};
   }
 
   AddressSpaceState& vm_;
   const GpaLayout& layout_;
   const Gpa raw_;
-  const Wanted wanted_;
+  const Access access_;
+  const Gfn gfn_;
+  const MemoryKind kind_;
+  const Root& root_;
+  uint64_t snapshot_ = 0;
+  std::optional<Level> backing_;  // the page is there; the largest leaf around it
+  std::optional<Pfn> page_;       // as Resolve named it
 };
 
-void Count(FaultCounts& counts, const FaultOutcome& outcome) {
+VmCount CountOf(const FaultOutcome& outcome) {
   struct Counter {
-    FaultCounts& counts;
-    std::atomic<uint64_t>& operator()(const Fixed&) { return counts.fixed; }
-    std::atomic<uint64_t>& operator()(const Spurious&) { return counts.spurious; }
-    std::atomic<uint64_t>& operator()(const Retry&) { return counts.retry; }
-    std::atomic<uint64_t>& operator()(const Mmio&) { return counts.mmio; }
-    std::atomic<uint64_t>& operator()(const MemoryFaultExit&) { return counts.memory; }
-    std::atomic<uint64_t>& operator()(const Failed&) { return counts.failed; }
+    VmCount operator()(const Fixed&) { return VmCount::kFaultFixed; }
+    VmCount operator()(const Spurious&) { return VmCount::kFaultSpurious; }
+    VmCount operator()(const Retry&) { return VmCount::kFaultRetry; }
+    VmCount operator()(const Mmio&) { return VmCount::kFaultMmio; }
+    VmCount operator()(const MemoryFaultExit&) { return VmCount::kFaultMemory; }
+    VmCount operator()(const Failed&) { return VmCount::kFaultFailed; }
   };
-  std::visit(Counter{counts}, outcome).fetch_add(1, std::memory_order_relaxed);
+  return std::visit(Counter{}, outcome);
 }
 
 }  // namespace
 
 FaultOutcome HandleFault(AddressSpaceState& vm, const Fault& fault) {
   FaultOutcome outcome = FaultHandler(vm, fault).Handle();
-  Count(vm.faults, outcome);
+  vm.counts.Add(CountOf(outcome));
   return outcome;
 }
 

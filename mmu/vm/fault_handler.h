@@ -1,8 +1,8 @@
 // The walk "EPT violation", after the exit was decoded (behaviour D1, in that order): snapshot of
-// the invalidation sequence; attribute; memslot; backing; resolve the page without locks; re-check
-// and map under the lock.
+// the invalidation sequence; attribute; memslot; backing; rights; the page, resolved outside of any
+// guard; freeze the slot; re-check; publish.
 //
-// Thread-safe, many at once. A fault changes nothing but slots that were empty.
+// Thread-safe, many at once, without a lock and without a written line in common.
 #ifndef TWINROOT_MMU_VM_FAULT_HANDLER_H_
 #define TWINROOT_MMU_VM_FAULT_HANDLER_H_
 

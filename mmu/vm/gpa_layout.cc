@@ -8,11 +8,23 @@ namespace twinroot::mmu {
 namespace {
 
 constexpr uint64_t Bit(int position) { return uint64_t{1} << position; }
+constexpr uint64_t MaskOf(std::optional<int> bit) { return bit ? Bit(*bit) : 0; }
+
+constexpr int kLowestSharedBit = 32;
+constexpr int kLowestExecuteOnlyBit = 39;
+
+absl::Status CheckStolenBit(const char* name, int bit, int lowest, int walk_bits) {
+  if (bit >= lowest && bit < walk_bits) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(name, " bit ", bit, " is not within bits ", lowest, " to ", walk_bits - 1,
+                   " of a walk of ", walk_bits, " bits; move the bit or take 5 levels"));
+}
 
 }  // namespace
 
 absl::StatusOr<GpaLayout> GpaLayout::Create(std::optional<int> shared_bit, int walk_bits,
-                                            int guest_maxphyaddr) {
+                                            int guest_maxphyaddr,
+                                            std::optional<int> execute_only_bit) {
   if (walk_bits != 48 && walk_bits != 57) {
     return absl::InvalidArgumentError(absl::StrCat(
         "a table walk is 48 bits (4 levels) or 57 bits (5 levels) wide, not ", walk_bits));
@@ -21,19 +33,31 @@ absl::StatusOr<GpaLayout> GpaLayout::Create(std::optional<int> shared_bit, int w
     return absl::InvalidArgumentError(absl::StrCat(
         "the guest's physical address width is 36 to 52 bits, not ", guest_maxphyaddr));
   }
-  if (shared_bit && (*shared_bit < 32 || *shared_bit >= walk_bits)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("shared bit ", *shared_bit, " is not within bits 32 to ", walk_bits - 1,
-                     " of a walk of ", walk_bits, " bits; move the bit or take 5 levels"));
+  if (shared_bit) {
+    absl::Status status = CheckStolenBit("shared", *shared_bit, kLowestSharedBit, walk_bits);
+    if (!status.ok()) return status;
   }
-  return GpaLayout(shared_bit, walk_bits, guest_maxphyaddr);
+  if (execute_only_bit) {
+    absl::Status status =
+        CheckStolenBit("execute-only", *execute_only_bit, kLowestExecuteOnlyBit, walk_bits);
+    if (!status.ok()) return status;
+    if (execute_only_bit == shared_bit) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("bit ", *shared_bit, " cannot be both the shared and the execute-only bit"));
+    }
+  }
+  return GpaLayout(shared_bit, walk_bits, guest_maxphyaddr, execute_only_bit);
 }
 
-GpaLayout::GpaLayout(std::optional<int> shared_bit, int walk_bits, int guest_maxphyaddr)
+GpaLayout::GpaLayout(std::optional<int> shared_bit, int walk_bits, int guest_maxphyaddr,
+                     std::optional<int> execute_only_bit)
     : shared_bit_(shared_bit),
+      execute_only_bit_(execute_only_bit),
       walk_bits_(walk_bits),
       guest_maxphyaddr_(guest_maxphyaddr),
-      stolen_mask_(shared_bit ? Bit(*shared_bit) : 0) {}
+      shared_mask_(MaskOf(shared_bit)),
+      execute_only_mask_(MaskOf(execute_only_bit)),
+      stolen_mask_(shared_mask_ | execute_only_mask_) {}
 
 absl::Status GpaLayout::CheckReserved(Gpa gpa) const {
   // The stolen bits go first: one may lie beyond the guest's physical address width (A3).
@@ -49,13 +73,17 @@ absl::Status GpaLayout::CheckReserved(Gpa gpa) const {
 bool GpaLayout::HasStolenBits(Gpa gpa) const { return (gpa.value & stolen_mask_) != 0; }
 
 MemoryKind GpaLayout::KindOf(Gpa gpa) const {
-  return HasStolenBits(gpa) ? MemoryKind::kShared : MemoryKind::kPrivate;
+  return gpa.value & shared_mask_ ? MemoryKind::kShared : MemoryKind::kPrivate;
 }
+
+bool GpaLayout::IsExecuteOnly(Gpa gpa) const { return gpa.value & execute_only_mask_; }
 
 Gfn GpaLayout::GfnOf(Gpa gpa) const { return Gfn((gpa.value & ~stolen_mask_) >> kPageShift); }
 
-HwGfn GpaLayout::HwGfnOf(Gfn gfn, MemoryKind alias) const {
-  return HwGfn(gfn.value | (alias == MemoryKind::kShared ? stolen_mask_ >> kPageShift : 0));
+HwGfn GpaLayout::HwGfnOf(Gfn gfn, MemoryKind alias, bool execute_only) const {
+  const uint64_t bits = (alias == MemoryKind::kShared ? shared_mask_ : 0) |
+                        (execute_only ? execute_only_mask_ : 0);
+  return HwGfn(gfn.value | bits >> kPageShift);
 }
 
 Gfn GpaLayout::GfnOf(HwGfn hw_gfn) const {
@@ -67,7 +95,8 @@ Gpa GpaLayout::GpaOf(Gfn gfn, MemoryKind alias, uint64_t offset) const {
 }
 
 Gfn GpaLayout::gfn_limit() const {
-  const int width = std::min({guest_maxphyaddr_, walk_bits_, shared_bit_.value_or(walk_bits_)});
+  const int width = std::min({guest_maxphyaddr_, walk_bits_, shared_bit_.value_or(walk_bits_),
+                              execute_only_bit_.value_or(walk_bits_)});
   return Gfn(Bit(width - kPageShift));
 }
 

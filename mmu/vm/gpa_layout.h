@@ -17,9 +17,12 @@ class GpaLayout {
   // `shared_bit`: position of the bit that selects the shared root; nullopt for a VM without one.
   // `walk_bits`: width of the table walk, 48 (4 levels) or 57 (5 levels).
   // `guest_maxphyaddr`: the guest's physical address width, 36 to 52.
-  // kInvalidArgument: the shared bit is not inside the walk, or below bit 32.
+  // `execute_only_bit`: position of the bit that names the execute-only alias (A10); nullopt: none.
+  // kInvalidArgument: a stolen bit is not inside the walk, or below bit 32 (39 for the execute-only
+  // alias, which shares its root's top table only), or both are one.
   static absl::StatusOr<GpaLayout> Create(std::optional<int> shared_bit, int walk_bits,
-                                          int guest_maxphyaddr);
+                                          int guest_maxphyaddr,
+                                          std::optional<int> execute_only_bit = std::nullopt);
 
   // kInvalidArgument: a bit that is neither stolen nor inside the guest's physical address width
   // or the walk (A3).
@@ -28,22 +31,29 @@ class GpaLayout {
   bool HasStolenBits(Gpa gpa) const;
   MemoryKind KindOf(Gpa gpa) const;  // kPrivate when there is no shared bit
   Gfn GfnOf(Gpa gpa) const;          // stolen bits removed
-  HwGfn HwGfnOf(Gfn gfn, MemoryKind alias) const;
+  bool IsExecuteOnly(Gpa gpa) const;
+  HwGfn HwGfnOf(Gfn gfn, MemoryKind alias, bool execute_only = false) const;
   Gfn GfnOf(HwGfn hw_gfn) const;
   // The raw address of `offset` bytes into gfn, through an alias.
   Gpa GpaOf(Gfn gfn, MemoryKind alias, uint64_t offset = 0) const;
 
   std::optional<int> shared_bit() const { return shared_bit_; }
+  std::optional<int> execute_only_bit() const { return execute_only_bit_; }
+  bool has_stolen_bits() const { return stolen_mask_ != 0; }
   int walk_bits() const { return walk_bits_; }
   // First gfn that no unaliased address can name.
   Gfn gfn_limit() const;
 
  private:
-  GpaLayout(std::optional<int> shared_bit, int walk_bits, int guest_maxphyaddr);
+  GpaLayout(std::optional<int> shared_bit, int walk_bits, int guest_maxphyaddr,
+            std::optional<int> execute_only_bit);
 
   std::optional<int> shared_bit_;
+  std::optional<int> execute_only_bit_;
   int walk_bits_;
   int guest_maxphyaddr_;
+  uint64_t shared_mask_;
+  uint64_t execute_only_mask_;
   uint64_t stolen_mask_;
 };
 

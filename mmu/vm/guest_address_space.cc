@@ -17,7 +17,7 @@ class GuestAddressSpace::Impl : public AddressSpaceState {
  public:
   using AddressSpaceState::AddressSpaceState;
 
-  absl::Status CheckLeaf(const MmuLock::Held& lock, MemoryKind kind, Gfn gfn, Level level,
+  absl::Status CheckLeaf(const MmuRead& read, MemoryKind kind, Gfn gfn, Level level,
                          EptEntry entry) const;
 };
 
@@ -40,22 +40,22 @@ absl::Status CheckConfig(const GuestAddressSpace::Config& config,
   if ((env.pool->base() + env.pool->pages() * kPageSize).value >> config.host_maxphyaddr != 0) {
     return absl::InvalidArgumentError("the table pool lies beyond the host's physical addresses");
   }
+  if (config.layout.execute_only_bit() && !config.capabilities.execute_only) {
+    return absl::InvalidArgumentError(
+        "the processor's EPT has no execute-only pages, so no alias can be execute-only");
+  }
   // A6.
-  if (config.layout.shared_bit() && config.legacy_guest_paging) {
+  if (config.layout.has_stolen_bits() && config.legacy_guest_paging) {
     return absl::InvalidArgumentError(
         "stolen GPA bits do not go with 32-bit guest paging, whose tables cannot name them; use "
-        "PAE or long mode, or a VM without a shared bit");
+        "PAE or long mode, or a VM without stolen bits");
   }
-  if (config.layout.shared_bit() && config.nested_ept) {
+  if (config.layout.has_stolen_bits() && config.nested_ept) {
     return absl::InvalidArgumentError(
         "stolen GPA bits do not go with nested EPT, whose entries would carry them as addresses; "
-        "use a VM without a shared bit");
+        "use a VM without stolen bits");
   }
   return absl::OkStatus();
-}
-
-uint64_t Relaxed(const std::atomic<uint64_t>& counter) {
-  return counter.load(std::memory_order_relaxed);
 }
 
 }  // namespace
@@ -67,7 +67,8 @@ absl::StatusOr<std::unique_ptr<GuestAddressSpace>> GuestAddressSpace::Create(
     const Config& config, const Environment& environment) {
   if (absl::Status status = CheckConfig(config, environment); !status.ok()) return status;
   auto impl = std::make_unique<Impl>(config, environment);
-  if (absl::Status status = impl->roots.Create(config.layout, environment.external_private,
+  if (absl::Status status = impl->roots.Create(config.layout, config.arrangement,
+                                               environment.external_private,
                                                environment.external_shared);
       !status.ok()) {
     return status;
@@ -102,22 +103,22 @@ absl::Status GuestAddressSpace::AddMemslot(const Memslot& slot) {
     }
   }
 
-  const MutexLock turn(vm.turn);
-  {
-    const MmuLock::Shared lock(vm.mmu_lock);
-    if (absl::Status status = vm.slots.Check(lock, slot); !status.ok()) {
-      return absl::Status(status.code(), absl::StrCat(name, " ", status.message()));
-    }
+  const Turn turn(vm.turn_mutex);
+  if (absl::Status status = vm.slots.Check(turn, slot); !status.ok()) {
+    return absl::Status(status.code(), absl::StrCat(name, " ", status.message()));
   }
-  absl::Status prepared = vm.attributes.Prepare(slot.range);
-  const MmuLock::Exclusive lock(vm.mmu_lock);
-  if (!prepared.ok()) {
-    vm.attributes.Collapse(lock, slot.range);
+  constexpr MemoryAttributes kNew{MemoryKind::kPrivate, Access::None()};
+  if (absl::Status prepared = vm.attributes.Prepare(turn, slot.range, kNew); !prepared.ok()) {
+    vm.attributes.Collapse(turn, slot.range);
     return prepared;
   }
-  vm.slots.Add(lock, slot);
-  vm.attributes.Set(lock, slot.range, MemoryKind::kPrivate);
-  vm.frames[static_cast<int>(MemoryKind::kPrivate)] += slot.range.count;
+  // Accesses there were MMIO so far: what was found out before is out of date.
+  Invalidation invalidation(turn, vm, {slot.range});
+  invalidation.Commit([&] {
+    vm.attributes.Set(turn, slot.range, kNew);
+    vm.slots.Add(turn, slot);
+    vm.frames[static_cast<int>(MemoryKind::kPrivate)] += slot.range.count;
+  });
   return absl::OkStatus();
 }
 
@@ -134,33 +135,36 @@ absl::StatusOr<std::vector<AttributeRun>> GuestAddressSpace::GetMemoryAttributes
     GfnRange range) const {
   const Impl& vm = *impl_;
   if (absl::Status status = vm.bugs.Check(); !status.ok()) return status;
-  const MmuLock::Shared lock(vm.mmu_lock);
-  if (absl::Status status = CheckRange(vm, lock, range); !status.ok()) return status;
+  // Not in the middle of a change.
+  const Turn turn(vm.turn_mutex);
+  if (absl::Status status = CheckRange(vm, turn, range); !status.ok()) return status;
   std::vector<AttributeRun> runs;
-  vm.attributes.ForEachRun(lock, range, [&runs](GfnRange run, MemoryKind kind) {
-    runs.push_back({run, kind});
+  vm.attributes.ForEachRun(turn, range, [&runs](GfnRange run, MemoryAttributes attributes) {
+    runs.push_back({run, attributes.kind, attributes.denied});
   });
   return runs;
 }
 
 std::vector<AttributeRun> GuestAddressSpace::GetMemoryAttributes() const {
   const Impl& vm = *impl_;
-  const MmuLock::Shared lock(vm.mmu_lock);
+  const Turn turn(vm.turn_mutex);
   std::vector<AttributeRun> runs;
-  for (const Memslot& slot : vm.slots.all(lock)) {
-    vm.attributes.ForEachRun(lock, slot.range, [&runs](GfnRange run, MemoryKind kind) {
+  for (const Memslot& slot : vm.slots.all(turn)) {
+    vm.attributes.ForEachRun(turn, slot.range, [&runs](GfnRange run, MemoryAttributes attributes) {
       // Slots may be neighbours.
-      if (!runs.empty() && runs.back().kind == kind && runs.back().range.end() == run.first) {
+      if (!runs.empty() && runs.back().kind == attributes.kind &&
+          runs.back().denied == attributes.denied && runs.back().range.end() == run.first) {
         runs.back().range.count += run.count;
       } else {
-        runs.push_back({run, kind});
+        runs.push_back({run, attributes.kind, attributes.denied});
       }
     });
   }
   return runs;
 }
 
-absl::StatusOr<Translation> GuestAddressSpace::Translate(Gpa gpa, MemoryKind alias) const {
+absl::StatusOr<Translation> GuestAddressSpace::Translate(Gpa gpa, MemoryKind alias,
+                                                         bool execute_only) const {
   const Impl& vm = *impl_;
   const GpaLayout& layout = vm.config.layout;
   if (layout.HasStolenBits(gpa)) {
@@ -172,84 +176,73 @@ absl::StatusOr<Translation> GuestAddressSpace::Translate(Gpa gpa, MemoryKind ali
   if (!vm.roots.Has(alias)) {
     return absl::InvalidArgumentError("this VM has no shared bit, hence no shared alias");
   }
+  if (execute_only && !layout.execute_only_bit()) {
+    return absl::InvalidArgumentError("this VM has no execute-only alias");
+  }
   const Gfn gfn = layout.GfnOf(gpa);
-  const Root& root = vm.roots.Of(alias);
+  const Root& root = vm.roots.Of(alias, execute_only);
   Translation translation;
   translation.ept_pointer = ept_pointer(alias);
-  const MmuLock::Shared lock(vm.mmu_lock);
-  translation.attribute = vm.attributes.Get(lock, gfn);
-  Cursor at(lock, *vm.env.pool, root, GfnRange{gfn, 1});
+  const EpochGuard guard;
+  translation.attribute = vm.attributes.Get(guard, gfn).kind;
+  Cursor at(guard, *vm.env.pool, root, GfnRange{gfn, 1});
   while (true) {
     const EptEntry entry = at.entry();
     translation.steps.push_back({.level = at.level(),
                                  .index = at.index(),
-                                 .entry_hpa = vm.env.pool->AddressOf(&at.table().slots[at.index()]),
+                                 .entry_hpa = vm.env.pool->AddressOf(&at.slot()),
                                  .entry = entry.raw()});
-    if (entry.present() && entry.IsLeaf(at.level())) {
+    const SlotState state = StateOf(entry, at.level());
+    if (state == SlotState::kLeaf) {
       translation.mapped = true;
       translation.hpa = entry.address() + gpa.value % BytesPerEntry(at.level());
       translation.level = at.level();
       translation.access = entry.access();
       return translation;
     }
-    Table* child = at.Child(entry);
-    if (child == nullptr) return translation;
-    at.Descend(*child);
+    if (state != SlotState::kLink || !at.Descend(entry)) return translation;
   }
 }
 
 absl::Status GuestAddressSpace::WithSharedPages(GfnRange range,
                                                 const std::function<void()>& access) {
   Impl& vm = *impl_;
-  while (true) {
-    if (absl::Status status = vm.bugs.Check(); !status.ok()) return status;
-    {
-      const MmuLock::Shared lock(vm.mmu_lock);
-      if (absl::Status status = CheckRange(vm, lock, range); !status.ok()) return status;
-      // Pages of a change under way are neither the one nor the other: wait for its end.
-      if (!vm.seq.UnderWay(lock, range)) {
-        std::optional<Gfn> first_private;
-        vm.attributes.ForEachRun(lock, range, [&](GfnRange run, MemoryKind kind) {
-          if (kind == MemoryKind::kPrivate && !first_private) first_private = run.first;
-        });
-        if (first_private) {
-          return absl::PermissionDeniedError(
-              absl::StrCat("address 0x", absl::Hex(first_private->value << kPageShift),
-                           " is private memory; only shared memory can be read or written"));
-        }
-        access();
-        return absl::OkStatus();
-      }
-    }
-    const MutexLock after_the_change(vm.turn);
+  // Nothing is converted while it is held.
+  const Turn turn(vm.turn_mutex);
+  if (absl::Status status = vm.bugs.Check(); !status.ok()) return status;
+  if (absl::Status status = CheckRange(vm, turn, range); !status.ok()) return status;
+  std::optional<Gfn> first_private;
+  vm.attributes.ForEachRun(turn, range, [&](GfnRange run, MemoryAttributes attributes) {
+    if (attributes.kind == MemoryKind::kPrivate && !first_private) first_private = run.first;
+  });
+  if (first_private) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("address 0x", absl::Hex(first_private->value << kPageShift),
+                     " is private memory; only shared memory can be read or written"));
   }
+  access();
+  return absl::OkStatus();
 }
 
 absl::Status GuestAddressSpace::Zap(GfnRange range) {
   Impl& vm = *impl_;
-  const MutexLock turn(vm.turn);
+  const Turn turn(vm.turn_mutex);
   if (absl::Status status = vm.bugs.Check(); !status.ok()) return status;
-  {
-    const MmuLock::Shared lock(vm.mmu_lock);
-    if (absl::Status status = CheckRange(vm, lock, range); !status.ok()) return status;
-  }
-  return Invalidation(vm, {range}).Zap(kAllKinds);
+  if (absl::Status status = CheckRange(vm, turn, range); !status.ok()) return status;
+  return Invalidation(turn, vm, {range}).Zap(kAllKinds);
 }
 
 absl::Status GuestAddressSpace::PunchHole(GfnRange range, MemoryKind kind) {
   Impl& vm = *impl_;
-  const MutexLock turn(vm.turn);
+  const Turn turn(vm.turn_mutex);
   if (absl::Status status = vm.bugs.Check(); !status.ok()) return status;
+  if (absl::Status status = CheckRange(vm, turn, range); !status.ok()) return status;
   std::vector<GfnRange> parts;
-  {
-    const MmuLock::Shared lock(vm.mmu_lock);
-    if (absl::Status status = CheckRange(vm, lock, range); !status.ok()) return status;
-    const auto in_slots = vm.slots.Parts(lock, range);  // checked before
-    for (const GfnRange& part : *in_slots) {
-      if (BackingOf(*vm.slots.Find(lock, part.first), part.first, kind)) parts.push_back(part);
-    }
+  const auto in_slots = vm.slots.Parts(turn, range);  // checked before
+  for (const GfnRange& part : *in_slots) {
+    if (BackingOf(*vm.slots.Find(turn, part.first), part.first, kind)) parts.push_back(part);
   }
-  Invalidation invalidation(vm, {range});
+  Invalidation invalidation(turn, vm, {range});
   if (absl::Status status = invalidation.Zap({&kind, 1}); !status.ok()) return status;
   for (const GfnRange& part : parts) vm.env.pages->Discard(part, kind);
   return absl::OkStatus();
@@ -263,76 +256,78 @@ const GpaLayout& GuestAddressSpace::layout() const { return impl_->config.layout
 
 AddressSpaceStats GuestAddressSpace::stats() const {
   const Impl& vm = *impl_;
+  const auto sum = [&vm](VmCount count) { return vm.counts.Sum(count); };
   AddressSpaceStats stats;
-  stats.faults_fixed = Relaxed(vm.faults.fixed);
-  stats.faults_spurious = Relaxed(vm.faults.spurious);
-  stats.faults_retry = Relaxed(vm.faults.retry);
-  stats.faults_mmio = Relaxed(vm.faults.mmio);
-  stats.faults_memory = Relaxed(vm.faults.memory);
-  stats.faults_failed = Relaxed(vm.faults.failed);
-  for (int kind = 0; kind < 2; ++kind) {
-    for (int level = 0; level < 3; ++level) {
-      stats.leaves[kind][level] = Relaxed(vm.counts.leaves[kind][level]);
+  stats.faults_fixed = sum(VmCount::kFaultFixed);
+  stats.faults_spurious = sum(VmCount::kFaultSpurious);
+  stats.faults_retry = sum(VmCount::kFaultRetry);
+  stats.faults_mmio = sum(VmCount::kFaultMmio);
+  stats.faults_memory = sum(VmCount::kFaultMemory);
+  stats.faults_failed = sum(VmCount::kFaultFailed);
+  for (const MemoryKind kind : kAllKinds) {
+    for (const Level level : {Level::k4K, Level::k2M, Level::k1G}) {
+      stats.leaves[static_cast<int>(kind)][static_cast<int>(level) - 1] =
+          sum(LeafCount(kind, level));
     }
   }
-  stats.table_pages = Relaxed(vm.counts.tables);
+  stats.table_pages = sum(VmCount::kTables);
   stats.table_pages_budget = vm.env.pool->pages();
-  stats.flushes_range = Relaxed(vm.flushes.range);
+  stats.flushes_range = sum(VmCount::kFlushRange);
+  stats.flushes_full = sum(VmCount::kFlushFull);
   stats.invalidations = vm.seq.invalidations();
-  stats.private_frames_attribute = Relaxed(vm.frames[static_cast<int>(MemoryKind::kPrivate)]);
-  stats.shared_frames_attribute = Relaxed(vm.frames[static_cast<int>(MemoryKind::kShared)]);
+  stats.private_frames_attribute = vm.frames[static_cast<int>(MemoryKind::kPrivate)];
+  stats.shared_frames_attribute = vm.frames[static_cast<int>(MemoryKind::kShared)];
   return stats;
 }
 
 absl::Status GuestAddressSpace::Audit() const {
-  const Impl& vm = *impl_;
-  // Not in the middle of a change: nodes of the attribute map may be split ahead of it.
-  const MutexLock turn(vm.turn);
-  const MmuLock::Exclusive lock(vm.mmu_lock);
+  Impl& vm = *impl_;
+  const Turn turn(vm.turn_mutex);
+  const Quiet quiet(turn, vm);
   AuditTotals totals;
-  for (const MemoryKind kind : kAllKinds) {
-    if (!vm.roots.Has(kind)) continue;
+  for (const std::vector<Root>& aliases : vm.roots.ByTable()) {
     const absl::Status status = AuditRoot(
-        lock, *vm.env.pool, vm.roots.Of(kind), vm.config.capabilities, vm.config.host_maxphyaddr,
-        [&](Gfn gfn, Level level, EptEntry entry) {
-          return vm.CheckLeaf(lock, kind, gfn, level, entry);
+        turn, *vm.env.pool, aliases, vm.config.capabilities, vm.config.host_maxphyaddr,
+        [&](const Root& root, Gfn gfn, Level level, EptEntry entry) {
+          return vm.CheckLeaf(turn, root.kind, gfn, level, entry);
         },
         totals);
     if (!status.ok()) return status;
   }
-  if (totals.tables.size() != Relaxed(vm.counts.tables)) {
-    return absl::InternalError(absl::StrCat("found ", totals.tables.size(), " tables, counted ",
-                                            Relaxed(vm.counts.tables)));
-  }
+  const auto differ = [](const std::string& what, uint64_t found, uint64_t counted) {
+    return absl::InternalError(absl::StrCat("found ", found, " ", what, ", counted ", counted));
+  };
+  const uint64_t tables = vm.counts.Sum(VmCount::kTables);
+  if (totals.tables.size() != tables) return differ("tables", totals.tables.size(), tables);
   uint64_t frames[2] = {};
-  for (const Memslot& slot : vm.slots.all(lock)) {
-    vm.attributes.ForEachRun(lock, slot.range, [&frames](GfnRange run, MemoryKind kind) {
-      frames[static_cast<int>(kind)] += run.count;
+  for (const Memslot& slot : vm.slots.all(turn)) {
+    vm.attributes.ForEachRun(turn, slot.range, [&frames](GfnRange run, MemoryAttributes of) {
+      frames[static_cast<int>(of.kind)] += run.count;
     });
   }
   for (const MemoryKind kind : kAllKinds) {
     const int k = static_cast<int>(kind);
-    if (frames[k] != Relaxed(vm.frames[k])) {
-      return absl::InternalError(absl::StrCat("found ", frames[k], " frames of kind ", k,
-                                              ", counted ", Relaxed(vm.frames[k])));
-    }
-    for (int level = 0; level < 3; ++level) {
-      if (totals.leaves[k][level] == Relaxed(vm.counts.leaves[k][level])) continue;
-      return absl::InternalError(absl::StrCat("found ", totals.leaves[k][level], " leaves of kind ",
-                                              k, " at level ", level + 1, ", counted ",
-                                              Relaxed(vm.counts.leaves[k][level])));
+    const std::string name = kind == MemoryKind::kPrivate ? "private" : "shared";
+    if (frames[k] != vm.frames[k]) return differ(name + " frames", frames[k], vm.frames[k].load());
+    for (const Level level : {Level::k4K, Level::k2M, Level::k1G}) {
+      const uint64_t found = totals.leaves[k][static_cast<int>(level) - 1];
+      const uint64_t counted = vm.counts.Sum(LeafCount(kind, level));
+      if (found != counted) {
+        return differ(absl::StrCat(name, " leaves of level ", static_cast<int>(level)), found,
+                      counted);
+      }
     }
   }
   return absl::OkStatus();
 }
 
 // D8, and D3's "never a huge page over mixed attributes".
-absl::Status GuestAddressSpace::Impl::CheckLeaf(const MmuLock::Held& lock, MemoryKind kind, Gfn gfn,
+absl::Status GuestAddressSpace::Impl::CheckLeaf(const MmuRead& read, MemoryKind kind, Gfn gfn,
                                                 Level level, EptEntry entry) const {
   const std::string name =
       absl::StrCat(kind == MemoryKind::kPrivate ? "private" : "shared", " leaf at gfn 0x",
                    absl::Hex(gfn.value), " of level ", static_cast<int>(level));
-  const Memslot* slot = slots.Find(lock, gfn);
+  const Memslot* slot = slots.Find(read, gfn);
   if (slot == nullptr || !slot->range.Contains(GfnRange{gfn, FramesPerEntry(level)})) {
     return absl::InternalError(name + " reaches outside its memslot");
   }
@@ -340,10 +335,11 @@ absl::Status GuestAddressSpace::Impl::CheckLeaf(const MmuLock::Held& lock, Memor
   if (!backing || PfnOf(entry.address()) != *backing) {
     return absl::InternalError(name + " maps a frame of another backing");
   }
-  if (!attributes.UniformAt(lock, gfn, level)) {
+  if (!attributes.UniformAt(read, gfn, level)) {
     return absl::InternalError(name + " stands over mixed attributes");
   }
-  if (attributes.Get(lock, gfn) != kind) {
+  const MemoryAttributes of = attributes.Get(read, gfn);
+  if (of.kind != kind || !of.allowed().Includes(entry.access())) {
     return absl::InternalError(name + " contradicts the attribute");
   }
   return absl::OkStatus();

@@ -32,6 +32,7 @@
 #include "mmu/types/memory_kind.h"
 #include "mmu/vm/gpa_layout.h"
 #include "mmu/vm/page_source.h"
+#include "mmu/vm/root_set.h"
 
 namespace twinroot::mmu {
 
@@ -67,6 +68,8 @@ struct MemoryFaultExit {
   Gpa gpa;            // page-aligned, unaliased (A9)
   uint64_t size;      // 4096
   MemoryKind wanted;  // what the guest asked for
+  Access denied;      // none: the page is of the other kind; else what its attributes (D11) or its
+                      // alias (A10) deny of this access
 };
 // The environment: no page, no table; or the VM is bugged.
 struct Failed {
@@ -90,6 +93,7 @@ struct AttributeChangeResult {
 struct AttributeRun {
   GfnRange range;
   MemoryKind kind;
+  Access denied;
 };
 
 // One entry of a walk.
@@ -130,6 +134,7 @@ class GuestAddressSpace {
     // 32-bit or guest-made tables that cannot carry them.
     bool legacy_guest_paging = false;  // 32-bit paging without PAE
     bool nested_ept = false;
+    RootArrangement arrangement = RootArrangement::kTwoRoots;
   };
   // Not owned; must outlive the address space. `flusher` and the external tables may be null.
   struct Environment {
@@ -165,7 +170,7 @@ class GuestAddressSpace {
 
   // The walk of an unaliased address through a root, as the tables stand. kInvalidArgument: stolen
   // or reserved bits.
-  absl::StatusOr<Translation> Translate(Gpa gpa, MemoryKind alias) const;
+  absl::StatusOr<Translation> Translate(Gpa gpa, MemoryKind alias, bool execute_only = false) const;
 
   // Runs `access` while every frame of the range is and stays shared. kPermissionDenied: some
   // frame is private (named by its address); kInvalidArgument: outside memslots. `access` must not

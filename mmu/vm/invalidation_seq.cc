@@ -2,54 +2,52 @@
 
 #include <algorithm>
 #include <bitset>
+#include <memory>
 #include <utility>
-
-#include "mmu/engine/max_level.h"
 
 namespace twinroot::mmu {
 
-bool InvalidationSeq::UnderWay(const MmuLock::Held&, GfnRange range) const {
-  // The first range that ends behind the frame is the only candidate: they are ordered, disjoint.
-  const auto it =
-      std::upper_bound(held_off_.begin(), held_off_.end(), range.first,
-                       [](Gfn first, const GfnRange& held) { return first < held.end(); });
-  return it != held_off_.end() && it->Overlaps(range);
-}
-
-std::vector<GfnRange> InvalidationSeq::HeldOff(std::vector<GfnRange> ranges) {
-  std::sort(ranges.begin(), ranges.end(),
-            [](const GfnRange& a, const GfnRange& b) { return a.first < b.first; });
-  std::vector<GfnRange> held;
-  held.reserve(ranges.size());
-  for (const GfnRange& range : ranges) {
-    const Gfn first = LeafRange(range.first, kLargestLeaf).first;
-    const Gfn end = LeafRange(range.end() - 1, kLargestLeaf).end();
-    if (!held.empty() && first <= held.back().end()) {
-      held.back().count = std::max(end, held.back().end()) - held.back().first;
-    } else {
-      held.push_back({first, end - first});
-    }
+bool InvalidationSeq::Beside(const EpochGuard&, GfnRange leaf, uint64_t word) const {
+  const std::vector<GfnRange>* ranges = ranges_.load(std::memory_order_acquire);
+  // If that change has ended, these are the ranges of another.
+  if (ranges == nullptr || ShardOf(leaf.first).load(std::memory_order_acquire) != word) {
+    return false;
   }
-  return held;
+  // The first range that ends behind the leaf's first frame is the only candidate.
+  const auto it =
+      std::upper_bound(ranges->begin(), ranges->end(), leaf.first,
+                       [](Gfn first, const GfnRange& range) { return first < range.end(); });
+  return it == ranges->end() || !it->Overlaps(leaf);
 }
 
-void InvalidationSeq::Begin(const MmuLock::Exclusive&, std::vector<GfnRange> held_off) {
-  held_off_ = std::move(held_off);
-  invalidations_.fetch_add(1, std::memory_order_relaxed);
-}
-
-void InvalidationSeq::End(const MmuLock::Exclusive&) {
+template <typename Function>
+void InvalidationSeq::ForEachShard(const std::vector<GfnRange>& ranges, const Function& function) {
   std::bitset<kShards> touched;
-  for (const GfnRange& range : held_off_) {
+  for (const GfnRange& range : ranges) {
     const uint64_t last = ShardNumber(range.end() - 1);
     for (uint64_t n = ShardNumber(range.first); n <= last && !touched.all(); ++n) {
       touched.set(n % kShards);
     }
   }
   for (size_t i = 0; i < kShards; ++i) {
-    if (touched[i]) shards_[i].ended.fetch_add(1, std::memory_order_release);
+    if (touched[i]) function(shards_[i].word);
   }
-  held_off_.clear();
+}
+
+void InvalidationSeq::Begin(const Turn&, std::vector<GfnRange> ranges) {
+  const auto* now = new std::vector<GfnRange>(std::move(ranges));
+  ranges_.store(now, std::memory_order_release);
+  ForEachShard(*now, [](std::atomic<uint64_t>& word) { word.fetch_or(kBegun); });
+  invalidations_.fetch_add(1, std::memory_order_relaxed);
+}
+
+void InvalidationSeq::End(const Turn&) {
+  const std::vector<GfnRange>* ended = ranges_.load(std::memory_order_relaxed);
+  ForEachShard(*ended, [](std::atomic<uint64_t>& word) {
+    word.store((word.load(std::memory_order_relaxed) & ~kBegun) + kOneEnded);
+  });
+  ranges_.store(nullptr, std::memory_order_release);
+  retired_.Add(ended);
 }
 
 }  // namespace twinroot::mmu

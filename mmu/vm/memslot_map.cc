@@ -1,6 +1,7 @@
 #include "mmu/vm/memslot_map.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -21,13 +22,15 @@ std::optional<Pfn> BackingOf(const Memslot& slot, Gfn gfn, MemoryKind kind) {
   return *first + (gfn - slot.range.first);
 }
 
-absl::Status MemslotMap::Check(const MmuLock::Held&, const Memslot& slot) const {
+absl::Status MemslotMap::Check(const Turn&, const Memslot& slot,
+                               std::optional<Gfn> but_for) const {
   const uint64_t count = slot.range.count;
   if (FramesOverlap(slot.private_pfn, count, slot.shared_pfn, count)) {
     return absl::InvalidArgumentError(
         "the private and the shared backing of the memslot have frames in common");
   }
-  for (const Memslot& other : slots_) {
+  for (const Memslot& other : *Now()) {
+    if (but_for == other.range.first) continue;
     if (other.range.Overlaps(slot.range)) {
       return absl::AlreadyExistsError(
           absl::StrCat("overlaps the memslot at 0x", absl::Hex(other.range.first.value << 12)));
@@ -45,20 +48,34 @@ absl::Status MemslotMap::Check(const MmuLock::Held&, const Memslot& slot) const 
   return absl::OkStatus();
 }
 
-void MemslotMap::Add(const MmuLock::Exclusive&, const Memslot& slot) {
-  const auto behind = std::find_if(slots_.begin(), slots_.end(), [&slot](const Memslot& other) {
+void MemslotMap::Add(const Turn& turn, const Memslot& slot) {
+  Slots slots = *Now();
+  const auto behind = std::find_if(slots.begin(), slots.end(), [&slot](const Memslot& other) {
     return other.range.first > slot.range.first;
   });
-  slots_.insert(behind, slot);
+  slots.insert(behind, slot);
+  Swap(turn, std::move(slots));
 }
 
-const Memslot* MemslotMap::Find(const MmuLock::Held&, Gfn gfn) const {
-  const auto it = std::upper_bound(slots_.begin(), slots_.end(), gfn,
+void MemslotMap::Remove(const Turn& turn, Gfn first) {
+  Slots slots = *Now();
+  std::erase_if(slots, [first](const Memslot& slot) { return slot.range.first == first; });
+  Swap(turn, std::move(slots));
+}
+
+void MemslotMap::Swap(const Turn&, Slots slots) {
+  retired_.Add(current_.exchange(new Slots(std::move(slots)), std::memory_order_acq_rel));
+}
+
+const Memslot* MemslotMap::Find(const MmuRead&, Gfn gfn) const {
+  const Slots& slots = *Now();
+  // The first slot that ends behind the frame is the only candidate.
+  const auto it = std::upper_bound(slots.begin(), slots.end(), gfn,
                                    [](Gfn g, const Memslot& slot) { return g < slot.range.end(); });
-  return it != slots_.end() && it->range.Contains(gfn) ? &*it : nullptr;
+  return it != slots.end() && it->range.first <= gfn ? &*it : nullptr;
 }
 
-std::optional<std::vector<GfnRange>> MemslotMap::Parts(const MmuLock::Held& lock,
+std::optional<std::vector<GfnRange>> MemslotMap::Parts(const MmuRead& lock,
                                                        GfnRange range) const {
   std::vector<GfnRange> parts;
   for (Gfn at = range.first; at < range.end();) {

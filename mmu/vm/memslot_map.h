@@ -1,15 +1,17 @@
 // The memslots of one VM, ordered by frame.
 //
-// Read under the MMU lock, changed under Exclusive. 1. Slots do not overlap. 2. No host frame
+// Readers never wait: a change makes a new array and swaps it in; the old one goes after an epoch. 1. Slots do not overlap. 2. No host frame
 // belongs to two slots or to both backings of one.
 #ifndef TWINROOT_MMU_VM_MEMSLOT_MAP_H_
 #define TWINROOT_MMU_VM_MEMSLOT_MAP_H_
 
+#include <atomic>
 #include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "mmu/tables/mmu_lock.h"
+#include "mmu/tables/epoch.h"
+#include "mmu/tables/retire_list.h"
 #include "mmu/vm/guest_address_space.h"
 
 namespace twinroot::mmu {
@@ -19,21 +21,31 @@ std::optional<Pfn> BackingOf(const Memslot& slot, Gfn gfn, MemoryKind kind);
 
 class MemslotMap {
  public:
-  // Why `slot` cannot be added; OK if it can.
-  absl::Status Check(const MmuLock::Held&, const Memslot& slot) const;
-  // After Check.
-  void Add(const MmuLock::Exclusive&, const Memslot& slot);
+  MemslotMap() : current_(new Slots) {}
+  ~MemslotMap() { delete current_.load(); }
 
-  // Valid as long as the lock is held.
-  const Memslot* Find(const MmuLock::Held&, Gfn gfn) const;
+  // Why `slot` cannot be added; OK if it can. `but_for`: ignore the slot that begins there.
+  absl::Status Check(const Turn&, const Memslot& slot, std::optional<Gfn> but_for = {}) const;
+  // After Check.
+  void Add(const Turn&, const Memslot& slot);
+  // The slot that begins at `first`, if there is one.
+  void Remove(const Turn&, Gfn first);
+
+  // Valid as long as the guard or the turn is held.
+  const Memslot* Find(const MmuRead&, Gfn gfn) const;
 
   // The parts of a range, each inside one slot; nullopt if a frame of it lies in none.
-  std::optional<std::vector<GfnRange>> Parts(const MmuLock::Held&, GfnRange range) const;
+  std::optional<std::vector<GfnRange>> Parts(const MmuRead&, GfnRange range) const;
 
-  const std::vector<Memslot>& all(const MmuLock::Held&) const { return slots_; }
+  const std::vector<Memslot>& all(const MmuRead&) const { return *Now(); }
 
  private:
-  std::vector<Memslot> slots_;
+  using Slots = std::vector<Memslot>;  // ordered by frame
+  const Slots* Now() const { return current_.load(std::memory_order_acquire); }
+  void Swap(const Turn&, Slots slots);
+
+  std::atomic<const Slots*> current_;
+  RetireList retired_;
 };
 
 }  // namespace twinroot::mmu

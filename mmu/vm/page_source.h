@@ -2,6 +2,8 @@
 #ifndef TWINROOT_MMU_VM_PAGE_SOURCE_H_
 #define TWINROOT_MMU_VM_PAGE_SOURCE_H_
 
+#include <optional>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "mmu/types/address.h"
@@ -20,6 +22,10 @@ class PageSource {
   };
 
   virtual ~PageSource() = default;
+
+  // The largest leaf around `gfn`, if its page is there already and Resolve would do nothing else.
+  // Never blocks: called inside an EpochGuard. The default knows nothing.
+  virtual std::optional<Level> Ready(Gfn, MemoryKind) { return std::nullopt; }
 
   // The page behind `gfn`; allocates it (zeroed) if there is none. May block. No lock is held.
   // kResourceExhausted: no memory. kFailedPrecondition: the slot has no backing of this kind.
