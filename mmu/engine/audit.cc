@@ -37,9 +37,8 @@ class Auditor {
         return Violation("is misconfigured", table, index);
       }
       const HwGfn frame = first + index * FramesPerEntry(table.level());
-      const absl::Status below = state == SlotState::kLeaf
-                                     ? CheckLeaf(table, index, frame, entry)
-                                     : CheckLink(table, index, frame, entry);
+      const absl::Status below = state == SlotState::kLeaf ? CheckLeaf(table, index, frame, entry)
+                                                           : CheckLink(table, index, frame, entry);
       if (!below.ok()) return below;
     }
     return absl::OkStatus();
@@ -79,10 +78,10 @@ class Auditor {
   }
 
   absl::Status Violation(const std::string& what, const Table& table, uint64_t index) const {
-    return absl::InternalError(absl::StrCat(
-        aliases_.front().kind == MemoryKind::kPrivate ? "private" : "shared", " root, level ",
-        static_cast<int>(table.level()), ", table at gfn 0x", absl::Hex(table.identity.gfn.value),
-        ", entry ", index, " ", what));
+    return absl::InternalError(
+        absl::StrCat(aliases_.front().kind == MemoryKind::kPrivate ? "private" : "shared",
+                     " root, level ", static_cast<int>(table.level()), ", table at gfn 0x",
+                     absl::Hex(table.identity.gfn.value), ", entry ", index, " ", what));
   }
 
   TablePool& pool_;

@@ -1,10 +1,10 @@
 // Map: makes one leaf stand where a fault wants it, or says what stands there instead.
 //
-// Runs inside an EpochGuard, many at a time. 1. A table is named before it is linked. 2. Tables come
-// from the preload: nothing allocates here. 3. A leaf is published only if `still_valid` says, after
-// the slot was frozen, that what the fault read still holds. 4. With an external table behind the
-// root the slot is left frozen, for the caller to tell the external table outside the guard, once
-// for each leaf, and then to publish (E1).
+// Runs inside an EpochGuard, many at a time. 1. A table is named before it is linked. 2. Tables
+// come from the preload: nothing allocates here. 3. A leaf is published only if `still_valid` says,
+// after the slot was frozen, that what the fault read still holds. 4. With an external table behind
+// the root the slot is left frozen, for the caller to tell the external table outside the guard,
+// once for each leaf, and then to publish (E1).
 #ifndef TWINROOT_MMU_ENGINE_MAP_H_
 #define TWINROOT_MMU_ENGINE_MAP_H_
 
@@ -19,8 +19,8 @@ namespace twinroot::mmu {
 
 struct MapRequest {
   Gfn gfn;
-  Pfn pfn;      // the frame of gfn itself
-  Level level;  // at most; smaller where a table stands already
+  Pfn pfn;        // the frame of gfn itself
+  Level level;    // at most; smaller where a table stands already
   Access access;  // what the fault needs; part of leaf.allowed
   LeafRequest leaf;
 };
@@ -55,8 +55,8 @@ struct FrozenSlot {
 struct BrokenTables {
   Hpa table;
 };  // a link that leads outside the pool
-using MapOutcome = std::variant<Mapped, AlreadyMapped, LeafInTheWay, Raced, NeedTables, FrozenSlot,
-                                BrokenTables>;
+using MapOutcome =
+    std::variant<Mapped, AlreadyMapped, LeafInTheWay, Raced, NeedTables, FrozenSlot, BrokenTables>;
 
 // Freezes the slot for `leaf`, looks whether it may still be published, and publishes it.
 template <typename StillValid>
@@ -78,8 +78,7 @@ MapOutcome Install(const EpochGuard& guard, EntryChange& change, const Root& roo
 // `still_valid(GfnRange)`: nothing that the fault read for these frames has changed.
 template <typename StillValid>
 MapOutcome Map(const EpochGuard& guard, TablePool& pool, EntryChange& change, const Root& root,
-               const MapRequest& request, PreloadedTables& preload,
-               const StillValid& still_valid) {
+               const MapRequest& request, PreloadedTables& preload, const StillValid& still_valid) {
   const HwGfn frame = root.FrameOf(request.gfn);
   EntrySlot* slots = root.table->slots;
   Hpa table = root.table->hpa;

@@ -5,8 +5,8 @@
 namespace twinroot::mmu {
 namespace {
 
-// From so many frames on whole tables are detached, which costs one wait for an epoch instead of one
-// exchange for each leaf.
+// From so many frames on whole tables are detached, which costs one wait for an epoch instead of
+// one exchange for each leaf.
 constexpr uint64_t kDetachFrom = 8 * FramesPerEntry(Level::k2M);
 
 class Zapper {

@@ -1,4 +1,5 @@
-// Zap: takes leaves out of one alias of a root. Content, attributes and backing are not its business.
+// Zap: takes leaves out of one alias of a root. Content, attributes and backing are not its
+// business.
 //
 // Runs beside faults, which its caller holds off in the range (Invalidation). A leaf that reaches
 // over the ends of the range goes whole: its other frames fault again. Tables that end up empty are

@@ -12,8 +12,8 @@
 
 namespace twinroot::mmu {
 
-// This engine's own mark of a slot that holds a link or a leaf, also of a leaf whose rights were all
-// taken away for a while. Bit 11 is ignored in every kind of EPT entry.
+// This engine's own mark of a slot that holds a link or a leaf, also of a leaf whose rights were
+// all taken away for a while. Bit 11 is ignored in every kind of EPT entry.
 inline constexpr uint64_t kMmuPresent = uint64_t{1} << 11;
 // Rights that the engine withholds and may give back by one exchange: write (dirty logging), and
 // what access tracking without A bits took (write is never saved there).

@@ -112,8 +112,8 @@ EptEntry EntryChange::Settle(const Turn&, const EntrySlot& slot) {
 EptEntry EntryChange::ClearLeaf(const Turn& turn, const Root& root, EntrySlot& slot, Level level) {
   EptEntry last = Settle(turn, slot);
   assert(StateOf(last, level) == SlotState::kLeaf);
-  // A processor may set A or D, a fault may give a right back or freeze the slot to tell an external
-  // table again: then once more, so that the caller gets the leaf as it last was.
+  // A processor may set A or D, a fault may give a right back or freeze the slot to tell an
+  // external table again: then once more, so that the caller gets the leaf as it last was.
   while (!slot.CompareExchange(last, kEmptyEntry)) {
     if (last == kFrozenEntry) last = Settle(turn, slot);
   }

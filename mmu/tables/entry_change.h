@@ -4,8 +4,8 @@
 // Faults and changes meet here without a lock. 1. A leaf is made in three steps: freeze the slot by
 // CAS, look whether a change has begun, publish or restore; InvalidationSeq has the argument. 2. A
 // frozen slot belongs to the thread that froze it, and pins its table: whoever takes tables away
-// waits for it. 3. Rights of a leaf that stands change by one CAS against the word that was read, as
-// A and D bits do. 4. Only the holder of the Turn takes anything out.
+// waits for it. 3. Rights of a leaf that stands change by one CAS against the word that was read,
+// as A and D bits do. 4. Only the holder of the Turn takes anything out.
 #ifndef TWINROOT_MMU_TABLES_ENTRY_CHANGE_H_
 #define TWINROOT_MMU_TABLES_ENTRY_CHANGE_H_
 
@@ -27,8 +27,8 @@ class EntryChange {
   void AdoptRoot(Table& root, const TableIdentity& identity);
   void DropRoot(Table& root);
 
-  // `seen` (empty or an MMIO mark) -> a link to `child`, which is empty and named here. `gfn` is any
-  // frame below it.
+  // `seen` (empty or an MMIO mark) -> a link to `child`, which is empty and named here. `gfn` is
+  // any frame below it.
   ChangeResult Link(const MmuRead&, const Root& root, const Table& parent, EntrySlot& slot,
                     EptEntry seen, Table& child, Gfn gfn);
 

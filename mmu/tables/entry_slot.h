@@ -1,5 +1,5 @@
-// One slot of a table: an atomic 64-bit word, shared with the processors that walk it, and what such
-// a word means to the engine.
+// One slot of a table: an atomic 64-bit word, shared with the processors that walk it, and what
+// such a word means to the engine.
 #ifndef TWINROOT_MMU_TABLES_ENTRY_SLOT_H_
 #define TWINROOT_MMU_TABLES_ENTRY_SLOT_H_
 

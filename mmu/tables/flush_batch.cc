@@ -36,9 +36,8 @@ void FlushBatch::AddSubtree(const Root& root, HwGfn frame, Level level, Table& t
 
 absl::Status FlushBatch::Finish(const Turn& turn) {
   if (empty()) return absl::OkStatus();
-  const bool subtrees = std::any_of(std::begin(removed_), std::end(removed_), [](const auto& r) {
-    return r && !r->subtrees.empty();
-  });
+  const bool subtrees = std::any_of(std::begin(removed_), std::end(removed_),
+                                    [](const auto& r) { return r && !r->subtrees.empty(); });
   // Faults inside what was detached finish first: what they publish there is still flushed.
   if (subtrees) SynchronizeEpoch();
   for (std::optional<Removed>& removed : removed_) {

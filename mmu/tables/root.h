@@ -16,8 +16,8 @@ namespace twinroot::mmu {
 struct Root {
   Table* table = nullptr;  // null: the VM has no such root
   MemoryKind kind = MemoryKind::kPrivate;
-  bool execute_only = false;       // the alias whose leaves grant fetches and nothing else (A10)
-  HwGfn base;                      // where the walk finds gfn 0: the alias's stolen bits
+  bool execute_only = false;  // the alias whose leaves grant fetches and nothing else (A10)
+  HwGfn base;                 // where the walk finds gfn 0: the alias's stolen bits
   ExternalTables* external = nullptr;  // null: processors walk our tables themselves
 
   HwGfn FrameOf(Gfn gfn) const { return base + gfn.value; }
@@ -26,8 +26,8 @@ struct Root {
   Access rights() const { return execute_only ? Access::Fetch() : Access::All(); }
 };
 
-// The identity of the table that an entry of `parent` links, on the way to `gfn`. A table that holds
-// frames of both aliases belongs to neither.
+// The identity of the table that an entry of `parent` links, on the way to `gfn`. A table that
+// holds frames of both aliases belongs to neither.
 constexpr TableIdentity ChildIdentity(const TableIdentity& parent, const Root& root, Gfn gfn) {
   TableIdentity child = parent;
   const uint64_t frames = FramesPerEntry(parent.role.level);

@@ -85,7 +85,10 @@ Hpa TablePool::AddressOf(const EntrySlot* slot) const {
 
 TablePool::Stats TablePool::stats() const {
   const MutexLock lock(mutex_);
-  return {.pages = pages_, .used = pages_ - free_.size() - retired_.size(), .peak = peak_, .refused = refused_};
+  return {.pages = pages_,
+          .used = pages_ - free_.size() - retired_.size(),
+          .peak = peak_,
+          .refused = refused_};
 }
 
 PreloadedTables::~PreloadedTables() {

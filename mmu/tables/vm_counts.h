@@ -27,8 +27,8 @@ enum class VmCount : uint8_t {
   kSplitDirtyLog,
   kSplitRequest,
   kSplitConversion,
-  kSplitFault,         // a write or a fetch that the large page could not allow
-  kSplitKeptForTables, // wanted, but there was no table: the large page stayed
+  kSplitFault,          // a write or a fetch that the large page could not allow
+  kSplitKeptForTables,  // wanted, but there was no table: the large page stayed
   kCollapseDirtyLog,
   kCollapseAttributes,
   kCollapseNxRecovery,

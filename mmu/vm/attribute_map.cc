@@ -166,7 +166,8 @@ class Writer {
 // Joins neighbours of one kind.
 class RunMerger {
  public:
-  explicit RunMerger(const std::function<void(GfnRange, MemoryAttributes)>& visit) : visit_(visit) {}
+  explicit RunMerger(const std::function<void(GfnRange, MemoryAttributes)>& visit)
+      : visit_(visit) {}
 
   void Add(GfnRange range, MemoryKind kind) {
     if (!run_.empty() && kind == kind_ && run_.end() == range.first) {

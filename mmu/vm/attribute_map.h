@@ -16,9 +16,9 @@
 
 #include "absl/status/status.h"
 #include "mmu/tables/epoch.h"
-#include "mmu/types/memory_attributes.h"
 #include "mmu/types/gfn_range.h"
 #include "mmu/types/level.h"
+#include "mmu/types/memory_attributes.h"
 #include "mmu/types/memory_kind.h"
 
 namespace twinroot::mmu {

@@ -69,13 +69,13 @@ class FaultHandler {
     if (page_ && *page_ != *pfn) return Bug("the page source gave a frame of another backing");
 
     const LevelChoice choice = ChooseLevel(
-        LevelLimits{.gfn = gfn_,
-                    .pfn = *pfn,
-                    .slot = slot->range,
-                    .backing = *backing_,
-                    .external = root_.external != nullptr ? root_.external->MaxLevel()
-                                                          : kLargestLeaf,
-                    .capabilities = vm_.config.capabilities},
+        LevelLimits{
+            .gfn = gfn_,
+            .pfn = *pfn,
+            .slot = slot->range,
+            .backing = *backing_,
+            .external = root_.external != nullptr ? root_.external->MaxLevel() : kLargestLeaf,
+            .capabilities = vm_.config.capabilities},
         [&](Level level) { return vm_.attributes.UniformAt(guard, gfn_, level); },
         [](Level) { return true; });
     const MapRequest request{.gfn = gfn_,
@@ -88,7 +88,8 @@ class FaultHandler {
   }
 
   Look Finish(const EpochGuard&, const MapOutcome& outcome) {
-    if (const auto* mapped = std::get_if<Mapped>(&outcome)) return FaultOutcome(Fixed{mapped->level});
+    if (const auto* mapped = std::get_if<Mapped>(&outcome))
+      return FaultOutcome(Fixed{mapped->level});
     if (std::holds_alternative<AlreadyMapped>(outcome)) return FaultOutcome(Spurious{});
     if (const auto* need = std::get_if<NeedTables>(&outcome)) return *need;
     if (const auto* frozen = std::get_if<FrozenSlot>(&outcome)) {
@@ -105,9 +106,8 @@ class FaultHandler {
   // E1: the slot is this thread's until the external table has answered, and pins its table, so no
   // guard is held.
   FaultOutcome TellExternal(const FrozenSlot& frozen) {
-    const absl::Status set =
-        root_.external->Set(frozen.gfn, frozen.level, frozen.leaf.access(),
-                            PfnOf(frozen.leaf.address()));
+    const absl::Status set = root_.external->Set(frozen.gfn, frozen.level, frozen.leaf.access(),
+                                                 PfnOf(frozen.leaf.address()));
     if (set.ok()) {
       vm_.change.Publish(root_, *frozen.slot, frozen.level, frozen.before, frozen.leaf);
     } else {

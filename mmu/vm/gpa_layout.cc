@@ -15,9 +15,9 @@ constexpr int kLowestExecuteOnlyBit = 39;
 
 absl::Status CheckStolenBit(const char* name, int bit, int lowest, int walk_bits) {
   if (bit >= lowest && bit < walk_bits) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(name, " bit ", bit, " is not within bits ", lowest, " to ", walk_bits - 1,
-                   " of a walk of ", walk_bits, " bits; move the bit or take 5 levels"));
+  return absl::InvalidArgumentError(absl::StrCat(name, " bit ", bit, " is not within bits ", lowest,
+                                                 " to ", walk_bits - 1, " of a walk of ", walk_bits,
+                                                 " bits; move the bit or take 5 levels"));
 }
 
 }  // namespace
@@ -81,8 +81,8 @@ bool GpaLayout::IsExecuteOnly(Gpa gpa) const { return gpa.value & execute_only_m
 Gfn GpaLayout::GfnOf(Gpa gpa) const { return Gfn((gpa.value & ~stolen_mask_) >> kPageShift); }
 
 HwGfn GpaLayout::HwGfnOf(Gfn gfn, MemoryKind alias, bool execute_only) const {
-  const uint64_t bits = (alias == MemoryKind::kShared ? shared_mask_ : 0) |
-                        (execute_only ? execute_only_mask_ : 0);
+  const uint64_t bits =
+      (alias == MemoryKind::kShared ? shared_mask_ : 0) | (execute_only ? execute_only_mask_ : 0);
   return HwGfn(gfn.value | bits >> kPageShift);
 }
 

@@ -67,9 +67,9 @@ absl::StatusOr<std::unique_ptr<GuestAddressSpace>> GuestAddressSpace::Create(
     const Config& config, const Environment& environment) {
   if (absl::Status status = CheckConfig(config, environment); !status.ok()) return status;
   auto impl = std::make_unique<Impl>(config, environment);
-  if (absl::Status status = impl->roots.Create(config.layout, config.arrangement,
-                                               environment.external_private,
-                                               environment.external_shared);
+  if (absl::Status status =
+          impl->roots.Create(config.layout, config.arrangement, environment.external_private,
+                             environment.external_shared);
       !status.ok()) {
     return status;
   }

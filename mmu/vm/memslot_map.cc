@@ -22,8 +22,7 @@ std::optional<Pfn> BackingOf(const Memslot& slot, Gfn gfn, MemoryKind kind) {
   return *first + (gfn - slot.range.first);
 }
 
-absl::Status MemslotMap::Check(const Turn&, const Memslot& slot,
-                               std::optional<Gfn> but_for) const {
+absl::Status MemslotMap::Check(const Turn&, const Memslot& slot, std::optional<Gfn> but_for) const {
   const uint64_t count = slot.range.count;
   if (FramesOverlap(slot.private_pfn, count, slot.shared_pfn, count)) {
     return absl::InvalidArgumentError(
@@ -75,8 +74,7 @@ const Memslot* MemslotMap::Find(const MmuRead&, Gfn gfn) const {
   return it != slots.end() && it->range.first <= gfn ? &*it : nullptr;
 }
 
-std::optional<std::vector<GfnRange>> MemslotMap::Parts(const MmuRead& lock,
-                                                       GfnRange range) const {
+std::optional<std::vector<GfnRange>> MemslotMap::Parts(const MmuRead& lock, GfnRange range) const {
   std::vector<GfnRange> parts;
   for (Gfn at = range.first; at < range.end();) {
     const Memslot* slot = Find(lock, at);

@@ -1,7 +1,7 @@
 // The memslots of one VM, ordered by frame.
 //
-// Readers never wait: a change makes a new array and swaps it in; the old one goes after an epoch. 1. Slots do not overlap. 2. No host frame
-// belongs to two slots or to both backings of one.
+// Readers never wait: a change makes a new array and swaps it in; the old one goes after an
+// epoch. 1. Slots do not overlap. 2. No host frame belongs to two slots or to both backings of one.
 #ifndef TWINROOT_MMU_VM_MEMSLOT_MAP_H_
 #define TWINROOT_MMU_VM_MEMSLOT_MAP_H_
 

@@ -50,7 +50,7 @@ class RootSet {
 
   TablePool& pool_;
   EntryChange& change_;
-  Root roots_[4];  // [2 * MemoryKind + execute_only]
+  Root roots_[4];        // [2 * MemoryKind + execute_only]
   uint8_t aliases_ = 1;  // of each kind
 };
 
