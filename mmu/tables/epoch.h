@@ -8,8 +8,6 @@
 #ifndef TWINROOT_MMU_TABLES_EPOCH_H_
 #define TWINROOT_MMU_TABLES_EPOCH_H_
 
-#include <urcu/urcu-memb.h>
-
 #include <cstdint>
 
 #include "mmu/tables/mutex.h"
@@ -21,6 +19,13 @@
 #define TWINROOT_TSAN 1
 #endif
 #endif
+// liburcu's read side inlined, but where TSan would take it apart: there the library's own copy is
+// called, and the annotations below say what it does.
+#if !defined(TWINROOT_TSAN)
+#define _LGPL_SOURCE
+#endif
+#include <urcu/urcu-memb.h>
+
 #if defined(TWINROOT_TSAN)
 extern "C" void __tsan_acquire(void* address);
 extern "C" void __tsan_release(void* address);
