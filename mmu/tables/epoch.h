@@ -2,13 +2,11 @@
 //
 // A reader (a fault, a walk) stands in an EpochGuard: what it can reach stays allocated until it
 // leaves. A change holds the VM's Turn, one at a time. Whoever takes something out of reach waits
-// for SynchronizeEpoch before it frees it. Both are tokens: functions ask for the one they need, and
-// `MmuRead` is either. Guards are process-wide, so nothing may block inside one; a guard may be
+// for SynchronizeEpoch before it frees it. Both are tokens: functions ask for the one they need,
+// and `MmuRead` is either. Guards are process-wide, so nothing may block inside one; a guard may be
 // taken inside a guard. (liburcu, the membarrier flavour; its TSan annotations are here too.)
 #ifndef TWINROOT_MMU_TABLES_EPOCH_H_
 #define TWINROOT_MMU_TABLES_EPOCH_H_
-
-#include <urcu/urcu-memb.h>
 
 #include <cstdint>
 
@@ -21,6 +19,13 @@
 #define TWINROOT_TSAN 1
 #endif
 #endif
+// liburcu's read side inlined, but where TSan would take it apart: there the library's own copy is
+// called, and the annotations below say what it does.
+#if !defined(TWINROOT_TSAN)
+#define _LGPL_SOURCE
+#endif
+#include <urcu/urcu-memb.h>
+
 #if defined(TWINROOT_TSAN)
 extern "C" void __tsan_acquire(void* address);
 extern "C" void __tsan_release(void* address);
@@ -44,7 +49,8 @@ class EpochThread {
  public:
   // Small and unique among the threads that live now; a thread that ends hands its own on.
   static uint32_t Index() {
-    if (index_ == kNone) [[unlikely]] Register();
+    if (index_ == kNone) [[unlikely]]
+      Register();
     return index_;
   }
 

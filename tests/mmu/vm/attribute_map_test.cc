@@ -166,6 +166,21 @@ TEST_F(AttributeMapTest, EqualChildrenCollapseUpwards) {
   EXPECT_EQ(map_.bytes(), 0u);
 }
 
+TEST_F(AttributeMapTest, WordsOfTheTrunkCollapseToo) {
+  uint64_t first = 0;
+  for (const int bits : kAttributeSpanBits) {
+    const uint64_t end = uint64_t{1} << bits;
+    if (end > kLimit.value) break;
+    const uint64_t middle = first + (end - first) / 2;
+    Set(first, middle - first, kPrivate);
+    EXPECT_GT(map_.bytes(), 0u) << end;
+    Set(middle, end - middle, kPrivate);
+    EXPECT_EQ(map_.bytes(), 0u) << end;
+    first = end;
+  }
+  EXPECT_EQ(RunsOf(0, kLimit.value), (Runs{{{Gfn(0), first}, kPrivate}}));
+}
+
 TEST_F(AttributeMapTest, PrepareChangesNoAnswerAndCollapseTakesItBack) {
   Set(0, k1GFrames, kPrivate);
   const size_t before = map_.bytes();
