@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <iostream>
 #include <random>
@@ -235,6 +236,32 @@ class Beside {
 
 TEST(AttributeMapRandomTest, ReadersBesideAWriterSeeOldOrNewAndNothingElse) {
   Beside().Run(Seed());
+}
+
+TEST(AttributeMapRandomTest, NothingIsFreedUnderAReaderWhoCameBefore) {
+  std::atomic<bool> inside{false}, leaving{false};
+  std::thread reader([&] {
+    const EpochGuard guard;
+    inside = true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    leaving = true;
+  });
+  while (!inside) std::this_thread::yield();
+
+  Mutex mutex;
+  const Turn turn(mutex);
+  AttributeMap map(kLimit);
+  const GfnRange frame{Gfn(k1GFrames + 7), 1};
+  size_t before = 0;
+  for (int i = 0; map.retired_bytes(turn) >= before; ++i) {
+    before = map.retired_bytes(turn);
+    const MemoryAttributes attributes = i % 2 == 0 ? kPrivate : kShared;
+    ASSERT_TRUE(map.Prepare(turn, frame, attributes).ok());
+    map.Set(turn, frame, attributes);
+    map.Collapse(turn, frame);
+  }
+  EXPECT_TRUE(leaving);
+  reader.join();
 }
 
 }  // namespace
