@@ -98,7 +98,7 @@ class RadixOfPages {
     uintptr_t entry = reinterpret_cast<uintptr_t>(&root_);
     for (int shift = kTop;; shift -= kBits) {
       const auto& node = *reinterpret_cast<const Node*>(entry);
-      entry = node.entry[gfn.value >> shift % 64 & (kFanOut - 1)].load(std::memory_order_acquire);
+      entry = node.entry[gfn.value >> shift & (kFanOut - 1)].load(std::memory_order_acquire);
       if (shift == 0 || entry == 0) return entry == 0;
     }
   }
