@@ -104,16 +104,25 @@ bool VisitAll(const AttributeWord* trunk, GfnRange range, F&& visit) {
   return true;
 }
 
-// The word that covers gfn: a uniform one, or that of tier `stop`, if the trunk's is not lower. The
-// look-up of every fault: inlined, so that `stop` is a constant where it can be.
-[[gnu::always_inline]] inline uintptr_t WordAt(const AttributeWord* trunk, Gfn gfn, int stop) {
-  int tier = AttributeTierOf(gfn);
-  uintptr_t word = trunk[tier].load(std::memory_order_acquire);
-  while (tier > stop && !IsUniform(word)) {
-    word = AttributeChildren(word)[AttributeIndex(tier, gfn)].load(std::memory_order_acquire);
-    --tier;
+template <int kTier>
+[[gnu::always_inline]] inline uintptr_t Descend(uintptr_t word, Gfn gfn, int stop) {
+  if constexpr (kTier > 0) {
+    if (kTier > stop && !IsUniform(word)) {
+      word = AttributeChildren(word)[AttributeIndex(kTier, gfn)].load(std::memory_order_acquire);
+      return Descend<kTier - 1>(word, gfn, stop);
+    }
   }
   return word;
+}
+
+// The word that covers gfn: a uniform one, or that of tier `stop`, if the trunk's is not lower. The
+// look-up of every fault: unrolled, so that it shifts by constants.
+template <int kTier = 0>
+[[gnu::always_inline]] inline uintptr_t WordAt(const AttributeWord* trunk, Gfn gfn, int stop) {
+  if constexpr (kTier + 1 < kAttributeTiers) {
+    if (gfn.value >> kAttributeSpanBits[kTier] != 0) return WordAt<kTier + 1>(trunk, gfn, stop);
+  }
+  return Descend<kTier>(trunk[kTier].load(std::memory_order_acquire), gfn, stop);
 }
 
 }  // namespace
