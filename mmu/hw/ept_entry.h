@@ -146,6 +146,22 @@ constexpr bool IsEptMisconfiguration(EptEntry entry, Level level,
   return entry.IsLeaf(level) && !IsMemType(entry.mem_type());
 }
 
+// What nearly every entry above the PT is: a link that grants R, W and X and has no reserved bit. A
+// short way past the rules above for such a one, and for no other.
+class EptPlainLink {
+ public:
+  constexpr explicit EptPlainLink(int maxphyaddr)
+      : mask_((EptEntry::kAddressMask & ~((uint64_t{1} << maxphyaddr) - 1)) |
+              EptEntry::kMemTypeMask | EptEntry::kIgnorePat | EptEntry::kPageSize |
+              EptEntry::kRightsMask) {}
+  constexpr bool Is(EptEntry entry, Level level) const {
+    return level != Level::k4K && (entry.raw() & mask_) == EptEntry::kRightsMask;
+  }
+
+ private:
+  uint64_t mask_;
+};
+
 // Index of `frame` in a table whose entries are of `level`.
 constexpr uint64_t EptIndex(HwGfn frame, Level level) {
   return (frame.value / FramesPerEntry(level)) % kEntriesPerTable;

@@ -77,6 +77,11 @@ bool EptWalker::Descend(EptPointer eptp, const GuestAccess& access, Path& path,
       return false;
     }
     entry = EptEntry(std::atomic_ref<uint64_t>(*word).load(std::memory_order_acquire));
+    if (plain_link_.Is(entry, level)) {
+      path.steps[path.depth++] = {word, entry.raw()};
+      granted &= entry.raw();
+      continue;
+    }
     if (!entry.Present(capabilities_.mode_based_execute)) {
       outcome = Violation(eptp, access, Access::None(), false, !entry.suppress_ve());
       return false;

@@ -16,6 +16,7 @@
 #include <variant>
 
 #include "mmu/hw/ept_capabilities.h"
+#include "mmu/hw/ept_entry.h"
 #include "mmu/hw/ept_pointer.h"
 #include "mmu/hw/ept_violation.h"
 #include "mmu/types/access.h"
@@ -81,7 +82,10 @@ class EptWalker {
  public:
   // `memory` is not owned. `maxphyaddr`: width of an Hpa, 39 to 52.
   EptWalker(PhysicalMemory* memory, const EptCapabilities& capabilities, int maxphyaddr)
-      : memory_(memory), capabilities_(capabilities), maxphyaddr_(maxphyaddr) {}
+      : memory_(memory),
+        capabilities_(capabilities),
+        maxphyaddr_(maxphyaddr),
+        plain_link_(maxphyaddr) {}
 
   // `eptp` passed the checks of VM entry (EptPointer::Valid). An address beyond the width of the
   // walk is an EPT violation that no entry allows. With a log, a dirty flag that goes from 0 to 1
@@ -123,6 +127,7 @@ class EptWalker {
   PhysicalMemory* memory_;
   EptCapabilities capabilities_;
   int maxphyaddr_;
+  EptPlainLink plain_link_;
 };
 
 }  // namespace twinroot::mmu::vmx

@@ -22,12 +22,10 @@ const EptTranslation* Tlb::Lookup(Hpa root, HwGfn frame) const {
 }
 
 void Tlb::Insert(Hpa root, HwGfn frame, const EptTranslation& translation) {
-  for (PageSizeArray& array : arrays_) {
-    if (array.level != translation.level) continue;
-    const uint64_t page = array.PageOf(frame);
-    entries_[array.IndexOf(page)] = Entry{page, root, translation};
-    array.ever_used = true;
-  }
+  PageSizeArray& array = arrays_[static_cast<size_t>(translation.level) - 1];
+  const uint64_t page = array.PageOf(frame);
+  entries_[array.IndexOf(page)] = Entry{page, root, translation};
+  array.ever_used = true;
 }
 
 void Tlb::FlushRange(Hpa root, HwGfn first, uint64_t count) {

@@ -43,12 +43,12 @@ class Tlb {
   };
   struct PageSizeArray {
     Level level;
-    uint64_t entries;
+    uint64_t entries;        // a power of two
     uint64_t first;          // in entries_
     bool ever_used = false;  // since the last FlushAll
 
     uint64_t PageOf(HwGfn frame) const { return frame.value / FramesPerEntry(level); }
-    uint64_t IndexOf(uint64_t page) const { return first + page % entries; }
+    uint64_t IndexOf(uint64_t page) const { return first + (page & (entries - 1)); }
   };
 
   std::array<PageSizeArray, 3> arrays_;
