@@ -3,7 +3,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "mmu/engine/make_entry.h"
+#include "mmu/hw/mmio_entry.h"
 
 namespace twinroot::mmu {
 namespace {
@@ -30,7 +30,7 @@ class Auditor {
       const SlotState state = StateOf(entry, table.level());
       if (state == SlotState::kFrozen) return Violation("is frozen at rest", table, index);
       if (state != SlotState::kLink && state != SlotState::kLeaf) {
-        if (state == SlotState::kEmpty || IsMmioMark(entry)) continue;
+        if (state == SlotState::kEmpty || IsMmioEntry(entry)) continue;
         return Violation("is neither empty, a mark, a link nor a leaf", table, index);
       }
       if (IsEptMisconfiguration(entry, table.level(), capabilities_, maxphyaddr_)) {

@@ -108,7 +108,7 @@ class FaultHandler {
   Look GiveRight(const EpochGuard& guard, const LeafInTheWay& there, const DirtyLog* log,
                  PreloadedTables& preload) {
     EptEntry leaf = there.leaf;
-    if (HasSavedRights(leaf)) leaf = WithSavedRights(leaf);
+    if (HasSavedAccess(leaf)) leaf = WithRestoredAccess(leaf);
     const bool large = there.level != Level::k4K;
     const bool split = large && ((access_.fetch() && IsNxHugePage(leaf)) ||
                                  (access_.write() && !leaf.access().write() && log != nullptr));
