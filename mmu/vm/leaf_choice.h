@@ -44,7 +44,9 @@ inline LeafRequest LeafOf(const AddressSpaceState& vm, const MmuRead& read, cons
       // write.
       .withhold_write = wish.log != nullptr && wish.log->withholds_write() && !wish.access.write(),
       // Where the alias grants nothing but fetches, withholding them would leave nothing.
-      .withhold_fetch = vm.config.nx_huge_pages && !root.execute_only};
+      .withhold_fetch = vm.config.nx_huge_pages && !root.execute_only,
+      .mem_type = vm.mem_types.Of(read, wish.gfn),
+      .ignore_pat = vm.config.cache == CachePolicy::kWriteBack};
 }
 
 }  // namespace twinroot::mmu

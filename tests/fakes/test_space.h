@@ -47,6 +47,8 @@ struct TestSpaceOptions {
   bool external = false;
   TlbFlusher* flusher = nullptr;  // null: the recording one
   bool add_slot = true;
+  CachePolicy cache = CachePolicy::kGuestPat;
+  bool tell_private_pending = false;
 };
 
 struct TestSpace {
@@ -65,6 +67,8 @@ struct TestSpace {
     pages.max_level = o.max_level;
     const auto layout = GpaLayout::Create(o.shared_bit, o.walk_bits, o.guest_maxphyaddr);
     GuestAddressSpace::Config config{.layout = *layout, .host_maxphyaddr = 52, .capabilities = {}};
+    config.cache = o.cache;
+    config.tell_private_pending = o.tell_private_pending;
     GuestAddressSpace::Environment env{.pool = &pool,
                                        .pages = &pages,
                                        .flusher = o.flusher != nullptr ? o.flusher : &flusher,
