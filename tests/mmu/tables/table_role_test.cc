@@ -50,7 +50,7 @@ TEST(TableRoleTest, B1_AChildIsTheParentsFrameOneLevelDownInTheRoleOfItsAlias) {
   const TableIdentity parent{Gfn(0), role};
   Root shared;
   shared.kind = MemoryKind::kShared;
-  shared.base = HwGfn(uint64_t{1} << 34);
+  shared.base = shared.kind_base = HwGfn(uint64_t{1} << 34);
   const TableIdentity child = ChildIdentity(parent, shared, Gfn((3 << 18) + 777));
   EXPECT_EQ(child.gfn, Gfn(3 << 18));
   EXPECT_EQ(child.role.level, Level::k2M);
@@ -66,8 +66,23 @@ TEST(TableRoleTest, B1_ATableThatHoldsFramesOfBothAliasesBelongsToNeither) {
   const TableIdentity parent{Gfn(0), role};
   Root shared;
   shared.kind = MemoryKind::kShared;
-  shared.base = HwGfn(uint64_t{1} << 34);  // inside the first entry of 256T
+  shared.base = shared.kind_base = HwGfn(uint64_t{1} << 34);  // inside the first entry of 256T
   EXPECT_EQ(ChildIdentity(parent, shared, Gfn(5)), ChildIdentity(parent, Root{}, Gfn(5)));
+}
+
+TEST(TableRoleTest, B1_TheSharedAndTheExecuteOnlyBitNameATableEachByItself) {
+  TableRole role;
+  role.level = Level::k256T;
+  const TableIdentity parent{Gfn(0), role};
+  Root fetches;
+  fetches.kind = MemoryKind::kShared;
+  fetches.execute_only = true;
+  fetches.kind_base = HwGfn(uint64_t{1} << 39);                         // chooses the entry
+  fetches.base = fetches.kind_base + FramesPerEntry(Level::k256T) / 2;  // inside it
+  const TableIdentity child = ChildIdentity(parent, fetches, Gfn(5));
+  EXPECT_EQ(child.role.kind, MemoryKind::kShared);
+  EXPECT_FALSE(child.role.execute_only);
+  EXPECT_TRUE(ChildIdentity(child, fetches, Gfn(5)).role.execute_only);
 }
 
 }  // namespace
