@@ -16,6 +16,7 @@
 #include "mmu/tables/mutex.h"
 #include "mmu/tables/vm_counts.h"
 #include "mmu/vm/attribute_map.h"
+#include "mmu/vm/dirty_log.h"
 #include "mmu/vm/guest_address_space.h"
 #include "mmu/vm/invalidation_seq.h"
 #include "mmu/vm/memslot_map.h"
@@ -56,6 +57,8 @@ struct AddressSpaceState {
         roots(*the_env.pool, change),
         attributes(the_config.layout.gfn_limit()) {}
 
+  ~AddressSpaceState() { delete log.load(); }
+
   const GuestAddressSpace::Config config;
   const GuestAddressSpace::Environment env;
 
@@ -70,11 +73,21 @@ struct AddressSpaceState {
   MemslotMap slots;
   AttributeMap attributes;
   InvalidationSeq seq;
+  std::atomic<const DirtyLog*> log{nullptr};  // null: logging is off; changed by the Turn
   // Faults that tell an external table of a leaf right now, with its slot frozen and no guard.
   std::atomic<int> external_sets{0};
   std::atomic<uint64_t> frames[2] = {};  // [MemoryKind]: frames inside slots with that attribute
 
-  FlushBatch NewBatch() { return FlushBatch(*env.pool, change, env.flusher, counts, bugs); }
+  FlushBatch NewBatch() {
+    // What a processor marked in a leaf must not go with the leaf.
+    FlushBatch::OnLeaf on_leaf;
+    if (const DirtyLog* now = log.load(); now != nullptr && !now->withholds_write()) {
+      on_leaf = [now](Gfn gfn, Level level, EptEntry leaf) {
+        if (leaf.dirty()) now->MarkRange({gfn, FramesPerEntry(level)});
+      };
+    }
+    return FlushBatch(*env.pool, change, env.flusher, counts, bugs, std::move(on_leaf));
+  }
 };
 
 }  // namespace twinroot::mmu

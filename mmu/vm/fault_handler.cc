@@ -6,14 +6,21 @@
 
 #include "absl/strings/str_cat.h"
 #include "mmu/engine/map.h"
-#include "mmu/engine/max_level.h"
+#include "mmu/engine/split.h"
+#include "mmu/vm/invalidation.h"
+#include "mmu/vm/leaf_choice.h"
+#include "mmu/vm/page_sizes.h"
 
 namespace twinroot::mmu {
 namespace {
 
 // One look at a fault, inside a guard, ends it, or says what it lacks.
 struct NeedPage {};
-using Look = std::variant<FaultOutcome, NeedPage, NeedTables, FrozenSlot>;
+struct NeedSplit {
+  Level level;
+};
+struct Again {};
+using Look = std::variant<FaultOutcome, NeedPage, NeedTables, NeedSplit, Again, FrozenSlot>;
 
 class FaultHandler {
  public:
@@ -22,6 +29,7 @@ class FaultHandler {
         layout_(vm.config.layout),
         raw_(fault.gpa),
         access_(fault.access),
+        vcpu_(fault.vcpu),
         gfn_(layout_.GfnOf(fault.gpa)),
         kind_(layout_.KindOf(fault.gpa)),
         root_(vm.roots.Of(kind_, layout_.IsExecuteOnly(fault.gpa))) {}
@@ -41,8 +49,10 @@ class FaultHandler {
       if (const auto* need = std::get_if<NeedTables>(&look)) {
         absl::Status loaded = vm_.env.pool->Preload(need->count, preload);
         if (!loaded.ok()) return Failed{std::move(loaded)};
-      } else if (std::optional<FaultOutcome> failed = ResolvePage()) {
-        return *std::move(failed);
+      } else if (std::holds_alternative<NeedPage>(look)) {
+        if (std::optional<FaultOutcome> end = ResolvePage()) return *std::move(end);
+      } else if (std::holds_alternative<NeedSplit>(look)) {
+        if (std::optional<FaultOutcome> end = SplitInTurn()) return *std::move(end);
       }
     }
   }
@@ -68,23 +78,75 @@ class FaultHandler {
     // Always on (D8): a frame of another kind, slot or VM never gets into a root.
     if (page_ && *page_ != *pfn) return Bug("the page source gave a frame of another backing");
 
-    const LevelChoice choice = ChooseLevel(
-        LevelLimits{
-            .gfn = gfn_,
-            .pfn = *pfn,
-            .slot = slot->range,
-            .backing = *backing_,
-            .external = root_.external != nullptr ? root_.external->MaxLevel() : kLargestLeaf,
-            .capabilities = vm_.config.capabilities},
-        [&](Level level) { return vm_.attributes.UniformAt(guard, gfn_, level); },
-        [](Level) { return true; });
+    const DirtyLog* log = vm_.log.load(std::memory_order_acquire);
+    if (log != nullptr && log->SoftFull(vcpu_)) return Exit(guard, DirtyRingFull{});
+    const LeafWish wish{.gfn = gfn_,
+                        .pfn = *pfn,
+                        .slot = slot->range,
+                        .attributes = attributes,
+                        .backing = *backing_,
+                        .access = access_,
+                        .log = log};
+    const LevelChoice choice = LevelFor(vm_, guard, root_, wish);
     const MapRequest request{.gfn = gfn_,
                              .pfn = *pfn,
                              .level = choice.level,
                              .access = access_,
-                             .leaf = {.allowed = allowed}};
-    return Finish(guard, Map(guard, *vm_.env.pool, vm_.change, root_, request, preload,
-                             [&](GfnRange leaf) { return StillValid(guard, leaf); }));
+                             .leaf = LeafOf(vm_, root_, wish)};
+    // The mark before the right to write: see dirty_log.h.
+    if (log != nullptr && log->withholds_write() && access_.write()) log->Mark(gfn_, vcpu_);
+    const MapOutcome outcome = Map(guard, *vm_.env.pool, vm_.change, root_, request, preload,
+                                   [&](GfnRange leaf) { return StillValid(guard, leaf); });
+    if (const auto* there = std::get_if<LeafInTheWay>(&outcome)) {
+      return GiveRight(guard, *there, log, preload);
+    }
+    return Finish(guard, outcome);
+  }
+
+  // A leaf stands there that does not grant the access, which attributes and alias allow: the right
+  // was withheld, and comes back by one exchange, or by splitting a page that is too large for it.
+  Look GiveRight(const EpochGuard& guard, const LeafInTheWay& there, const DirtyLog* log,
+                 PreloadedTables& preload) {
+    EptEntry leaf = there.leaf;
+    if (HasSavedRights(leaf)) leaf = WithSavedRights(leaf);
+    const bool large = there.level != Level::k4K;
+    const bool split = large && ((access_.fetch() && IsNxHugePage(leaf)) ||
+                                 (access_.write() && !leaf.access().write() && log != nullptr));
+    if (split) return Split(guard, there, preload);
+    if (access_.write() && !leaf.access().write() && MayWrite(leaf)) leaf = WithWrite(leaf);
+    if (!leaf.access().Includes(access_)) {
+      // Only if what was read still holds: a change of attributes may have just made it so.
+      if (!StillValid(guard, GfnRange{gfn_, 1})) return FaultOutcome(Retry{});
+      return Bug(absl::StrCat("the leaf at gfn 0x", absl::Hex(gfn_.value),
+                              " denies what its attributes allow"));
+    }
+    if (root_.external != nullptr) {
+      return Finish(
+          guard, Install(guard, vm_.change, root_, *there.slot, gfn_, there.level, there.leaf, leaf,
+                         [&](GfnRange range) { return StillValid(guard, range); }));
+    }
+    if (vm_.change.ChangeRights(guard, *there.slot, there.leaf, leaf) == ChangeResult::kRaced) {
+      return FaultOutcome(Retry{});
+    }
+    vm_.counts.Add(VmCount::kFaultFast);
+    return FaultOutcome(Fixed{there.level});
+  }
+
+  // The next look finds the small pages.
+  Look Split(const EpochGuard& guard, const LeafInTheWay& there, PreloadedTables& preload) {
+    if (root_.external != nullptr) {
+      // Its owner is told by the holder of the Turn only.
+      return NeedSplit{there.level};
+    }
+    if (preload.empty()) return NeedTables{1};
+    Table& child = preload.Take();
+    if (SplitLeaf(guard, vm_.change, root_, *there.table, *there.slot, there.leaf, child, gfn_) ==
+        ChangeResult::kRaced) {
+      preload.Return(child);
+    } else {
+      vm_.counts.Add(VmCount::kSplitFault);
+    }
+    return Again{};
   }
 
   Look Finish(const EpochGuard&, const MapOutcome& outcome) {
@@ -101,6 +163,19 @@ class FaultHandler {
                               ", which is not in the pool"));
     }
     return FaultOutcome(Retry{});  // Raced
+  }
+
+  // A large leaf of an external root that must be small now: in its turn.
+  std::optional<FaultOutcome> SplitInTurn() {
+    const absl::StatusOr<SplitResult> split =
+        SplitPages(vm_, LeafRange(gfn_, Level::k4K), Level::k4K);
+    if (!split.ok()) return Failed{split.status()};
+    if (split->kept == 0) return std::nullopt;
+    // It cannot be split: it goes, and comes back small.
+    const Turn turn(vm_.turn_mutex);
+    absl::Status zapped = Invalidation(turn, vm_, {{gfn_, 1}}).Zap({&kind_, 1});
+    if (!zapped.ok()) return Failed{std::move(zapped)};
+    return Retry{};
   }
 
   // E1: the slot is this thread's until the external table has answered, and pins its table, so no
@@ -159,6 +234,7 @@ class FaultHandler {
   const GpaLayout& layout_;
   const Gpa raw_;
   const Access access_;
+  const uint32_t vcpu_;
   const Gfn gfn_;
   const MemoryKind kind_;
   const Root& root_;
@@ -174,6 +250,7 @@ VmCount CountOf(const FaultOutcome& outcome) {
     VmCount operator()(const Retry&) { return VmCount::kFaultRetry; }
     VmCount operator()(const Mmio&) { return VmCount::kFaultMmio; }
     VmCount operator()(const MemoryFaultExit&) { return VmCount::kFaultMemory; }
+    VmCount operator()(const DirtyRingFull&) { return VmCount::kFaultPending; }
     VmCount operator()(const Failed&) { return VmCount::kFaultFailed; }
   };
   return std::visit(Counter{}, outcome);

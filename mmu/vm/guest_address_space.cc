@@ -8,8 +8,10 @@
 #include "mmu/tables/cursor.h"
 #include "mmu/vm/address_space_state.h"
 #include "mmu/vm/attribute_change.h"
+#include "mmu/vm/dirty_tracking.h"
 #include "mmu/vm/fault_handler.h"
 #include "mmu/vm/invalidation.h"
+#include "mmu/vm/page_sizes.h"
 
 namespace twinroot::mmu {
 
@@ -112,6 +114,12 @@ absl::Status GuestAddressSpace::AddMemslot(const Memslot& slot) {
     vm.attributes.Collapse(turn, slot.range);
     return prepared;
   }
+  std::vector<GfnRange> slots = {slot.range};
+  for (const Memslot& other : vm.slots.all(turn)) slots.push_back(other.range);
+  if (absl::Status logged = LogSlots(turn, vm, std::move(slots)); !logged.ok()) {
+    vm.attributes.Collapse(turn, slot.range);
+    return logged;
+  }
   // Accesses there were MMIO so far: what was found out before is out of date.
   Invalidation invalidation(turn, vm, {slot.range});
   invalidation.Commit([&] {
@@ -119,6 +127,7 @@ absl::Status GuestAddressSpace::AddMemslot(const Memslot& slot) {
     vm.slots.Add(turn, slot);
     vm.frames[static_cast<int>(MemoryKind::kPrivate)] += slot.range.count;
   });
+  vm.attributes.Collapse(turn, slot.range);
   return absl::OkStatus();
 }
 
@@ -248,6 +257,33 @@ absl::Status GuestAddressSpace::PunchHole(GfnRange range, MemoryKind kind) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<SplitResult> GuestAddressSpace::EnableDirtyLog(const DirtyLogOptions& options) {
+  return mmu::EnableDirtyLog(*impl_, options);
+}
+absl::StatusOr<RecoverResult> GuestAddressSpace::DisableDirtyLog() {
+  return mmu::DisableDirtyLog(*impl_);
+}
+bool GuestAddressSpace::dirty_log_enabled() const { return impl_->log.load() != nullptr; }
+absl::StatusOr<DirtyPages> GuestAddressSpace::HarvestDirty(GfnRange range) {
+  return mmu::HarvestDirty(*impl_, range);
+}
+absl::StatusOr<std::vector<Gfn>> GuestAddressSpace::HarvestDirtyRing(uint32_t vcpu, size_t max) {
+  return mmu::HarvestDirtyRing(*impl_, vcpu, max);
+}
+absl::Status GuestAddressSpace::ClearDirty(const DirtyPages& pages) {
+  return mmu::ClearDirty(*impl_, pages);
+}
+void GuestAddressSpace::MarkDirty(GfnRange range) {
+  const EpochGuard guard;
+  if (const DirtyLog* log = impl_->log.load()) log->MarkRange(range);
+}
+absl::StatusOr<SplitResult> GuestAddressSpace::SplitPages(GfnRange range, Level target) {
+  return mmu::SplitPages(*impl_, range, target);
+}
+absl::StatusOr<RecoverResult> GuestAddressSpace::RecoverPages(GfnRange range) {
+  return mmu::RecoverPages(*impl_, range, VmCount::kCollapseAttributes);
+}
+
 EptPointer GuestAddressSpace::ept_pointer(MemoryKind root) const {
   return impl_->roots.PointerTo(root, impl_->config.capabilities.accessed_dirty);
 }
@@ -259,6 +295,15 @@ AddressSpaceStats GuestAddressSpace::stats() const {
   const auto sum = [&vm](VmCount count) { return vm.counts.Sum(count); };
   AddressSpaceStats stats;
   stats.faults_fixed = sum(VmCount::kFaultFixed);
+  stats.faults_fast = sum(VmCount::kFaultFast);
+  stats.splits_dirty_log = sum(VmCount::kSplitDirtyLog);
+  stats.splits_request = sum(VmCount::kSplitRequest);
+  stats.splits_conversion = sum(VmCount::kSplitConversion);
+  stats.splits_fault = sum(VmCount::kSplitFault);
+  stats.splits_kept = sum(VmCount::kSplitKeptForTables);
+  stats.collapses_dirty_log = sum(VmCount::kCollapseDirtyLog);
+  stats.collapses_attributes = sum(VmCount::kCollapseAttributes);
+  stats.collapses_nx = sum(VmCount::kCollapseNxRecovery);
   stats.faults_spurious = sum(VmCount::kFaultSpurious);
   stats.faults_retry = sum(VmCount::kFaultRetry);
   stats.faults_mmio = sum(VmCount::kFaultMmio);

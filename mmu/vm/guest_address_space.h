@@ -30,8 +30,10 @@
 #include "mmu/types/gfn_range.h"
 #include "mmu/types/level.h"
 #include "mmu/types/memory_kind.h"
+#include "mmu/vm/dirty_log.h"
 #include "mmu/vm/gpa_layout.h"
 #include "mmu/vm/page_source.h"
+#include "mmu/vm/pml_source.h"
 #include "mmu/vm/root_set.h"
 
 namespace twinroot::mmu {
@@ -48,6 +50,7 @@ struct Memslot {
 struct Fault {
   Gpa gpa;
   Access access;
+  uint32_t vcpu = 0;  // who faults: whose dirty ring is filled
 };
 
 // What became of a fault.
@@ -71,11 +74,14 @@ struct MemoryFaultExit {
   Access denied;      // none: the page is of the other kind; else what its attributes (D11) or its
                       // alias (A10) deny of this access
 };
+// The vCPU's dirty ring is nearly full: it waits for HarvestDirtyRing, then tries again.
+struct DirtyRingFull {};
 // The environment: no page, no table; or the VM is bugged.
 struct Failed {
   absl::Status status;
 };
-using FaultOutcome = std::variant<Fixed, Spurious, Retry, Mmio, MemoryFaultExit, Failed>;
+using FaultOutcome =
+    std::variant<Fixed, Spurious, Retry, Mmio, MemoryFaultExit, DirtyRingFull, Failed>;
 
 enum class Content : uint8_t { kDestroy, kPreserve };
 enum class Requester : uint8_t { kGuest, kHost };  // D6: only the guest may preserve to shared
@@ -88,6 +94,21 @@ struct AttributeChange {
 };
 struct AttributeChangeResult {
   std::vector<GfnRange> converted;  // maximal, ordered; empty when nothing changed
+};
+
+// Large pages that were split, by their level; `kept`: they found no table, or their external table
+// cannot split them.
+struct SplitResult {
+  uint64_t split_1g = 0, split_2m = 0, kept = 0;
+};
+// Tables that became large pages again.
+struct RecoverResult {
+  uint64_t collapsed = 0;
+};
+// Bit i of words[k]: the page range.first + 64 k + i.
+struct DirtyPages {
+  GfnRange range;
+  std::vector<uint64_t> words;
 };
 
 struct AttributeRun {
@@ -116,6 +137,10 @@ struct Translation {
 struct AddressSpaceStats {
   uint64_t faults_fixed = 0, faults_spurious = 0, faults_retry = 0, faults_mmio = 0,
            faults_memory = 0, faults_failed = 0;
+  uint64_t faults_fast = 0;  // of the fixed: a withheld right was given back
+  uint64_t splits_dirty_log = 0, splits_request = 0, splits_conversion = 0, splits_fault = 0,
+           splits_kept = 0;
+  uint64_t collapses_dirty_log = 0, collapses_attributes = 0, collapses_nx = 0;
   // [MemoryKind][0: 4K, 1: 2M, 2: 1G] leaves present now.
   uint64_t leaves[2][3] = {};
   uint64_t table_pages = 0, table_pages_budget = 0;
@@ -135,6 +160,8 @@ class GuestAddressSpace {
     bool legacy_guest_paging = false;  // 32-bit paging without PAE
     bool nested_ept = false;
     RootArrangement arrangement = RootArrangement::kTwoRoots;
+    // NX-huge-page mitigation (F8): large pages are not executable, a fetch splits them.
+    bool nx_huge_pages = false;
   };
   // Not owned; must outlive the address space. `flusher` and the external tables may be null.
   struct Environment {
@@ -143,6 +170,7 @@ class GuestAddressSpace {
     TlbFlusher* flusher = nullptr;
     ExternalTables* external_private = nullptr;
     ExternalTables* external_shared = nullptr;
+    PmlSource* pml = nullptr;  // null: no page-modification log
   };
 
   // kInvalidArgument: a combination that the hardware rules forbid (A6). kResourceExhausted: no
@@ -183,6 +211,29 @@ class GuestAddressSpace {
 
   // D7: zeroes the range's backing of one kind and removes its mappings; attributes stay.
   absl::Status PunchHole(GfnRange range, MemoryKind kind);
+
+  // The walk "Dirty log with eager splitting" (F3, F4, F5). All memslots are logged. An error of
+  // Enable other than a bugged VM changes nothing; large pages that found no table stay, lose W,
+  // and are counted. kFailedPrecondition: on already; or the backend cannot.
+  absl::StatusOr<SplitResult> EnableDirtyLog(const DirtyLogOptions& options);
+  // Ends it and makes pages large again, in place, where nothing else forbids it: one flush a GiB.
+  absl::StatusOr<RecoverResult> DisableDirtyLog();
+  bool dirty_log_enabled() const;
+  // What was written since the last harvest (kManual: since it was cleared). The range begins at a
+  // multiple of 64 pages; frames outside of memslots are clean. Every write that was complete when
+  // the call began is in it or was in an earlier one.
+  absl::StatusOr<DirtyPages> HarvestDirty(GfnRange range);
+  // Pages from the ring of one vCPU, ordered; at most `max` entries of the ring.
+  absl::StatusOr<std::vector<Gfn>> HarvestDirtyRing(uint32_t vcpu, size_t max);
+  // kManual only: these pages start the next round. Those that are clean stay so.
+  absl::Status ClearDirty(const DirtyPages& pages);
+  // Memory that somebody other than a vCPU has changed.
+  void MarkDirty(GfnRange range);
+
+  // Splits leaves that are larger than `target` (k4K or k2M), now; translations stay.
+  absl::StatusOr<SplitResult> SplitPages(GfnRange range, Level target);
+  // Makes pages large where nothing forbids it.
+  absl::StatusOr<RecoverResult> RecoverPages(GfnRange range);
 
   EptPointer ept_pointer(MemoryKind root) const;
   const GpaLayout& layout() const;
