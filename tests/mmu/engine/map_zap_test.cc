@@ -37,8 +37,7 @@ class MapZapTest : public testing::Test {
   // Says what every leaf was that went.
   std::vector<Leaf> ZapNow(GfnRange range) {
     std::vector<Leaf> gone;
-    FlushBatch batch = t_.Batch();
-    batch.set_on_leaf(
+    FlushBatch batch = t_.Batch(
         [&gone](Gfn gfn, Level level, EptEntry) { gone.emplace_back(gfn.value, level); });
     const Turn turn(t_.turn_mutex);
     Zap(turn, t_.pool, t_.change, t_.root, range, batch);

@@ -266,7 +266,7 @@ TEST_F(LeafChangeTest, SplitGivesTheSameTranslationsOneLevelDown) {
   EXPECT_EQ(t_.tables(), 3u);
 }
 
-TEST_F(LeafChangeTest, CoverPutsALeafOverATableAndSealCoveredEndsEachSlotOfIt) {
+TEST_F(LeafChangeTest, CoverPutsALeafOverATableThatStaysAsItIs) {
   Table& child = t_.LinkNew(table_, 5, Gfn(5 << 18));
   const EptEntry small = MakeLeaf(Pfn(5 << 18), Level::k2M, {});
   ASSERT_EQ(t_.SetLeaf(child.slots[0], Level::k2M, small), ChangeResult::kDone);
@@ -276,13 +276,6 @@ TEST_F(LeafChangeTest, CoverPutsALeafOverATableAndSealCoveredEndsEachSlotOfIt) {
   EXPECT_EQ(Slot(5).Load(), kLeaf);
   EXPECT_EQ(leaves(), 1u);
   EXPECT_EQ(child.slots[0].Load(), small);
-  RawWord(child.slots[0]) |= EptEntry::kDirty;
-  const EptEntry last = t_.change.SealCovered(turn, child.slots[0]);
-  EXPECT_TRUE(last.dirty());
-  EXPECT_TRUE(last.SameButAccessedDirty(small));
-  EXPECT_EQ(t_.change.SealCovered(turn, child.slots[1]), kEmptyEntry);
-  EXPECT_EQ(child.slots[0].Load(), kFrozenEntry);
-  EXPECT_EQ(child.slots[1].Load(), kFrozenEntry);
 }
 
 }  // namespace

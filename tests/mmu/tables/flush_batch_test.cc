@@ -23,7 +23,7 @@ TEST(FlushBatchTest, OneFlushCoversEverythingOfARoot) {
   FlushBatch batch = t.Batch();
   batch.AddLeaf(t.root, HwGfn(40), Level::k4K);
   batch.AddLeaf(t.root, HwGfn(1024), Level::k2M);
-  batch.AddFlush(t.root, HwGfn(7), Level::k4K);
+  batch.AddFlush(t.root, HwGfn(7), 1);
   EXPECT_TRUE(Finish(t, batch).ok());
   EXPECT_EQ(t.log.Take(), (Calls{"flush private 0x7+1529"}));
   EXPECT_EQ(t.counts.Sum(VmCount::kFlushRange), 1u);
@@ -107,8 +107,7 @@ TEST(FlushBatchTest, ASubtreeIsTakenDownWithAllThatStandsInIt) {
   RawWord(subtree.small->slots[5]) |= EptEntry::kDirty;
   std::vector<std::pair<uint64_t, Level>> heard;
   bool dirty = false;
-  FlushBatch batch = t.Batch();
-  batch.set_on_leaf([&](Gfn gfn, Level level, EptEntry leaf) {
+  FlushBatch batch = t.Batch([&](Gfn gfn, Level level, EptEntry leaf) {
     heard.emplace_back(gfn.value, level);
     dirty = dirty || leaf.dirty();
     if (heard.size() == 1) {
@@ -146,8 +145,7 @@ TEST(FlushBatchTest, ASubtreeWaitsForFaultsInsideItAndForSlotsTheyHoldFrozen) {
   }
   bool published = false;
   std::vector<uint64_t> heard;
-  FlushBatch batch = t.Batch();
-  batch.set_on_leaf([&](Gfn gfn, Level, EptEntry) { heard.push_back(gfn.value); });
+  FlushBatch batch = t.Batch([&](Gfn gfn, Level, EptEntry) { heard.push_back(gfn.value); });
   std::thread fault;
   {
     const Turn turn(t.turn_mutex);
@@ -165,6 +163,27 @@ TEST(FlushBatchTest, ASubtreeWaitsForFaultsInsideItAndForSlotsTheyHoldFrozen) {
   EXPECT_EQ(heard.size(), 4u);
   EXPECT_EQ(t.leaves(Level::k2M), 0u);
   EXPECT_EQ(t.log.Take(), (Calls{"flush private 0xc0000+262144", "remove private 0xc0000+262144"}));
+}
+
+TEST(FlushBatchTest, WhatAProcessorMarkedInACoveredTableGoesToTheLeafThatCoversIt) {
+  TablesFixture t;
+  Subtree subtree(t);
+  RawWord(subtree.small->slots[5]) |= EptEntry::kDirty;
+  const EptEntry leaf = MakeLeaf(Pfn(3 << 18), Level::k1G, {});
+  int heard = 0;
+  FlushBatch batch = t.Batch([&](Gfn, Level, EptEntry) { ++heard; });
+  {
+    const Turn turn(t.turn_mutex);
+    t.change.Cover(turn, t.root, *subtree.slot, Level::k1G, leaf);
+    batch.AddCovered(t.root, HwGfn(3 << 18), Level::k1G, *subtree.slot, *subtree.table);
+    EXPECT_TRUE(batch.Finish(turn).ok());
+  }
+  EXPECT_TRUE(subtree.slot->Load().dirty());
+  EXPECT_FALSE(subtree.slot->Load().accessed());
+  EXPECT_EQ(heard, 0) << "nothing was unmapped";
+  EXPECT_EQ(t.leaves(Level::k1G), 1u);
+  EXPECT_EQ(t.leaves(Level::k2M) + t.leaves(Level::k4K), 0u);
+  EXPECT_EQ(t.tables(), 2u);
 }
 
 TEST(FlushBatchTest, NeighbouringLeavesAreRemovedInOneCall) {

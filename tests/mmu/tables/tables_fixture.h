@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mmu/tables/bug_sink.h"
@@ -59,7 +60,9 @@ struct TablesFixture {
     change.Publish(root, slot, level, kEmptyEntry, leaf);
     return ChangeResult::kDone;
   }
-  FlushBatch Batch() { return FlushBatch(pool, change, &flusher, counts, bugs); }
+  FlushBatch Batch(FlushBatch::OnLeaf on_leaf = nullptr) {
+    return FlushBatch(pool, change, &flusher, counts, bugs, std::move(on_leaf));
+  }
   uint64_t tables() const { return counts.Sum(VmCount::kTables); }
   uint64_t leaves(Level level) const { return counts.Sum(LeafCount(root.kind, level)); }
 
