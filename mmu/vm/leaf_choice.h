@@ -33,10 +33,11 @@ inline LevelChoice LevelFor(const AddressSpaceState& vm, const MmuRead& read, co
       .nx_fetch = vm.config.nx_huge_pages && wish.access.fetch()};
   return ChooseLevel(
       limits, [&](Level level) { return vm.attributes.UniformAt(read, wish.gfn, level); },
-      [](Level) { return true; });
+      [&](Level level) { return vm.mem_types.Same(read, LeafRange(wish.gfn, level)); });
 }
 
-inline LeafRequest LeafOf(const AddressSpaceState& vm, const Root& root, const LeafWish& wish) {
+inline LeafRequest LeafOf(const AddressSpaceState& vm, const MmuRead& read, const Root& root,
+                          const LeafWish& wish) {
   return {
       .allowed = wish.attributes.allowed() & root.rights(),
       // A write is marked before the leaf is published; anything else gets W with its first
