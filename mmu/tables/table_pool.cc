@@ -101,10 +101,7 @@ Hpa TablePool::AddressOf(const EntrySlot* slot) const {
 
 TablePool::Stats TablePool::stats() const {
   const MutexLock lock(mutex_);
-  return {.pages = pages_,
-          .used = Used(),
-          .peak = peak_,
-          .refused = refused_};
+  return {.pages = pages_, .used = Used(), .peak = peak_, .refused = refused_};
 }
 
 PreloadedTables::~PreloadedTables() {

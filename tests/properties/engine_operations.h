@@ -71,8 +71,7 @@ class RandomRanges {
   // Mostly near the borders of large pages, sometimes anywhere, rarely wrong.
   GfnRange Range() {
     static constexpr uint64_t kSmall[] = {1, 1, 1, 2, 3, 17, 511, 512, 513, 1024};
-    static constexpr uint64_t kLarge[] = {1,   1,    2,        512,  513,
-                                          511, 8192, kGib - 1, kGib, kGib + 1};
+    static constexpr uint64_t kLarge[] = {1, 1, 2, 512, 513, 511, 8192, kGib - 1, kGib, kGib + 1};
     const uint64_t count = Pick(200) == 0 ? 0 : (gib_ ? kLarge : kSmall)[Pick(10)];
     const uint64_t border = borders_[Pick(borders_.size())];
     const uint64_t first =

@@ -51,8 +51,7 @@ class Guest {
 
  protected:
   Gpa GpaOf(const GuestAccess& access) const {
-    const HwGfn frame =
-        t_->space->layout().HwGfnOf(access.gfn, access.alias, access.execute_only);
+    const HwGfn frame = t_->space->layout().HwGfnOf(access.gfn, access.alias, access.execute_only);
     return Gpa(frame.value << kPageShift);
   }
   // Nullopt: mapped, go on.

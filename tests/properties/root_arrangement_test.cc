@@ -1,6 +1,6 @@
-// A11: where the shared bit leads, to a root of its own or to another part of the one root, makes no
-// difference that is seen by frame: the same operations leave the same attributes, the same leaves
-// and the same answers.
+// A11: where the shared bit leads, to a root of its own or to another part of the one root, makes
+// no difference that is seen by frame: the same operations leave the same attributes, the same
+// leaves and the same answers.
 #include <gtest/gtest.h>
 
 #include <iostream>

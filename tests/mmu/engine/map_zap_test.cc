@@ -37,8 +37,8 @@ class MapZapTest : public testing::Test {
   // Says what every leaf was that went.
   std::vector<Leaf> ZapNow(GfnRange range) {
     std::vector<Leaf> gone;
-    FlushBatch batch = t_.Batch(
-        [&gone](Gfn gfn, Level level, EptEntry) { gone.emplace_back(gfn.value, level); });
+    FlushBatch batch =
+        t_.Batch([&gone](Gfn gfn, Level level, EptEntry) { gone.emplace_back(gfn.value, level); });
     const Turn turn(t_.turn_mutex);
     Zap(turn, t_.pool, t_.change, t_.root, range, batch);
     EXPECT_TRUE(batch.Finish(turn).ok());
@@ -169,8 +169,7 @@ TEST_F(MapZapTest, AZapOfWholeTablesHearsOfEveryLeafAndFreesEveryTable) {
   ASSERT_EQ(before, 17u);
   const auto gone = ZapNow(Frames(1 << 18, 1 << 18));
   EXPECT_EQ(gone.size(), 15u);
-  EXPECT_EQ(Leaves(),
-            (std::vector<Leaf>{{(1 << 18) - 1, Level::k4K}, {2 << 18, Level::k4K}}));
+  EXPECT_EQ(Leaves(), (std::vector<Leaf>{{(1 << 18) - 1, Level::k4K}, {2 << 18, Level::k4K}}));
   EXPECT_EQ(t_.tables(), 6u);
   EXPECT_EQ(t_.pool.stats().used, 6u);
   EXPECT_EQ(t_.log.Take(), (std::vector<std::string>{"flush private 0x40000+262144"}));
@@ -187,8 +186,8 @@ TEST_F(MapZapTest, AFaultThatNeedsARightThatTheLeafLacksFindsItInTheWay) {
                            .level = Level::k4K,
                            .access = Access::Fetch(),
                            .leaf = leaf_};
-    ASSERT_TRUE(std::holds_alternative<Mapped>(Map(guard, t_.pool, t_.change, t_.root, fetch,
-                                                   preload, [](GfnRange) { return true; })));
+    ASSERT_TRUE(std::holds_alternative<Mapped>(
+        Map(guard, t_.pool, t_.change, t_.root, fetch, preload, [](GfnRange) { return true; })));
   }
   const MapOutcome outcome = MapNow(5, Level::k4K);  // wants to read
   ASSERT_TRUE(std::holds_alternative<LeafInTheWay>(outcome));

@@ -33,9 +33,8 @@ TEST(EntryChangeTest, ALostRaceReturnsRacedAndCountsNothing) {
   EntrySlot& slot = t.root.table->slots[2];
   const EptEntry link = slot.Load();
   const EpochGuard guard;
-  EXPECT_EQ(
-      t.change.Link(guard, t.root, *t.root.table, slot, kEmptyEntry, second, Gfn(2 << 27)),
-      ChangeResult::kRaced);
+  EXPECT_EQ(t.change.Link(guard, t.root, *t.root.table, slot, kEmptyEntry, second, Gfn(2 << 27)),
+            ChangeResult::kRaced);
   EXPECT_EQ(t.change.Freeze(guard, slot, kEmptyEntry), ChangeResult::kRaced);
   EXPECT_EQ(t.tables(), 2u);
   EXPECT_EQ(slot.Load(), link);
@@ -154,8 +153,7 @@ TEST_F(LeafChangeTest, SettleAndClearWaitForWhoeverHoldsTheSlotFrozen) {
       const EpochGuard guard;
       ASSERT_EQ(t_.change.Freeze(guard, Slot(3), kEmptyEntry), ChangeResult::kDone);
     }
-    std::thread fault(
-        [&] { t_.change.Publish(t_.root, Slot(3), Level::k1G, kEmptyEntry, kLeaf); });
+    std::thread fault([&] { t_.change.Publish(t_.root, Slot(3), Level::k1G, kEmptyEntry, kLeaf); });
     const Turn turn(t_.turn_mutex);
     EXPECT_EQ(EntryChange::Settle(turn, Slot(3)), kLeaf);
     EXPECT_EQ(t_.change.ClearLeaf(turn, t_.root, Slot(3), Level::k1G), kLeaf);

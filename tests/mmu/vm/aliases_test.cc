@@ -70,8 +70,7 @@ class EveryAliasTest : public testing::TestWithParam<RootArrangement> {
     EXPECT_TRUE(t_.Convert({Frames(1024, 1024)}, kShared).ok());
     for (const auto& [gfn, kind] : {std::pair{0, kPrivate}, {1024, kShared}}) {
       EXPECT_TRUE(t_.Fixes(gfn, kind));
-      EXPECT_TRUE(
-          std::holds_alternative<Fixed>(t_.TouchExecuteOnly(gfn, kind, Access::Fetch())));
+      EXPECT_TRUE(std::holds_alternative<Fixed>(t_.TouchExecuteOnly(gfn, kind, Access::Fetch())));
       EXPECT_TRUE(t_.IsMapped(gfn, kind));
       EXPECT_TRUE(t_.IsMapped(gfn, kind, /*execute_only=*/true));
     }
@@ -214,8 +213,7 @@ TEST_P(LayoutsTest, A2_EveryAliasIsWalkedByTheRawAddressAndTheAuditAgrees) {
     for (size_t i = 0; i < aliases.size(); ++i) {
       const Alias& alias = aliases[(first + i) % aliases.size()];
       const uint64_t gfn = alias.kind == kPrivate ? 5 : 1030;
-      const HwGfn frame =
-          t.space->layout().HwGfnOf(Gfn(gfn), alias.kind, alias.execute_only);
+      const HwGfn frame = t.space->layout().HwGfnOf(Gfn(gfn), alias.kind, alias.execute_only);
       const FaultOutcome outcome =
           t.space->HandleFault({Gpa(frame.value << kPageShift), Access::Fetch()});
       ASSERT_TRUE(std::holds_alternative<Fixed>(outcome)) << first << " " << i;
@@ -235,8 +233,7 @@ TEST_P(LayoutsTest, A2_EveryAliasIsWalkedByTheRawAddressAndTheAuditAgrees) {
   }
 }
 
-std::string NameOfLayout(
-    const testing::TestParamInfo<std::tuple<Bits, RootArrangement>>& info) {
+std::string NameOfLayout(const testing::TestParamInfo<std::tuple<Bits, RootArrangement>>& info) {
   const Bits& bits = std::get<0>(info.param);
   return (bits.shared ? "Shared" + std::to_string(*bits.shared) : std::string("NoShared")) +
          (bits.execute_only ? "Fetch" + std::to_string(*bits.execute_only) : std::string()) +
