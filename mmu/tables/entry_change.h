@@ -65,7 +65,7 @@ class EntryChange {
 
   // Freezes every slot of a table for good, if all are empty. False: they are not; nothing changed.
   // The look begins at `hint`, where a full slot is most likely.
-  bool Seal(const Turn&, EntrySlot* slots, uint64_t hint);
+  bool Seal(const Turn&, EntrySlot* slots, uint64_t hint = 0);
   // Link -> leaf; the table below it stays as it is, out of reach for new walks.
   void Cover(const Turn&, const Root& root, EntrySlot& slot, Level level, EptEntry leaf);
 

@@ -282,6 +282,10 @@ absl::StatusOr<SplitResult> GuestAddressSpace::SplitPages(GfnRange range, Level 
   return mmu::SplitPages(*impl_, range, target);
 }
 absl::StatusOr<RecoverResult> GuestAddressSpace::RecoverPages(GfnRange range) {
+  {
+    const Turn turn(impl_->turn_mutex);
+    if (absl::Status status = CheckRange(*impl_, turn, range); !status.ok()) return status;
+  }
   return mmu::RecoverPages(*impl_, range, VmCount::kCollapseAttributes);
 }
 
