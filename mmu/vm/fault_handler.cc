@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "mmu/engine/map.h"
 #include "mmu/engine/max_level.h"
+#include "mmu/vm/mmio_cache.h"
+#include "mmu/vm/zap_all.h"
 
 namespace twinroot::mmu {
 namespace {
@@ -17,8 +19,11 @@ using Look = std::variant<FaultOutcome, NeedPage, NeedTables, FrozenSlot>;
 
 class FaultHandler {
  public:
-  FaultHandler(AddressSpaceState& vm, const Fault& fault)
+  enum class MmioMarks : uint8_t { kLeave, kNone };
+
+  FaultHandler(AddressSpaceState& vm, const Fault& fault, MmioMarks marks)
       : vm_(vm),
+        marks_(marks),
         layout_(vm.config.layout),
         raw_(fault.gpa),
         access_(fault.access),
@@ -39,8 +44,12 @@ class FaultHandler {
       if (auto* outcome = std::get_if<FaultOutcome>(&look)) return *std::move(outcome);
       if (const auto* frozen = std::get_if<FrozenSlot>(&look)) return TellExternal(*frozen);
       if (const auto* need = std::get_if<NeedTables>(&look)) {
-        absl::Status loaded = vm_.env.pool->Preload(need->count, preload);
-        if (!loaded.ok()) return Failed{std::move(loaded)};
+        absl::Status loaded = PreloadTables(vm_, need->count, preload);
+        if (!loaded.ok() && need_is_for_mark_) {
+          marks_ = MmioMarks::kNone;  // it goes without
+        } else if (!loaded.ok()) {
+          return Failed{std::move(loaded)};
+        }
       } else if (std::optional<FaultOutcome> failed = ResolvePage()) {
         return *std::move(failed);
       }
@@ -51,22 +60,30 @@ class FaultHandler {
   // Attribute, memslot, backing, rights, page, level, leaf: in this order (D1).
   Look LookOnce(PreloadedTables& preload) {
     const EpochGuard guard;
+    need_is_for_mark_ = false;
     const Memslot* slot = vm_.slots.Find(guard, gfn_);
     // Without a shared bit there is no other kind to ask for: outside the slots all is MMIO.
-    if (slot == nullptr && !layout_.shared_bit()) return Exit(guard, Mmio{UnaliasedGpa()});
+    if (slot == nullptr && !layout_.shared_bit()) return MmioExit(guard, preload);
     const MemoryAttributes attributes = vm_.attributes.Get(guard, gfn_);
     // The attribute comes before the slot; outside the slots everything is shared.
     if (attributes.kind != kind_) return Exit(guard, MemoryFault());
-    if (slot == nullptr) return Exit(guard, Mmio{UnaliasedGpa()});
+    if (slot == nullptr) return MmioExit(guard, preload);
     const std::optional<Pfn> pfn = BackingOf(*slot, gfn_, kind_);
     if (!pfn) return Exit(guard, MemoryFault());  // D2
     const Access allowed = attributes.allowed() & root_.rights();
     if (!allowed.Includes(access_)) return Exit(guard, MemoryFault(access_.Without(allowed)));
 
     if (!backing_) backing_ = vm_.env.pages->Ready(gfn_, kind_);
-    if (!backing_) return NeedPage{};
-    // Always on (D8): a frame of another kind, slot or VM never gets into a root.
-    if (page_ && *page_ != *pfn) return Bug("the page source gave a frame of another backing");
+    if (!backing_) {
+      resolve_.emplace(guard, vm_.resolves, gfn_);
+      return NeedPage{};
+    }
+    // Always on (D8): a frame of another kind, slot or VM never gets into a root. If the page was
+    // resolved for a slot that is gone, or has moved, it is no bug.
+    if (page_ && *page_ != *pfn) {
+      if (!StillValid(guard, GfnRange{gfn_, 1})) return FaultOutcome(Retry{});
+      return Bug("the page source gave a frame of another backing");
+    }
 
     const LevelChoice choice = ChooseLevel(
         LevelLimits{
@@ -122,11 +139,15 @@ class FaultHandler {
   // Without a guard: may block. The frame is compared with the memslot's in the next look.
   std::optional<FaultOutcome> ResolvePage() {
     const absl::StatusOr<PageSource::Page> page = vm_.env.pages->Resolve(gfn_, kind_);
+    resolve_.reset();
     if (page.ok()) {
       page_ = page->pfn;
       backing_ = page->max_level;
       return std::nullopt;
     }
+    const EpochGuard guard;
+    // A slot that went, or moved, has no pages here.
+    if (!StillValid(guard, GfnRange{gfn_, 1})) return Retry{};
     if (absl::IsFailedPrecondition(page.status())) return MemoryFault();
     return Failed{page.status()};
   }
@@ -138,6 +159,17 @@ class FaultHandler {
   FaultOutcome Exit(const EpochGuard& guard, FaultOutcome outcome) const {
     if (!StillValid(guard, GfnRange{gfn_, 1})) return Retry{};
     return outcome;
+  }
+
+  Look MmioExit(const EpochGuard& guard, PreloadedTables& preload) {
+    if (marks_ == MmioMarks::kLeave) {
+      const std::optional<NeedTables> need =
+          MarkMmio(vm_, guard, root_, gfn_, preload,
+                   [&](GfnRange range) { return StillValid(guard, range); });
+      need_is_for_mark_ = need.has_value();
+      if (need) return *need;
+    }
+    return Exit(guard, Mmio{UnaliasedGpa()});
   }
 
   FaultOutcome Bug(const std::string& what) {
@@ -156,6 +188,8 @@ class FaultHandler {
   }
 
   AddressSpaceState& vm_;
+  MmioMarks marks_;
+  bool need_is_for_mark_ = false;  // the tables that the last look lacked
   const GpaLayout& layout_;
   const Gpa raw_;
   const Access access_;
@@ -165,6 +199,7 @@ class FaultHandler {
   uint64_t snapshot_ = 0;
   std::optional<Level> backing_;  // the page is there; the largest leaf around it
   std::optional<Pfn> page_;       // as Resolve named it
+  std::optional<PageResolves::Resolve> resolve_;
 };
 
 VmCount CountOf(const FaultOutcome& outcome) {
@@ -182,9 +217,14 @@ VmCount CountOf(const FaultOutcome& outcome) {
 }  // namespace
 
 FaultOutcome HandleFault(AddressSpaceState& vm, const Fault& fault) {
-  FaultOutcome outcome = FaultHandler(vm, fault).Handle();
+  FaultOutcome outcome = FaultHandler(vm, fault, FaultHandler::MmioMarks::kLeave).Handle();
   vm.counts.Add(CountOf(outcome));
   return outcome;
+}
+
+FaultOutcome PopulatePage(AddressSpaceState& vm, Gpa gpa) {
+  const Fault nothing{gpa, Access::None()};
+  return FaultHandler(vm, nothing, FaultHandler::MmioMarks::kNone).Handle();
 }
 
 }  // namespace twinroot::mmu
