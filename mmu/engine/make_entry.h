@@ -46,31 +46,6 @@ constexpr EptEntry MakeSplitLeaf(EptEntry leaf, Level level) {
   return EptEntry(raw);
 }
 
-// The leaf with what a write needs, if that was only withheld.
-constexpr EptEntry WithWrite(EptEntry leaf) {
-  return EptEntry((leaf.raw() & ~kMayWrite) | EptEntry::kWrite);
-}
-// The leaf without W, to be given back by WithWrite.
-constexpr EptEntry WithoutWrite(EptEntry leaf) {
-  return leaf.raw() & EptEntry::kWrite ? EptEntry((leaf.raw() & ~EptEntry::kWrite) | kMayWrite)
-                                       : leaf;
-}
-
-// Access tracking without A bits: the leaf with all rights taken away, R and X remembered. W is
-// never saved: a write must go through its own check again (it stays withheld).
-constexpr EptEntry WithRightsSaved(EptEntry leaf) {
-  const Access access = leaf.access();
-  const EptEntry bare = WithoutWrite(leaf).WithAccess(Access::None());
-  return EptEntry(bare.raw() | (access.read() ? kSavedRead : 0) |
-                  (access.fetch() ? kSavedFetch : 0));
-}
-constexpr bool HasSavedRights(EptEntry leaf) { return leaf.raw() & (kSavedRead | kSavedFetch); }
-constexpr EptEntry WithSavedRights(EptEntry leaf) {
-  const Access saved = (leaf.raw() & kSavedRead ? Access::Read() : Access::None()) |
-                       (leaf.raw() & kSavedFetch ? Access::Fetch() : Access::None());
-  return EptEntry(leaf.raw() & ~(kSavedRead | kSavedFetch)).WithAccess(saved);
-}
-
 static_assert(MakeLeaf(Pfn(5), Level::k4K, {}).raw() == (0x5437 | kMmuPresent));
 static_assert(WithWrite(WithoutWrite(MakeLeaf(Pfn(5), Level::k4K, {}))) ==
               MakeLeaf(Pfn(5), Level::k4K, {}));

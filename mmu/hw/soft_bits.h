@@ -37,6 +37,34 @@ constexpr bool IsMmioMark(EptEntry entry) {
          (EptEntry::kWrite | EptEntry::kExecute);
 }
 
+// The leaf with what a write needs, if that was only withheld.
+constexpr EptEntry WithWrite(EptEntry leaf) {
+  return EptEntry((leaf.raw() & ~kMayWrite) | EptEntry::kWrite);
+}
+// The leaf without W, to be given back by WithWrite.
+constexpr EptEntry WithoutWrite(EptEntry leaf) {
+  return leaf.raw() & EptEntry::kWrite ? EptEntry((leaf.raw() & ~EptEntry::kWrite) | kMayWrite)
+                                       : leaf;
+}
+
+constexpr bool MayWrite(EptEntry leaf) { return leaf.raw() & kMayWrite; }
+constexpr bool IsNxHugePage(EptEntry leaf) { return leaf.raw() & kNxHugePage; }
+
+// Access tracking without A bits: the leaf with all rights taken away, R and X remembered. W is
+// never saved: a write must go through its own check again (it stays withheld).
+constexpr EptEntry WithRightsSaved(EptEntry leaf) {
+  const Access access = leaf.access();
+  const EptEntry bare = WithoutWrite(leaf).WithAccess(Access::None());
+  return EptEntry(bare.raw() | (access.read() ? kSavedRead : 0) |
+                  (access.fetch() ? kSavedFetch : 0));
+}
+constexpr bool HasSavedRights(EptEntry leaf) { return leaf.raw() & (kSavedRead | kSavedFetch); }
+constexpr EptEntry WithSavedRights(EptEntry leaf) {
+  const Access saved = (leaf.raw() & kSavedRead ? Access::Read() : Access::None()) |
+                       (leaf.raw() & kSavedFetch ? Access::Fetch() : Access::None());
+  return EptEntry(leaf.raw() & ~(kSavedRead | kSavedFetch)).WithAccess(saved);
+}
+
 static_assert(!kEmptyEntry.Present(true) && !kFrozenEntry.Present(true));
 static_assert((kFrozenEntry.raw() & (EptEntry::kAddressMask | EptEntry::kSuppressVe)) == 0);
 static_assert(kFrozenEntry != kEmptyEntry);

@@ -7,6 +7,7 @@
 #ifndef TWINROOT_MMU_TABLES_CURSOR_H_
 #define TWINROOT_MMU_TABLES_CURSOR_H_
 
+#include <algorithm>
 #include <cstdint>
 
 #include "mmu/tables/epoch.h"
@@ -33,9 +34,12 @@ class Cursor {
   bool valid() const { return valid_; }
   Level level() const { return level_; }
   uint64_t index() const { return EptIndex(at_, level_); }
+  // After a return: where in the table below the walk ended.
+  uint64_t index_below() const { return EptIndex(at_, Below(level_)); }
   EntrySlot& slot() const { return slots()[index()]; }
   // The slots of the table it stands in.
   EntrySlot* slots() const { return slots_[static_cast<int>(level_)]; }
+  Hpa table_hpa() const { return pool_.AddressOf(slots()); }
   // First frame that the entry covers; may lie before the range.
   HwGfn frame() const { return at_ - at_.value % FramesPerEntry(level_); }
   // The whole entry lies in the range.
@@ -55,15 +59,24 @@ class Cursor {
     return true;
   }
 
-  // On to the next entry, or back to the entry above when this table has no more in the range.
-  void Next() {
-    const HwGfn next = frame() + FramesPerEntry(level_);
-    returned_ = index() == kEntriesPerTable - 1 || next >= end_;
+  // Entries of this table from here to its end or the range's, for a loop over slots() + index().
+  uint64_t entries_left() const {
+    const uint64_t frames = FramesPerEntry(level_);
+    return std::min(kEntriesPerTable - index(), (end_ - frame() + frames - 1) / frames);
+  }
+
+  // On by `entries`, at most entries_left(); or back to the entry above when this table has no more
+  // in the range.
+  void Next(uint64_t entries = 1) {
+    const HwGfn last = frame() + (entries - 1) * FramesPerEntry(level_);
+    const HwGfn next = last + FramesPerEntry(level_);
+    returned_ = EptIndex(last, level_) == kEntriesPerTable - 1 || next >= end_;
     if (!returned_) {
       at_ = next;
     } else if (level_ == top_) {
       valid_ = false;
     } else {
+      at_ = last;
       level_ = Above(level_);
     }
   }

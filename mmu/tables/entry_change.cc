@@ -88,20 +88,35 @@ ChangeResult EntryChange::ChangeRights(const MmuRead&, EntrySlot& slot, EptEntry
 ChangeResult EntryChange::Split(const MmuRead&, const Root& root, const Table& parent,
                                 EntrySlot& slot, EptEntry seen, Table& child, Gfn gfn,
                                 EptEntry first_child) {
-  const Level level = parent.level();
-  child.identity = ChildIdentity(parent.identity, root, gfn);
-  child.parent = &parent;
-  child.named = true;
-  FillWords(reinterpret_cast<uint64_t*>(child.slots), first_child.raw(),
-            BytesPerEntry(Below(level)));
+  Fill(root, parent, child, gfn, first_child);
   if (!slot.CompareExchange(seen, LinkTo(child))) {
     FillWords(reinterpret_cast<uint64_t*>(child.slots), kEmptyEntry.raw(), 0);
     return ChangeResult::kRaced;
   }
+  CountSplit(root, parent.level());
+  return ChangeResult::kDone;
+}
+
+void EntryChange::PublishSplit(const Root& root, const Table& parent, EntrySlot& slot, EptEntry,
+                               Table& child, Gfn gfn, EptEntry first_child) {
+  Fill(root, parent, child, gfn, first_child);
+  slot.Store(LinkTo(child));
+  CountSplit(root, parent.level());
+}
+
+void EntryChange::Fill(const Root& root, const Table& parent, Table& child, Gfn gfn,
+                       EptEntry first_child) {
+  child.identity = ChildIdentity(parent.identity, root, gfn);
+  child.parent = &parent;
+  child.named = true;
+  FillWords(reinterpret_cast<uint64_t*>(child.slots), first_child.raw(),
+            BytesPerEntry(child.level()));
+}
+
+void EntryChange::CountSplit(const Root& root, Level level) {
   counts_.Add(VmCount::kTables);
   counts_.Add(LeafCount(root.kind, level), ~uint64_t{0});
   counts_.Add(LeafCount(root.kind, Below(level)), kEntriesPerTable);
-  return ChangeResult::kDone;
 }
 
 EptEntry EntryChange::Settle(const Turn&, const EntrySlot& slot) {
@@ -149,10 +164,10 @@ void EntryChange::ForgetLeaves(const Turn&, MemoryKind kind, Level leaves_at, ui
   if (leaves != 0) counts_.Add(LeafCount(kind, leaves_at), ~leaves + 1);
 }
 
-bool EntryChange::Seal(const Turn&, EntrySlot* slots) {
+bool EntryChange::Seal(const Turn&, EntrySlot* slots, uint64_t hint) {
   // Most tables are not empty: look before anything is written.
   for (uint64_t i = 0; i < kEntriesPerTable; ++i) {
-    if (slots[i].Load() != kEmptyEntry) return false;
+    if (slots[(hint + i) % kEntriesPerTable].Load() != kEmptyEntry) return false;
   }
   for (uint64_t i = 0; i < kEntriesPerTable; ++i) {
     EptEntry expected = kEmptyEntry;
@@ -172,12 +187,35 @@ void EntryChange::Cover(const Turn&, const Root& root, EntrySlot& slot, Level le
   counts_.Add(LeafCount(root.kind, level));
 }
 
-EptEntry EntryChange::SealCovered(const Turn& turn, EntrySlot& slot) {
-  EptEntry last = Settle(turn, slot);
-  while (!slot.CompareExchange(last, kFrozenEntry)) {
-    if (last == kFrozenEntry) last = Settle(turn, slot);
+bool EntryChange::TakeWrite(const Turn& turn, EntrySlot& slot, Level level) {
+  EptEntry leaf = slot.LoadOrdered();
+  while (true) {
+    if (leaf == kFrozenEntry) leaf = Settle(turn, slot);
+    if (StateOf(leaf, level) != SlotState::kLeaf || !leaf.access().write()) return false;
+    if (slot.CompareExchange(leaf, WithoutWrite(leaf))) return true;
   }
-  return last;
+}
+
+bool EntryChange::TakeDirty(const Turn& turn, EntrySlot& slot, Level level) {
+  const EptEntry leaf = Settle(turn, slot);
+  return StateOf(leaf, level) == SlotState::kLeaf && leaf.dirty() &&
+         EptEntry(slot.word_.fetch_and(~EptEntry::kDirty)).dirty();
+}
+
+bool EntryChange::TakeAccessed(const Turn& turn, EntrySlot& slot, Level level) {
+  const EptEntry leaf = Settle(turn, slot);
+  return StateOf(leaf, level) == SlotState::kLeaf && leaf.accessed() &&
+         EptEntry(slot.word_.fetch_and(~EptEntry::kAccessed)).accessed();
+}
+
+void EntryChange::AddAccessedDirty(const Turn& turn, EntrySlot& slot, Level level,
+                                   EptEntry seen_below) {
+  const uint64_t bits = seen_below.raw() & (EptEntry::kAccessed | EptEntry::kDirty);
+  EptEntry leaf = Settle(turn, slot);
+  while (StateOf(leaf, level) == SlotState::kLeaf && (leaf.raw() & bits) != bits &&
+         !slot.CompareExchange(leaf, EptEntry(leaf.raw() | bits))) {
+    if (leaf == kFrozenEntry) leaf = Settle(turn, slot);
+  }
 }
 
 }  // namespace twinroot::mmu

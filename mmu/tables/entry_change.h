@@ -49,6 +49,10 @@ class EntryChange {
   ChangeResult Split(const MmuRead&, const Root& root, const Table& parent, EntrySlot& slot,
                      EptEntry seen, Table& child, Gfn gfn, EptEntry first_child);
 
+  // The same in two steps: the slot was frozen, as `before`, while an external table was told.
+  void PublishSplit(const Root& root, const Table& parent, EntrySlot& slot, EptEntry before,
+                    Table& child, Gfn gfn, EptEntry first_child);
+
   // The slot once nobody is in the middle of a change of it.
   static EptEntry Settle(const Turn&, const EntrySlot& slot);
   // Leaf -> empty; returns the leaf as it last stood, A and D bits included. The slot was settled;
@@ -65,13 +69,24 @@ class EntryChange {
   void ForgetLeaves(const Turn&, MemoryKind kind, Level leaves_at, uint64_t leaves);
 
   // Freezes every slot of a table for good, if all are empty. False: they are not; nothing changed.
-  bool Seal(const Turn&, EntrySlot* slots);
+  // The look begins at `hint`, where a full slot is most likely.
+  bool Seal(const Turn&, EntrySlot* slots, uint64_t hint);
   // Link -> leaf; the table below it stays as it is, out of reach for new walks.
   void Cover(const Turn&, const Root& root, EntrySlot& slot, Level level, EptEntry leaf);
-  // Any slot of a covered table -> frozen for good; returns what stood there.
-  EptEntry SealCovered(const Turn&, EntrySlot& slot);
+
+  // Takes W out of a leaf, which remembers that it may have it back. False: it had none; also if
+  // the slot holds no leaf.
+  bool TakeWrite(const Turn&, EntrySlot& slot, Level level);
+  // Clears D, or A. False: it was clear, or the slot holds no leaf.
+  bool TakeDirty(const Turn&, EntrySlot& slot, Level level);
+  bool TakeAccessed(const Turn&, EntrySlot& slot, Level level);
+  // Sets A and D, where a processor has set them in a table that this leaf replaced.
+  void AddAccessedDirty(const Turn&, EntrySlot& slot, Level level, EptEntry seen_below);
 
  private:
+  void Fill(const Root& root, const Table& parent, Table& child, Gfn gfn, EptEntry first_child);
+  void CountSplit(const Root& root, Level level);
+
   VmCounts& counts_;
 };
 

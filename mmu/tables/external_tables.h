@@ -25,8 +25,26 @@ class ExternalTables {
 
   // Makes one leaf usable by vCPUs: `gfn` is aligned to `level`, its frames begin at `pfn`. An
   // error (no memory) means that nothing changed. Setting a leaf that is already there is no error:
-  // the engine does so when a vCPU faults on a leaf that the owner has dropped by itself (reclaim).
+  // the engine does so when a vCPU faults on a leaf that the owner has dropped by itself (reclaim),
+  // and to give a right back.
   virtual absl::Status Set(Gfn gfn, Level level, Access access, Pfn pfn) = 0;
+
+  // The leaf at `gfn` of `level` becomes 512 leaves of the level below: the same translations, no
+  // moment without them. An error: nothing changed. kUnimplemented: this owner cannot; the engine
+  // then keeps the large leaf or takes it away, as the caller needs.
+  virtual absl::Status Split(Gfn, Level) {
+    return absl::UnimplementedError("this external table does not split leaves");
+  }
+  // The other way round; all 512 are there and lie side by side.
+  virtual absl::Status Merge(Gfn, Level) {
+    return absl::UnimplementedError("this external table does not merge leaves");
+  }
+  // Takes W away from leaves of the range, for dirty logging. When it returns OK no vCPU can write
+  // there until Set gives the right back.
+  virtual absl::Status WithholdWrite(GfnRange) {
+    return absl::UnimplementedError("this external table cannot withhold writes");
+  }
+  virtual bool CanWithholdWrite() const { return false; }
 
   // Takes a range of leaves away. When it returns OK, no vCPU can use them and no access is still
   // under way. Removing what is not there is no error. After an error the engine tries once more,

@@ -18,20 +18,27 @@ FlushBatch::~FlushBatch() {
 
 void FlushBatch::AddLeaf(const Root& root, HwGfn frame, Level level) {
   Removed& removed = Of(root);
-  Cover(removed, frame, level);
+  Cover(removed, frame, FramesPerEntry(level));
   AddExternal(removed, {root.GfnOf(frame), FramesPerEntry(level)});
 }
 
 void FlushBatch::AddTable(const Root& root, HwGfn frame, Level level, Table& table) {
-  Cover(Of(root), frame, level);
+  Cover(Of(root), frame, FramesPerEntry(level));
   retired_.push_back(&table);
 }
 
 void FlushBatch::AddSubtree(const Root& root, HwGfn frame, Level level, Table& table) {
   Removed& removed = Of(root);
-  Cover(removed, frame, level);
+  Cover(removed, frame, FramesPerEntry(level));
   AddExternal(removed, {root.GfnOf(frame), FramesPerEntry(level)});
-  removed.subtrees.push_back(&table);
+  removed.subtrees.push_back({&table, nullptr});
+}
+
+void FlushBatch::AddCovered(const Root& root, HwGfn frame, Level level, EntrySlot& slot,
+                            Table& table) {
+  Removed& removed = Of(root);
+  Cover(removed, frame, FramesPerEntry(level));
+  removed.subtrees.push_back({&table, &slot});
 }
 
 absl::Status FlushBatch::Finish(const Turn& turn) {
@@ -52,7 +59,12 @@ absl::Status FlushBatch::Finish(const Turn& turn) {
   for (std::optional<Removed>& removed : removed_) {
     if (!removed) continue;
     // Waits for slots that a fault holds frozen while it tells the external table.
-    for (Table* table : removed->subtrees) TakeDown(turn, removed->root, *table);
+    for (const Removed::Subtree& subtree : removed->subtrees) {
+      const bool covered = subtree.covered_by != nullptr;
+      const Level level = Above(subtree.table->level());
+      const EptEntry bits = TakeDown(turn, removed->root, *subtree.table, covered);
+      if (covered) change_.AddAccessedDirty(turn, *subtree.covered_by, level, bits);
+    }
     for (const GfnRange& leaves : removed->leaves) {
       absl::Status external = removed->root.external->Remove(leaves);
       if (!external.ok()) external = removed->root.external->Remove(leaves);
@@ -70,21 +82,28 @@ absl::Status FlushBatch::Finish(const Turn& turn) {
   return status;
 }
 
-void FlushBatch::TakeDown(const Turn& turn, const Root& root, Table& table) {
+EptEntry FlushBatch::TakeDown(const Turn& turn, const Root& root, Table& table, bool covered) {
   const Level level = table.level();
   uint64_t leaves = 0;
+  uint64_t bits = 0;
   for (uint64_t i = 0; i < kEntriesPerTable; ++i) {
     const EptEntry entry = EntryChange::Settle(turn, table.slots[i]);
     const SlotState state = StateOf(entry, level);
     if (state == SlotState::kLink) {
-      if (Table* child = pool_.At(entry.address())) TakeDown(turn, root, *child);
+      if (Table* child = pool_.At(entry.address())) {
+        bits |= TakeDown(turn, root, *child, covered).raw();
+      }
     } else if (state == SlotState::kLeaf) {
       ++leaves;
-      if (on_leaf_) on_leaf_(table.identity.gfn + i * FramesPerEntry(level), level, entry);
+      bits |= entry.raw();
+      if (on_leaf_ && !covered) {
+        on_leaf_(table.identity.gfn + i * FramesPerEntry(level), level, entry);
+      }
     }
   }
   change_.Forget(turn, root, level, leaves);
   retired_.push_back(&table);
+  return EptEntry(bits & (EptEntry::kAccessed | EptEntry::kDirty));
 }
 
 FlushBatch::Removed& FlushBatch::Of(const Root& root) {
@@ -94,9 +113,9 @@ FlushBatch::Removed& FlushBatch::Of(const Root& root) {
   return *removed;
 }
 
-void FlushBatch::Cover(Removed& removed, HwGfn frame, Level level) {
-  removed.first = std::min(removed.first, frame);
-  removed.end = std::max(removed.end, frame + FramesPerEntry(level));
+void FlushBatch::Cover(Removed& removed, HwGfn first, uint64_t frames) {
+  removed.first = std::min(removed.first, first);
+  removed.end = std::max(removed.end, first + frames);
 }
 
 void FlushBatch::AddExternal(Removed& removed, GfnRange range) {

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -30,24 +31,32 @@ class FlushBatch {
 
   // `flusher` may be null: nobody walks these tables but through an external table.
   FlushBatch(TablePool& pool, EntryChange& change, TlbFlusher* flusher, VmCounts& counts,
-             BugSink& bugs)
-      : pool_(pool), change_(change), flusher_(flusher), counts_(counts), bugs_(bugs) {}
+             BugSink& bugs, OnLeaf on_leaf = nullptr)
+      : pool_(pool),
+        change_(change),
+        flusher_(flusher),
+        counts_(counts),
+        bugs_(bugs),
+        on_leaf_(std::move(on_leaf)) {}
   ~FlushBatch();
   FlushBatch(const FlushBatch&) = delete;
   FlushBatch& operator=(const FlushBatch&) = delete;
 
-  void set_on_leaf(OnLeaf on_leaf) { on_leaf_ = std::move(on_leaf); }
   const OnLeaf& on_leaf() const { return on_leaf_; }
 
   // A leaf at `frame` was cleared.
   void AddLeaf(const Root& root, HwGfn frame, Level level);
-  // Rights of a leaf at `frame` were taken away, or another leaf stands for the same pages: to be
-  // flushed, nothing to be removed.
-  void AddFlush(const Root& root, HwGfn frame, Level level) { Cover(Of(root), frame, level); }
+  // Rights or flags of leaves in [first, first + frames) were taken away: to be flushed, nothing to
+  // be removed.
+  void AddFlush(const Root& root, HwGfn first, uint64_t frames) { Cover(Of(root), first, frames); }
   // An empty table was sealed and unlinked from an entry at `frame` of `level`.
   void AddTable(const Root& root, HwGfn frame, Level level, Table& table);
   // The same for a table that still holds links and leaves; faults may be inside.
   void AddSubtree(const Root& root, HwGfn frame, Level level, Table& table);
+
+  // A table that a leaf in `slot` has replaced (EntryChange::Cover): nothing is unmapped. A and D
+  // bits that processors still set in it go to that leaf.
+  void AddCovered(const Root& root, HwGfn frame, Level level, EntrySlot& slot, Table& table);
 
   bool empty() const;
   // Flushes, removes, frees. An error: an external table failed twice, and that was reported as a
@@ -61,19 +70,24 @@ class FlushBatch {
     HwGfn first;  // [first, end) is to be flushed
     HwGfn end;
     std::vector<GfnRange> leaves;  // for the external table; neighbours are merged
-    std::vector<Table*> subtrees;
+    struct Subtree {
+      Table* table;
+      EntrySlot* covered_by;  // null: it was detached, its leaves are gone
+    };
+    std::vector<Subtree> subtrees;
   };
   Removed& Of(const Root& root);
-  void Cover(Removed& removed, HwGfn frame, Level level);
+  void Cover(Removed& removed, HwGfn first, uint64_t frames);
   void AddExternal(Removed& removed, GfnRange range);
-  void TakeDown(const Turn&, const Root& root, Table& table);
+  // Returns the A and D bits of all its leaves together.
+  EptEntry TakeDown(const Turn&, const Root& root, Table& table, bool covered);
 
   TablePool& pool_;
   EntryChange& change_;
   TlbFlusher* const flusher_;
   VmCounts& counts_;
   BugSink& bugs_;
-  OnLeaf on_leaf_;
+  const OnLeaf on_leaf_;
   std::optional<Removed> removed_[4];  // 2 * MemoryKind + execute_only
   std::vector<Table*> retired_;
 };

@@ -17,10 +17,13 @@
 #include "mmu/tables/mutex.h"
 #include "mmu/tables/vm_counts.h"
 #include "mmu/vm/attribute_map.h"
+#include "mmu/vm/dirty_log.h"
 #include "mmu/vm/guest_address_space.h"
 #include "mmu/vm/invalidation_seq.h"
+#include "mmu/vm/mem_type_map.h"
 #include "mmu/vm/memslot_map.h"
 #include "mmu/vm/page_resolves.h"
+#include "mmu/vm/page_waiters.h"
 #include "mmu/vm/root_set.h"
 #include "mmu/vm/table_limbo.h"
 
@@ -61,6 +64,8 @@ struct AddressSpaceState {
         attributes(the_config.layout.gfn_limit()),
         mmio_generation(the_config.first_mmio_generation & kMmioGenerationMask) {}
 
+  ~AddressSpaceState() { delete log.load(); }
+
   const GuestAddressSpace::Config config;
   const GuestAddressSpace::Environment env;
 
@@ -76,6 +81,9 @@ struct AddressSpaceState {
   MemslotMap slots;
   AttributeMap attributes;
   InvalidationSeq seq;
+  MemTypeMap mem_types;
+  PageWaiters page_waiters;
+  std::atomic<const DirtyLog*> log{nullptr};  // null: logging is off; changed by the Turn
   PageResolves resolves;
   // Of the memslots, as MMIO marks have it; changed under the turn.
   std::atomic<uint64_t> mmio_generation;
@@ -83,7 +91,16 @@ struct AddressSpaceState {
   std::atomic<int> external_sets{0};
   std::atomic<uint64_t> frames[2] = {};  // [MemoryKind]: frames inside slots with that attribute
 
-  FlushBatch NewBatch() { return FlushBatch(*env.pool, change, env.flusher, counts, bugs); }
+  FlushBatch NewBatch() {
+    // What a processor marked in a leaf must not go with the leaf.
+    FlushBatch::OnLeaf on_leaf;
+    if (const DirtyLog* now = log.load(); now != nullptr && !now->withholds_write()) {
+      on_leaf = [now](Gfn gfn, Level level, EptEntry leaf) {
+        if (leaf.dirty()) now->MarkRange({gfn, FramesPerEntry(level)});
+      };
+    }
+    return FlushBatch(*env.pool, change, env.flusher, counts, bugs, std::move(on_leaf));
+  }
 };
 
 }  // namespace twinroot::mmu

@@ -6,8 +6,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "mmu/engine/map.h"
-#include "mmu/engine/max_level.h"
+#include "mmu/engine/split.h"
+#include "mmu/vm/invalidation.h"
+#include "mmu/vm/leaf_choice.h"
 #include "mmu/vm/mmio_cache.h"
+#include "mmu/vm/page_sizes.h"
 #include "mmu/vm/zap_all.h"
 
 namespace twinroot::mmu {
@@ -15,18 +18,24 @@ namespace {
 
 // One look at a fault, inside a guard, ends it, or says what it lacks.
 struct NeedPage {};
-using Look = std::variant<FaultOutcome, NeedPage, NeedTables, FrozenSlot>;
+struct NeedSplit {
+  Level level;
+};
+struct Again {};
+using Look = std::variant<FaultOutcome, NeedPage, NeedTables, NeedSplit, Again, FrozenSlot>;
 
 class FaultHandler {
  public:
-  enum class MmioMarks : uint8_t { kLeave, kNone };
+  enum class Why : uint8_t { kFault, kPopulate };  // kPopulate: no vCPU is behind it
 
-  FaultHandler(AddressSpaceState& vm, const Fault& fault, MmioMarks marks)
+  FaultHandler(AddressSpaceState& vm, const Fault& fault, Why why)
       : vm_(vm),
-        marks_(marks),
+        why_(why),
+        leave_mark_(why == Why::kFault),
         layout_(vm.config.layout),
         raw_(fault.gpa),
         access_(fault.access),
+        vcpu_(fault.vcpu),
         gfn_(layout_.GfnOf(fault.gpa)),
         kind_(layout_.KindOf(fault.gpa)),
         root_(vm.roots.Of(kind_, layout_.IsExecuteOnly(fault.gpa))) {}
@@ -46,12 +55,14 @@ class FaultHandler {
       if (const auto* need = std::get_if<NeedTables>(&look)) {
         absl::Status loaded = PreloadTables(vm_, need->count, preload);
         if (!loaded.ok() && need_is_for_mark_) {
-          marks_ = MmioMarks::kNone;  // it goes without
+          leave_mark_ = false;  // it goes without
         } else if (!loaded.ok()) {
           return Failed{std::move(loaded)};
         }
-      } else if (std::optional<FaultOutcome> failed = ResolvePage()) {
-        return *std::move(failed);
+      } else if (std::holds_alternative<NeedPage>(look)) {
+        if (std::optional<FaultOutcome> end = ResolvePage()) return *std::move(end);
+      } else if (std::holds_alternative<NeedSplit>(look)) {
+        if (std::optional<FaultOutcome> end = SplitInTurn()) return *std::move(end);
       }
     }
   }
@@ -85,23 +96,76 @@ class FaultHandler {
       return Bug("the page source gave a frame of another backing");
     }
 
-    const LevelChoice choice = ChooseLevel(
-        LevelLimits{
-            .gfn = gfn_,
-            .pfn = *pfn,
-            .slot = slot->range,
-            .backing = *backing_,
-            .external = root_.external != nullptr ? root_.external->MaxLevel() : kLargestLeaf,
-            .capabilities = vm_.config.capabilities},
-        [&](Level level) { return vm_.attributes.UniformAt(guard, gfn_, level); },
-        [](Level) { return true; });
+    const DirtyLog* log = vm_.log.load(std::memory_order_acquire);
+    if (log != nullptr && why_ == Why::kFault && log->SoftFull(vcpu_))
+      return Exit(guard, DirtyRingFull{});
+    const LeafWish wish{.gfn = gfn_,
+                        .pfn = *pfn,
+                        .slot = slot->range,
+                        .attributes = attributes,
+                        .backing = *backing_,
+                        .access = access_,
+                        .log = log};
+    const LevelChoice choice = LevelFor(vm_, guard, root_, wish);
     const MapRequest request{.gfn = gfn_,
                              .pfn = *pfn,
                              .level = choice.level,
                              .access = access_,
-                             .leaf = {.allowed = allowed}};
-    return Finish(guard, Map(guard, *vm_.env.pool, vm_.change, root_, request, preload,
-                             [&](GfnRange leaf) { return StillValid(guard, leaf); }));
+                             .leaf = LeafOf(vm_, guard, root_, wish)};
+    // The mark before the right to write: see dirty_log.h.
+    if (log != nullptr && log->withholds_write() && access_.write()) log->Mark(gfn_, vcpu_);
+    const MapOutcome outcome = Map(guard, *vm_.env.pool, vm_.change, root_, request, preload,
+                                   [&](GfnRange leaf) { return StillValid(guard, leaf); });
+    if (const auto* there = std::get_if<LeafInTheWay>(&outcome)) {
+      return GiveRight(guard, *there, log, preload);
+    }
+    return Finish(guard, outcome);
+  }
+
+  // A leaf stands there that does not grant the access, which attributes and alias allow: the right
+  // was withheld, and comes back by one exchange, or by splitting a page that is too large for it.
+  Look GiveRight(const EpochGuard& guard, const LeafInTheWay& there, const DirtyLog* log,
+                 PreloadedTables& preload) {
+    EptEntry leaf = there.leaf;
+    if (HasSavedRights(leaf)) leaf = WithSavedRights(leaf);
+    const bool large = there.level != Level::k4K;
+    const bool split = large && ((access_.fetch() && IsNxHugePage(leaf)) ||
+                                 (access_.write() && !leaf.access().write() && log != nullptr));
+    if (split) return Split(guard, there, preload);
+    if (access_.write() && !leaf.access().write() && MayWrite(leaf)) leaf = WithWrite(leaf);
+    if (!leaf.access().Includes(access_)) {
+      // Only if what was read still holds: a change of attributes may have just made it so.
+      if (!StillValid(guard, GfnRange{gfn_, 1})) return FaultOutcome(Retry{});
+      return Bug(absl::StrCat("the leaf at gfn 0x", absl::Hex(gfn_.value),
+                              " denies what its attributes allow"));
+    }
+    if (root_.external != nullptr) {
+      return Finish(
+          guard, Install(guard, vm_.change, root_, *there.slot, gfn_, there.level, there.leaf, leaf,
+                         [&](GfnRange range) { return StillValid(guard, range); }));
+    }
+    if (vm_.change.ChangeRights(guard, *there.slot, there.leaf, leaf) == ChangeResult::kRaced) {
+      return FaultOutcome(Retry{});
+    }
+    vm_.counts.Add(VmCount::kFaultFast);
+    return FaultOutcome(Fixed{there.level});
+  }
+
+  // The next look finds the small pages.
+  Look Split(const EpochGuard& guard, const LeafInTheWay& there, PreloadedTables& preload) {
+    if (root_.external != nullptr) {
+      // Its owner is told by the holder of the Turn only.
+      return NeedSplit{there.level};
+    }
+    if (preload.empty()) return NeedTables{1};
+    Table& child = preload.Take();
+    if (SplitLeaf(guard, vm_.change, root_, *there.table, *there.slot, there.leaf, child, gfn_) ==
+        ChangeResult::kRaced) {
+      preload.Return(child);
+    } else {
+      vm_.counts.Add(VmCount::kSplitFault);
+    }
+    return Again{};
   }
 
   Look Finish(const EpochGuard&, const MapOutcome& outcome) {
@@ -118,6 +182,19 @@ class FaultHandler {
                               ", which is not in the pool"));
     }
     return FaultOutcome(Retry{});  // Raced
+  }
+
+  // A large leaf of an external root that must be small now: in its turn.
+  std::optional<FaultOutcome> SplitInTurn() {
+    const absl::StatusOr<SplitResult> split =
+        SplitPages(vm_, LeafRange(gfn_, Level::k4K), Level::k4K);
+    if (!split.ok()) return Failed{split.status()};
+    if (split->kept == 0) return std::nullopt;
+    // It cannot be split: it goes, and comes back small.
+    const Turn turn(vm_.turn_mutex);
+    absl::Status zapped = Invalidation(turn, vm_, {{gfn_, 1}}).Zap({&kind_, 1});
+    if (!zapped.ok()) return Failed{std::move(zapped)};
+    return Retry{};
   }
 
   // E1: the slot is this thread's until the external table has answered, and pins its table, so no
@@ -138,7 +215,18 @@ class FaultHandler {
 
   // Without a guard: may block. The frame is compared with the memslot's in the next look.
   std::optional<FaultOutcome> ResolvePage() {
-    const absl::StatusOr<PageSource::Page> page = vm_.env.pages->Resolve(gfn_, kind_);
+    absl::StatusOr<PageSource::Page> page = vm_.env.pages->Resolve(gfn_, kind_);
+    if (absl::IsUnavailable(page.status())) {
+      if (why_ == Why::kPopulate) return PagePending{layout_.GpaOf(gfn_, MemoryKind::kPrivate), {}};
+      // Waits first, then asks once more: the page may have come in between.
+      vm_.page_waiters.Add(gfn_, kind_, vcpu_);
+      page = vm_.env.pages->Resolve(gfn_, kind_);
+      if (absl::IsUnavailable(page.status())) {
+        return PagePending{layout_.GpaOf(gfn_, MemoryKind::kPrivate),
+                           kind_ == MemoryKind::kShared || vm_.config.tell_private_pending};
+      }
+      vm_.page_waiters.Remove(gfn_, kind_, vcpu_);
+    }
     resolve_.reset();
     if (page.ok()) {
       page_ = page->pfn;
@@ -162,7 +250,7 @@ class FaultHandler {
   }
 
   Look MmioExit(const EpochGuard& guard, PreloadedTables& preload) {
-    if (marks_ == MmioMarks::kLeave) {
+    if (leave_mark_) {
       const std::optional<NeedTables> need =
           MarkMmio(vm_, guard, root_, gfn_, preload,
                    [&](GfnRange range) { return StillValid(guard, range); });
@@ -188,11 +276,13 @@ class FaultHandler {
   }
 
   AddressSpaceState& vm_;
-  MmioMarks marks_;
+  const Why why_;
+  bool leave_mark_;
   bool need_is_for_mark_ = false;  // the tables that the last look lacked
   const GpaLayout& layout_;
   const Gpa raw_;
   const Access access_;
+  const uint32_t vcpu_;
   const Gfn gfn_;
   const MemoryKind kind_;
   const Root& root_;
@@ -209,6 +299,8 @@ VmCount CountOf(const FaultOutcome& outcome) {
     VmCount operator()(const Retry&) { return VmCount::kFaultRetry; }
     VmCount operator()(const Mmio&) { return VmCount::kFaultMmio; }
     VmCount operator()(const MemoryFaultExit&) { return VmCount::kFaultMemory; }
+    VmCount operator()(const PagePending&) { return VmCount::kFaultPending; }
+    VmCount operator()(const DirtyRingFull&) { return VmCount::kFaultPending; }
     VmCount operator()(const Failed&) { return VmCount::kFaultFailed; }
   };
   return std::visit(Counter{}, outcome);
@@ -217,14 +309,14 @@ VmCount CountOf(const FaultOutcome& outcome) {
 }  // namespace
 
 FaultOutcome HandleFault(AddressSpaceState& vm, const Fault& fault) {
-  FaultOutcome outcome = FaultHandler(vm, fault, FaultHandler::MmioMarks::kLeave).Handle();
+  FaultOutcome outcome = FaultHandler(vm, fault, FaultHandler::Why::kFault).Handle();
   vm.counts.Add(CountOf(outcome));
   return outcome;
 }
 
 FaultOutcome PopulatePage(AddressSpaceState& vm, Gpa gpa) {
   const Fault nothing{gpa, Access::None()};
-  return FaultHandler(vm, nothing, FaultHandler::MmioMarks::kNone).Handle();
+  return FaultHandler(vm, nothing, FaultHandler::Why::kPopulate).Handle();
 }
 
 }  // namespace twinroot::mmu

@@ -8,10 +8,13 @@
 #include "mmu/tables/cursor.h"
 #include "mmu/vm/address_space_state.h"
 #include "mmu/vm/attribute_change.h"
+#include "mmu/vm/dirty_tracking.h"
 #include "mmu/vm/fault_handler.h"
 #include "mmu/vm/invalidation.h"
+#include "mmu/vm/mem_type_change.h"
 #include "mmu/vm/memslot_change.h"
 #include "mmu/vm/mmio_cache.h"
+#include "mmu/vm/page_sizes.h"
 #include "mmu/vm/prefault.h"
 #include "mmu/vm/zap_all.h"
 
@@ -234,6 +237,40 @@ absl::Status GuestAddressSpace::PunchHole(GfnRange range, MemoryKind kind) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<SplitResult> GuestAddressSpace::EnableDirtyLog(const DirtyLogOptions& options) {
+  return mmu::EnableDirtyLog(*impl_, options);
+}
+absl::StatusOr<RecoverResult> GuestAddressSpace::DisableDirtyLog() {
+  return mmu::DisableDirtyLog(*impl_);
+}
+bool GuestAddressSpace::dirty_log_enabled() const { return impl_->log.load() != nullptr; }
+absl::StatusOr<DirtyPages> GuestAddressSpace::HarvestDirty(GfnRange range) {
+  return mmu::HarvestDirty(*impl_, range);
+}
+absl::StatusOr<std::vector<Gfn>> GuestAddressSpace::HarvestDirtyRing(uint32_t vcpu, size_t max) {
+  return mmu::HarvestDirtyRing(*impl_, vcpu, max);
+}
+absl::Status GuestAddressSpace::ClearDirty(const DirtyPages& pages) {
+  return mmu::ClearDirty(*impl_, pages);
+}
+void GuestAddressSpace::MarkDirty(GfnRange range) {
+  const EpochGuard guard;
+  if (const DirtyLog* log = impl_->log.load()) log->MarkRange(range);
+}
+absl::StatusOr<SplitResult> GuestAddressSpace::SplitPages(GfnRange range, Level target) {
+  return mmu::SplitPages(*impl_, range, target);
+}
+absl::StatusOr<RecoverResult> GuestAddressSpace::RecoverPages(GfnRange range) {
+  return mmu::RecoverPages(*impl_, range, VmCount::kCollapseAttributes);
+}
+
+absl::Status GuestAddressSpace::SetMemoryTypes(const MemTypes& types) {
+  return ChangeMemTypes(*impl_, types);
+}
+std::vector<uint32_t> GuestAddressSpace::PageReady(Gfn gfn, MemoryKind kind) {
+  return impl_->page_waiters.Take(gfn, kind);
+}
+
 EptPointer GuestAddressSpace::ept_pointer(MemoryKind root) const {
   return impl_->roots.PointerTo(root, impl_->config.capabilities.accessed_dirty);
 }
@@ -245,6 +282,15 @@ AddressSpaceStats GuestAddressSpace::stats() const {
   const auto sum = [&vm](VmCount count) { return vm.counts.Sum(count); };
   AddressSpaceStats stats;
   stats.faults_fixed = sum(VmCount::kFaultFixed);
+  stats.faults_fast = sum(VmCount::kFaultFast);
+  stats.splits_dirty_log = sum(VmCount::kSplitDirtyLog);
+  stats.splits_request = sum(VmCount::kSplitRequest);
+  stats.splits_conversion = sum(VmCount::kSplitConversion);
+  stats.splits_fault = sum(VmCount::kSplitFault);
+  stats.splits_kept = sum(VmCount::kSplitKeptForTables);
+  stats.collapses_dirty_log = sum(VmCount::kCollapseDirtyLog);
+  stats.collapses_attributes = sum(VmCount::kCollapseAttributes);
+  stats.collapses_nx = sum(VmCount::kCollapseNxRecovery);
   stats.faults_spurious = sum(VmCount::kFaultSpurious);
   stats.faults_retry = sum(VmCount::kFaultRetry);
   stats.faults_mmio = sum(VmCount::kFaultMmio);

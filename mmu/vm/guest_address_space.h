@@ -30,8 +30,11 @@
 #include "mmu/types/gfn_range.h"
 #include "mmu/types/level.h"
 #include "mmu/types/memory_kind.h"
+#include "mmu/vm/dirty_log.h"
 #include "mmu/vm/gpa_layout.h"
+#include "mmu/vm/mem_type_map.h"
 #include "mmu/vm/page_source.h"
+#include "mmu/vm/pml_source.h"
 #include "mmu/vm/root_set.h"
 
 namespace twinroot::mmu {
@@ -48,6 +51,7 @@ struct Memslot {
 struct Fault {
   Gpa gpa;
   Access access;
+  uint32_t vcpu = 0;  // who faults: whose dirty ring is filled
 };
 
 // What became of a fault.
@@ -71,11 +75,20 @@ struct MemoryFaultExit {
   Access denied;      // none: the page is of the other kind; else what its attributes (D11) or its
                       // alias (A10) deny of this access
 };
+// The page is not here yet (F13). The vCPU waits until PageReady names it; where `may_tell`, the
+// guest may be told instead and do something else meanwhile.
+struct PagePending {
+  Gpa gpa;  // page-aligned, unaliased
+  bool may_tell;
+};
+// The vCPU's dirty ring is nearly full: it waits for HarvestDirtyRing, then tries again.
+struct DirtyRingFull {};
 // The environment: no page, no table; or the VM is bugged.
 struct Failed {
   absl::Status status;
 };
-using FaultOutcome = std::variant<Fixed, Spurious, Retry, Mmio, MemoryFaultExit, Failed>;
+using FaultOutcome =
+    std::variant<Fixed, Spurious, Retry, Mmio, MemoryFaultExit, PagePending, DirtyRingFull, Failed>;
 
 // What became of an EPT misconfiguration. CachedMmio: as Mmio, known from an MMIO mark.
 struct CachedMmio {
@@ -107,6 +120,21 @@ struct AttributeChangeResult {
   std::vector<GfnRange> converted;  // maximal, ordered; empty when nothing changed
 };
 
+// Large pages that were split, by their level; `kept`: they found no table, or their external table
+// cannot split them.
+struct SplitResult {
+  uint64_t split_1g = 0, split_2m = 0, kept = 0;
+};
+// Tables that became large pages again.
+struct RecoverResult {
+  uint64_t collapsed = 0;
+};
+// Bit i of words[k]: the page range.first + 64 k + i.
+struct DirtyPages {
+  GfnRange range;
+  std::vector<uint64_t> words;
+};
+
 struct AttributeRun {
   GfnRange range;
   MemoryKind kind;
@@ -133,6 +161,10 @@ struct Translation {
 struct AddressSpaceStats {
   uint64_t faults_fixed = 0, faults_spurious = 0, faults_retry = 0, faults_mmio = 0,
            faults_memory = 0, faults_failed = 0;
+  uint64_t faults_fast = 0;  // of the fixed: a withheld right was given back
+  uint64_t splits_dirty_log = 0, splits_request = 0, splits_conversion = 0, splits_fault = 0,
+           splits_kept = 0;
+  uint64_t collapses_dirty_log = 0, collapses_attributes = 0, collapses_nx = 0;
   // [MemoryKind][0: 4K, 1: 2M, 2: 1G] leaves present now.
   uint64_t leaves[2][3] = {};
   uint64_t table_pages = 0, table_pages_budget = 0;
@@ -146,6 +178,13 @@ struct AddressSpaceStats {
   uint64_t mmio_cached = 0;  // accesses that an MMIO mark answered
 };
 
+// Who decides the memory type of guest memory (F12).
+enum class CachePolicy : uint8_t {
+  kWriteBack,  // the host: write-back, whatever the guest's PAT says
+  kGuestPat,   // the guest's PAT over write-back
+  kGuestMtrr,  // the guest's MTRRs (SetMemoryTypes) and its PAT
+};
+
 class GuestAddressSpace {
  public:
   struct Config {
@@ -157,6 +196,11 @@ class GuestAddressSpace {
     bool legacy_guest_paging = false;  // 32-bit paging without PAE
     bool nested_ept = false;
     RootArrangement arrangement = RootArrangement::kTwoRoots;
+    // NX-huge-page mitigation (F8): large pages are not executable, a fetch splits them.
+    bool nx_huge_pages = false;
+    CachePolicy cache = CachePolicy::kGuestPat;
+    // The guest can be told that a private page is on its way (a paravirtual interface of its own).
+    bool tell_private_pending = false;
     MmioCaching mmio_caching = MmioCaching::kNone;
     uint64_t first_mmio_generation = 0;  // for tests of the wrap
   };
@@ -167,6 +211,7 @@ class GuestAddressSpace {
     TlbFlusher* flusher = nullptr;
     ExternalTables* external_private = nullptr;
     ExternalTables* external_shared = nullptr;
+    PmlSource* pml = nullptr;  // null: no page-modification log
   };
 
   // kInvalidArgument: a combination that the hardware rules forbid (A6). kResourceExhausted: no
@@ -200,6 +245,7 @@ class GuestAddressSpace {
   // or leaf, and stops it by returning false (status kCancelled). It may block in PageSource.
   // kInvalidArgument: a bad, aliased or unmapped range. In the result: kFailedPrecondition: a page
   // of the other kind, without backing, or removed meanwhile; kAborted: a page changed too often;
+  // kUnavailable: a page is on its way (F13);
   // kResourceExhausted.
   absl::StatusOr<PrefaultResult> Prefault(
       GfnRange range, std::optional<MemoryKind> kind,
@@ -239,6 +285,38 @@ class GuestAddressSpace {
 
   // D7: zeroes the range's backing of one kind and removes its mappings; attributes stay.
   absl::Status PunchHole(GfnRange range, MemoryKind kind);
+
+  // The walk "Dirty log with eager splitting" (F3, F4, F5). All memslots are logged. An error of
+  // Enable other than a bugged VM changes nothing; large pages that found no table stay, lose W,
+  // and are counted. kFailedPrecondition: on already; or the backend cannot.
+  absl::StatusOr<SplitResult> EnableDirtyLog(const DirtyLogOptions& options);
+  // Ends it and makes pages large again, in place, where nothing else forbids it: one flush a GiB.
+  absl::StatusOr<RecoverResult> DisableDirtyLog();
+  bool dirty_log_enabled() const;
+  // What was written since the last harvest (kManual: since it was cleared). The range begins at a
+  // multiple of 64 pages; frames outside of memslots are clean. Every write that was complete when
+  // the call began is in it or was in an earlier one.
+  absl::StatusOr<DirtyPages> HarvestDirty(GfnRange range);
+  // Pages from the ring of one vCPU, ordered; at most `max` entries of the ring.
+  absl::StatusOr<std::vector<Gfn>> HarvestDirtyRing(uint32_t vcpu, size_t max);
+  // kManual only: these pages start the next round. Those that are clean stay so.
+  absl::Status ClearDirty(const DirtyPages& pages);
+  // Memory that somebody other than a vCPU has changed.
+  void MarkDirty(GfnRange range);
+
+  // Splits leaves that are larger than `target` (k4K or k2M), now; translations stay.
+  absl::StatusOr<SplitResult> SplitPages(GfnRange range, Level target);
+  // Makes pages large where nothing forbids it.
+  absl::StatusOr<RecoverResult> RecoverPages(GfnRange range);
+
+  // The guest's MTRRs, under CachePolicy::kGuestMtrr; otherwise kFailedPrecondition. What changes
+  // its type is mapped anew. kInvalidArgument: ranges that are empty, out of order or beyond
+  // memory.
+  absl::Status SetMemoryTypes(const MemTypes& types);
+
+  // A page that its source did not have is here now: which vCPUs wait for it. The caller wakes
+  // them.
+  std::vector<uint32_t> PageReady(Gfn gfn, MemoryKind kind);
 
   EptPointer ept_pointer(MemoryKind root) const;
   const GpaLayout& layout() const;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -77,6 +78,7 @@ class SlotChange {
     if (absl::Status status = Prepare(); !status.ok()) return status;
     const absl::Status status = Invalidate(move_backing);
     CollapseAttributes();
+    if (old_log_ != nullptr) SynchronizeEpoch();
     return status;
   }
 
@@ -119,6 +121,25 @@ class SlotChange {
       CollapseAttributes();
       return status;
     }
+    absl::Status status = PrepareLog();
+    if (!status.ok()) CollapseAttributes();
+    return status;
+  }
+
+  // If the dirty log is on, it logs the new slots from the commit on.
+  absl::Status PrepareLog() {
+    const DirtyLog* now = vm_.log.load();
+    if (now == nullptr) return absl::OkStatus();
+    std::vector<GfnRange> slots;
+    for (const Memslot& slot : vm_.slots.all(turn_)) {
+      if (!gone_ || slot.range != gone_->range) slots.push_back(slot.range);
+    }
+    if (added_) slots.push_back(added_->range);
+    std::sort(slots.begin(), slots.end(),
+              [](const GfnRange& a, const GfnRange& b) { return a.first < b.first; });
+    absl::StatusOr<std::unique_ptr<const DirtyLog>> next = now->ForSlots(slots);
+    if (!next.ok()) return next.status();
+    new_log_ = *std::move(next);
     return absl::OkStatus();
   }
 
@@ -147,6 +168,10 @@ class SlotChange {
       }
     }
     BumpMmioGeneration(vm_);
+    if (new_log_ == nullptr) return;
+    // Whoever copies memory by the log has not seen these bytes in their new place.
+    if (added_ && gone_) new_log_->MarkRange(added_->range);
+    old_log_.reset(vm_.log.exchange(new_log_.release()));
   }
 
   void CollapseAttributes() {
@@ -172,6 +197,7 @@ class SlotChange {
   std::optional<Memslot> added_;
   std::vector<AttributeSet> runs_;
   uint64_t frames_[2] = {};  // [MemoryKind] of what goes
+  std::unique_ptr<const DirtyLog> new_log_, old_log_;
 };
 
 }  // namespace

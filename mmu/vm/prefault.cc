@@ -46,6 +46,9 @@ class Populator {
       }
       if (std::holds_alternative<Spurious>(outcome)) return BehindLeaf(gfn, target->kind);
       if (const auto* failed = std::get_if<Failed>(&outcome)) return failed->status;
+      if (std::holds_alternative<PagePending>(outcome)) {
+        return absl::UnavailableError(absl::StrCat(NameOf(gfn), " is on its way; try again later"));
+      }
       if (std::holds_alternative<MemoryFaultExit>(outcome) && LacksBacking(gfn, target->kind)) {
         return absl::FailedPreconditionError(
             absl::StrCat(NameOf(gfn), " lies in a memslot without ",

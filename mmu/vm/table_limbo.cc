@@ -39,7 +39,7 @@ void TableLimbo::DetachAll(const Turn& turn, const RootSet& roots) {
   size_.store(waiting_.size(), std::memory_order_release);
 }
 
-size_t TableLimbo::TakeDown(const Turn& turn, size_t max_tables) {
+size_t TableLimbo::TakeDown(const Turn& turn, size_t max_tables, const OnLeaf& on_leaf) {
   if (waiting_.empty() || max_tables == 0) return 0;
   size_t done = 0;
   for (; done < max_tables && !waiting_.empty(); ++done) {
@@ -47,7 +47,7 @@ size_t TableLimbo::TakeDown(const Turn& turn, size_t max_tables) {
     waiting_.pop_back();
     const Level level = at.table->level();
     uint64_t leaves[2] = {};
-    Look(at, waiting_, leaves);
+    Look(at, waiting_, leaves, on_leaf);
     for (const MemoryKind kind : kAllKinds) {
       const uint64_t gone = leaves[Index(kind)];
       if (gone == 0) continue;
@@ -79,8 +79,8 @@ TableLimbo::Recount TableLimbo::Count(const Turn&,
   return recount;
 }
 
-void TableLimbo::Look(const Detached& at, std::vector<Detached>& below,
-                      uint64_t (&leaves)[2]) const {
+void TableLimbo::Look(const Detached& at, std::vector<Detached>& below, uint64_t (&leaves)[2],
+                      const OnLeaf& on_leaf) const {
   const Level level = at.table->level();
   for (uint64_t i = 0; i < kEntriesPerTable; ++i) {
     const EptEntry entry = at.table->slots[i].Load();
@@ -89,6 +89,7 @@ void TableLimbo::Look(const Detached& at, std::vector<Detached>& below,
     const HwGfn frame = at.first + i * FramesPerEntry(level);
     if (state == SlotState::kLeaf) {
       ++leaves[Index(layout_.KindOf(Gpa(frame.value << kPageShift)))];
+      if (on_leaf) on_leaf(layout_.GfnOf(frame), level, entry);
     } else if (Table* const child = pool_.At(entry.address())) {
       below.push_back({child, frame});
     }

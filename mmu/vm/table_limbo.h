@@ -38,8 +38,10 @@ class TableLimbo {
   // from external tables before any TakeDown. Waits for an epoch.
   void DetachAll(const Turn& turn, const RootSet& roots);
 
-  // Frees at most `max_tables` of those that wait; returns how many.
-  size_t TakeDown(const Turn& turn, size_t max_tables);
+  // Frees at most `max_tables` of those that wait; returns how many. `on_leaf`, if set, hears of
+  // each leaf.
+  using OnLeaf = std::function<void(Gfn gfn, Level level, EptEntry leaf)>;
+  size_t TakeDown(const Turn& turn, size_t max_tables, const OnLeaf& on_leaf = nullptr);
 
   // How often everything was detached.
   uint64_t generation() const { return generation_.load(std::memory_order_relaxed); }
@@ -63,7 +65,8 @@ class TableLimbo {
   static size_t Index(MemoryKind kind) { return static_cast<size_t>(kind); }
   static size_t Index(Level level) { return static_cast<size_t>(level) - 1; }
   // Adds the tables below to `below`, and the leaves by kind to `leaves`.
-  void Look(const Detached& at, std::vector<Detached>& below, uint64_t (&leaves)[2]) const;
+  void Look(const Detached& at, std::vector<Detached>& below, uint64_t (&leaves)[2],
+            const OnLeaf& on_leaf = nullptr) const;
 
   TablePool& pool_;
   EntryChange& change_;

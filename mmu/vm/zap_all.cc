@@ -32,6 +32,14 @@ absl::Status ZapAll(AddressSpaceState& vm) {
   vm.limbo.DetachAll(turn, vm.roots);
   if (vm.env.flusher != nullptr) vm.env.flusher->FlushAll();
   vm.counts.Add(VmCount::kFlushFull);
+  // What processors marked dirty in the leaves is known nowhere else: it cannot wait.
+  if (const DirtyLog* log = vm.log.load(); log != nullptr && !log->withholds_write()) {
+    const auto mark_dirty = [log](Gfn gfn, Level level, EptEntry leaf) {
+      if (leaf.dirty()) log->MarkRange({gfn, FramesPerEntry(level)});
+    };
+    while (vm.limbo.TakeDown(turn, vm.env.pool->pages(), mark_dirty) != 0) {
+    }
+  }
   absl::Status status;
   for (const MemoryKind kind : kAllKinds) {
     if (!vm.roots.Has(kind) || vm.roots.Of(kind).external == nullptr) continue;

@@ -1,0 +1,331 @@
+#include "mmu/vm/dirty_tracking.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "mmu/engine/leaves.h"
+#include "mmu/engine/max_level.h"
+#include "mmu/engine/protect.h"
+#include "mmu/engine/split.h"
+#include "mmu/vm/attribute_change.h"
+#include "mmu/vm/chunks.h"
+#include "mmu/vm/page_sizes.h"
+
+namespace twinroot::mmu {
+namespace {
+
+absl::Status NoLog() {
+  return absl::FailedPreconditionError("the dirty log of this VM is off; enable it first");
+}
+
+absl::Status CheckOptions(const AddressSpaceState& vm, const DirtyLogOptions& options) {
+  if (options.initially_all_set && options.clear != DirtyClear::kManual) {
+    return absl::InvalidArgumentError(
+        "initially-all-set needs manual clearing: pages are protected when they are first cleared");
+  }
+  if (options.ring_entries != 0) {
+    if (options.mode != DirtyLogMode::kWriteProtect || options.clear != DirtyClear::kAtHarvest) {
+      return absl::InvalidArgumentError(
+          "rings need write protection and clearing at the harvest: a vCPU fills its own ring");
+    }
+    if (options.ring_entries <= 2 * DirtyRing::kReserve) {
+      return absl::InvalidArgumentError(absl::StrCat("a ring of ", options.ring_entries,
+                                                     " entries is always full; take more than ",
+                                                     2 * DirtyRing::kReserve));
+    }
+  }
+  if (options.mode != DirtyLogMode::kWriteProtect && !vm.config.capabilities.accessed_dirty) {
+    return absl::FailedPreconditionError(
+        "this processor's EPT has no D bits; log by write protection");
+  }
+  if (options.mode == DirtyLogMode::kPml && vm.env.pml == nullptr) {
+    return absl::FailedPreconditionError(
+        "this backend has no page-modification log; log by D bits or write protection");
+  }
+  absl::Status status;
+  ForEachAlias(vm, [&](const Root& alias) {
+    if (alias.external == nullptr) return;
+    if (options.mode != DirtyLogMode::kWriteProtect || !alias.external->CanWithholdWrite()) {
+      status = absl::FailedPreconditionError(
+          "this backend cannot log writes: its tables are enforced elsewhere, where W cannot be "
+          "withheld and D bits are not ours to read");
+    }
+  });
+  return status;
+}
+
+// The bits of the word that begins at `word` whose pages lie in `part`.
+uint64_t MaskOf(GfnRange part, Gfn word) {
+  const GfnRange in = Intersection(part, {word, DirtyBitmap::kWordBits});
+  if (in.empty()) return 0;
+  return (~uint64_t{0} >> (DirtyBitmap::kWordBits - in.count)) << (in.first - word);
+}
+
+Taken TakenBy(const DirtyLog& log) { return log.withholds_write() ? Taken::kWrite : Taken::kDirty; }
+
+// Splits a chunk to 4K in every alias. What stays large loses W (B9): its first write splits it, or
+// fails for want of a table.
+void SplitForLog(const Turn& turn, AddressSpaceState& vm, GfnRange chunk, FlushBatch& batch,
+                 SplitResult& result) {
+  ForEachAlias(vm, [&](const Root& alias) {
+    SplitCounts counts;
+    SplitRange(turn, *vm.env.pool, vm.change, alias, chunk, Level::k4K, counts,
+               [&](EntrySlot& slot, HwGfn frame, Level level) {
+                 if (vm.change.TakeWrite(turn, slot, level)) {
+                   batch.AddFlush(alias, frame, FramesPerEntry(level));
+                 }
+               });
+    CountSplits(vm, counts, VmCount::kSplitDirtyLog, result);
+  });
+}
+
+absl::Status WithholdWriteOutside(AddressSpaceState& vm, GfnRange chunk) {
+  absl::Status status;
+  ForEachAlias(vm, [&](const Root& alias) {
+    if (alias.external != nullptr) status.Update(alias.external->WithholdWrite(chunk));
+  });
+  return status;
+}
+
+// The state of one chunk in which the next write of every page is seen.
+absl::Status StartRound(const Turn& turn, AddressSpaceState& vm, const DirtyLog& log,
+                        GfnRange chunk, SplitResult& result) {
+  FlushBatch batch = vm.NewBatch();
+  if (log.options().eager_split) SplitForLog(turn, vm, chunk, batch, result);
+  ForEachAlias(vm, [&](const Root& alias) {
+    TakeFromRange(turn, *vm.env.pool, vm.change, alias, chunk, TakenBy(log), batch,
+                  [](Gfn, uint64_t) {});
+  });
+  absl::Status status = WithholdWriteOutside(vm, chunk);
+  status.Update(batch.Finish(turn));
+  return status;
+}
+
+// Takes W or D from the pages of one bitmap whose bits are set in `words`, word i standing for
+// `first` + 64 i, and flushes.
+absl::Status TakeBack(const Turn& turn, AddressSpaceState& vm, const DirtyLog& log, Gfn first,
+                      const std::vector<uint64_t>& words) {
+  std::vector<uint64_t> missing = words;
+  FlushBatch batch = vm.NewBatch();
+  const auto take = [&](const std::vector<uint64_t>& pages) {
+    ForEachAlias(vm, [&](const Root& alias) {
+      TakeFromPages(turn, *vm.env.pool, vm.change, alias, first, pages, absl::MakeSpan(missing),
+                    TakenBy(log), batch);
+    });
+  };
+  take(words);
+  // Marked and not writable: perhaps a fault is between its mark and its leaf (see dirty_log.h).
+  if (log.withholds_write() &&
+      std::any_of(missing.begin(), missing.end(), [](uint64_t word) { return word != 0; })) {
+    SynchronizeEpoch();
+    take(std::vector<uint64_t>(missing));
+  }
+  absl::Status status;
+  if (!batch.empty()) {
+    status = WithholdWriteOutside(vm, {first, words.size() * DirtyBitmap::kWordBits});
+  }
+  status.Update(batch.Finish(turn));
+  return status;
+}
+
+// D bits of leaves become marks.
+absl::Status CollectDirtyBits(const Turn& turn, AddressSpaceState& vm, const DirtyLog& log,
+                              GfnRange range, bool clear) {
+  if (log.options().mode != DirtyLogMode::kDirtyBit) return absl::OkStatus();
+  FlushBatch batch = vm.NewBatch();
+  ForEachAlias(vm, [&](const Root& alias) {
+    const auto mark = [&](Gfn first, uint64_t frames) { log.MarkRange({first, frames}); };
+    if (clear) {
+      TakeFromRange(turn, *vm.env.pool, vm.change, alias, range, Taken::kDirty, batch, mark);
+    } else {
+      ForEachLeaf(turn, *vm.env.pool, alias, range, [&](Gfn gfn, Level level, EptEntry leaf) {
+        if (leaf.dirty()) mark(gfn, FramesPerEntry(level));
+      });
+    }
+  });
+  return batch.Finish(turn);
+}
+
+std::vector<GfnRange> SlotRanges(const AddressSpaceState& vm, const Turn& turn) {
+  std::vector<GfnRange> ranges;
+  for (const Memslot& slot : vm.slots.all(turn)) ranges.push_back(slot.range);
+  return ranges;
+}
+
+}  // namespace
+
+absl::StatusOr<SplitResult> EnableDirtyLog(AddressSpaceState& vm, const DirtyLogOptions& options) {
+  {
+    const Turn turn(vm.turn_mutex);
+    if (absl::Status status = vm.bugs.Check(); !status.ok()) return status;
+    if (vm.log.load() != nullptr) {
+      return absl::FailedPreconditionError("the dirty log of this VM is on already");
+    }
+    if (absl::Status status = CheckOptions(vm, options); !status.ok()) return status;
+    auto log = DirtyLog::Create(options, SlotRanges(vm, turn));
+    if (!log.ok()) return log.status();
+    if (options.mode == DirtyLogMode::kPml) vm.env.pml->SetEnabled(true);
+    vm.log.store(log->release());
+    // Faults that saw no log have published what they would; from here on they mark.
+    SynchronizeEpoch();
+  }
+  SplitResult result;
+  if (options.initially_all_set) return result;
+  const absl::Status status =
+      ForEachChunk(vm, Everything(vm), [&](const Turn& turn, GfnRange chunk) {
+        const DirtyLog* log = vm.log.load();
+        return log == nullptr ? NoLog() : StartRound(turn, vm, *log, chunk, result);
+      });
+  if (!status.ok()) return status;
+  return result;
+}
+
+absl::StatusOr<RecoverResult> DisableDirtyLog(AddressSpaceState& vm) {
+  {
+    const Turn turn(vm.turn_mutex);
+    if (absl::Status status = vm.bugs.Check(); !status.ok()) return status;
+    const DirtyLog* log = vm.log.exchange(nullptr);
+    if (log == nullptr) return NoLog();
+    if (log->options().mode == DirtyLogMode::kPml) vm.env.pml->SetEnabled(false);
+    SynchronizeEpoch();
+    delete log;
+  }
+  return RecoverPages(vm, Everything(vm), VmCount::kCollapseDirtyLog);
+}
+
+absl::StatusOr<DirtyPages> HarvestDirty(AddressSpaceState& vm, GfnRange range) {
+  {
+    const Turn turn(vm.turn_mutex);
+    if (absl::Status status = vm.bugs.Check(); !status.ok()) return status;
+    if (absl::Status status = CheckRange(vm, turn, range); !status.ok()) return status;
+    if (range.first.value % DirtyBitmap::kWordBits != 0) {
+      return absl::InvalidArgumentError("a harvest begins at a multiple of 64 pages");
+    }
+  }
+  DirtyPages pages{range, std::vector<uint64_t>((range.count + 63) / DirtyBitmap::kWordBits)};
+  const absl::Status status = ForEachChunk(vm, range, [&](const Turn& turn, GfnRange chunk) {
+    const DirtyLog* log = vm.log.load();
+    if (log == nullptr) return NoLog();
+    const bool clear = log->options().clear == DirtyClear::kAtHarvest;
+    if (log->options().mode == DirtyLogMode::kPml) {
+      vm.env.pml->Drain([&](Gpa gpa) { log->MarkRange({vm.config.layout.GfnOf(gpa), 1}); });
+    }
+    if (absl::Status status = CollectDirtyBits(turn, vm, *log, chunk, clear); !status.ok()) {
+      return status;
+    }
+    std::vector<uint64_t> taken;
+    for (const auto& bitmap : log->bitmaps()) {
+      const GfnRange part = Intersection(chunk, bitmap->slot());
+      if (part.empty()) continue;
+      // Words are shared with a neighbouring slot only where a slot ends inside one: masks keep
+      // them apart.
+      const Gfn first = part.first - part.first.value % DirtyBitmap::kWordBits;
+      const uint64_t words = (part.end() - first + 63) / DirtyBitmap::kWordBits;
+      taken.assign(words, 0);
+      bool any = false;
+      for (uint64_t i = 0; i < words; ++i) {
+        const uint64_t mask = MaskOf(part, first + i * DirtyBitmap::kWordBits);
+        const uint64_t at = (first - bitmap->first()) / DirtyBitmap::kWordBits + i;
+        taken[i] = clear ? bitmap->Take(at, mask) : bitmap->Word(at) & mask;
+        any = any || taken[i] != 0;
+      }
+      if (!any) continue;
+      // D bits were cleared above already, where the log goes by them alone.
+      if (clear && log->options().mode != DirtyLogMode::kDirtyBit) {
+        if (absl::Status status = TakeBack(turn, vm, *log, first, taken); !status.ok()) {
+          return status;
+        }
+      }
+      for (uint64_t i = 0; i < words; ++i) {
+        pages.words[(first + i * DirtyBitmap::kWordBits - range.first) / DirtyBitmap::kWordBits] |=
+            taken[i];
+      }
+    }
+    return absl::OkStatus();
+  });
+  if (!status.ok()) return status;
+  return pages;
+}
+
+absl::StatusOr<std::vector<Gfn>> HarvestDirtyRing(AddressSpaceState& vm, uint32_t vcpu,
+                                                  size_t max) {
+  const Turn turn(vm.turn_mutex);
+  if (absl::Status status = vm.bugs.Check(); !status.ok()) return status;
+  const DirtyLog* log = vm.log.load();
+  if (log == nullptr) return NoLog();
+  DirtyRing* ring = log->ring(vcpu);
+  if (ring == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat("vCPU ", vcpu, " has no dirty ring"));
+  }
+  std::vector<Gfn> pages = ring->Take(max);
+  std::sort(pages.begin(), pages.end());
+  pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
+  for (size_t i = 0; i < pages.size();) {
+    // One call for the pages of one leaf table.
+    const Gfn first = LeafRange(pages[i], Level::k2M).first;
+    std::vector<uint64_t> words(FramesPerEntry(Level::k2M) / DirtyBitmap::kWordBits);
+    for (; i < pages.size() && pages[i] < first + FramesPerEntry(Level::k2M); ++i) {
+      const uint64_t bit = pages[i] - first;
+      words[bit / DirtyBitmap::kWordBits] |= uint64_t{1} << bit % DirtyBitmap::kWordBits;
+    }
+    if (absl::Status status = TakeBack(turn, vm, *log, first, words); !status.ok()) return status;
+  }
+  return pages;
+}
+
+absl::Status ClearDirty(AddressSpaceState& vm, const DirtyPages& pages) {
+  {
+    const Turn turn(vm.turn_mutex);
+    if (absl::Status status = CheckRange(vm, turn, pages.range); !status.ok()) return status;
+    if (pages.range.first.value % DirtyBitmap::kWordBits != 0 ||
+        pages.words.size() != (pages.range.count + 63) / DirtyBitmap::kWordBits) {
+      return absl::InvalidArgumentError(
+          "a clear begins at a multiple of 64 pages and has one word for each 64");
+    }
+  }
+  return ForEachChunk(vm, pages.range, [&](const Turn& turn, GfnRange chunk) {
+    const DirtyLog* log = vm.log.load();
+    if (log == nullptr) return NoLog();
+    if (log->options().clear != DirtyClear::kManual) {
+      return absl::FailedPreconditionError("this log is cleared by each harvest");
+    }
+    // Under initially-all-set pages are still large and writable: split before they are protected.
+    if (log->options().initially_all_set && log->options().eager_split) {
+      FlushBatch batch = vm.NewBatch();
+      SplitResult ignored;
+      SplitForLog(turn, vm, chunk, batch, ignored);
+      if (absl::Status status = batch.Finish(turn); !status.ok()) return status;
+    }
+    const Gfn first = chunk.first - chunk.first.value % DirtyBitmap::kWordBits;
+    std::vector<uint64_t> cleared((chunk.end() - first + 63) / DirtyBitmap::kWordBits);
+    for (const auto& bitmap : log->bitmaps()) {
+      const GfnRange part = Intersection(chunk, bitmap->slot());
+      if (part.empty()) continue;
+      for (uint64_t i = 0; i < cleared.size(); ++i) {
+        const Gfn at = first + i * DirtyBitmap::kWordBits;
+        const uint64_t mask =
+            MaskOf(part, at) & pages.words[(at - pages.range.first) / DirtyBitmap::kWordBits];
+        if (mask == 0) continue;
+        cleared[i] |= bitmap->Take((at - bitmap->first()) / DirtyBitmap::kWordBits, mask);
+      }
+    }
+    return TakeBack(turn, vm, *log, first, cleared);
+  });
+}
+
+absl::Status LogSlots(const Turn&, AddressSpaceState& vm, std::vector<GfnRange> slots) {
+  const DirtyLog* now = vm.log.load();
+  if (now == nullptr) return absl::OkStatus();
+  std::sort(slots.begin(), slots.end(),
+            [](const GfnRange& a, const GfnRange& b) { return a.first < b.first; });
+  auto next = now->ForSlots(slots);
+  if (!next.ok()) return next.status();
+  vm.log.store(next->release());
+  SynchronizeEpoch();
+  delete now;
+  return absl::OkStatus();
+}
+
+}  // namespace twinroot::mmu

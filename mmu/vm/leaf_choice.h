@@ -1,0 +1,52 @@
+// Which leaf may stand for a frame: its level, what forbids a larger one, and its rights. One
+// answer for faults, for recovery of large pages, and for whoever asks why.
+#ifndef TWINROOT_MMU_VM_LEAF_CHOICE_H_
+#define TWINROOT_MMU_VM_LEAF_CHOICE_H_
+
+#include "mmu/engine/make_entry.h"
+#include "mmu/engine/max_level.h"
+#include "mmu/vm/address_space_state.h"
+
+namespace twinroot::mmu {
+
+// A frame as its memslot and attributes have it, and what is wanted of it.
+struct LeafWish {
+  Gfn gfn;
+  Pfn pfn;
+  GfnRange slot;
+  MemoryAttributes attributes;
+  Level backing;                   // largest leaf that the page source allows here
+  Access access = Access::None();  // what the fault needs
+  const DirtyLog* log = nullptr;   // as it is now
+};
+
+inline LevelChoice LevelFor(const AddressSpaceState& vm, const MmuRead& read, const Root& root,
+                            const LeafWish& wish) {
+  const LevelLimits limits{
+      .gfn = wish.gfn,
+      .pfn = wish.pfn,
+      .slot = wish.slot,
+      .backing = wish.backing,
+      .external = root.external != nullptr ? root.external->MaxLevel() : kLargestLeaf,
+      .capabilities = vm.config.capabilities,
+      .dirty_log = wish.log != nullptr,
+      .nx_fetch = vm.config.nx_huge_pages && wish.access.fetch()};
+  return ChooseLevel(
+      limits, [&](Level level) { return vm.attributes.UniformAt(read, wish.gfn, level); },
+      [&](Level level) { return vm.mem_types.Same(read, LeafRange(wish.gfn, level)); });
+}
+
+inline LeafRequest LeafOf(const AddressSpaceState& vm, const MmuRead& read, const Root& root,
+                          const LeafWish& wish) {
+  return {
+      .allowed = wish.attributes.allowed() & root.rights(),
+      // A write is marked before the leaf is published; anything else gets W with its first
+      // write.
+      .withhold_write = wish.log != nullptr && wish.log->withholds_write() && !wish.access.write(),
+      // Where the alias grants nothing but fetches, withholding them would leave nothing.
+      .withhold_fetch = vm.config.nx_huge_pages && !root.execute_only};
+}
+
+}  // namespace twinroot::mmu
+
+#endif  // TWINROOT_MMU_VM_LEAF_CHOICE_H_

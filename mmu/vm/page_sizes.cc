@@ -1,0 +1,96 @@
+#include "mmu/vm/page_sizes.h"
+
+#include <optional>
+
+#include "mmu/engine/collapse.h"
+#include "mmu/vm/attribute_change.h"
+#include "mmu/vm/chunks.h"
+#include "mmu/vm/leaf_choice.h"
+
+namespace twinroot::mmu {
+namespace {
+
+// The large leaf that a fault would make now.
+std::optional<EptEntry> LargeLeaf(const Turn& turn, AddressSpaceState& vm, const Root& root,
+                                  Gfn gfn, Level level) {
+  const Memslot* slot = vm.slots.Find(turn, gfn);
+  if (slot == nullptr) return std::nullopt;
+  const std::optional<Pfn> pfn = BackingOf(*slot, gfn, root.kind);
+  LeafWish wish{.gfn = gfn,
+                .pfn = pfn.value_or(Pfn(0)),
+                .slot = slot->range,
+                .attributes = vm.attributes.Get(turn, gfn),
+                .backing = kLargestLeaf,
+                .log = vm.log.load()};
+  if (!pfn || wish.attributes.kind != root.kind) return std::nullopt;
+  if (LevelFor(vm, turn, root, wish).level < level) return std::nullopt;
+  if (const std::optional<Level> ready = vm.env.pages->Ready(gfn, root.kind)) {
+    wish.backing = *ready;
+  } else {
+    const absl::StatusOr<PageSource::Page> page = vm.env.pages->Resolve(gfn, root.kind);
+    if (!page.ok() || page->pfn != *pfn) return std::nullopt;
+    wish.backing = page->max_level;
+  }
+  if (wish.backing < level) return std::nullopt;
+  const LeafRequest leaf = LeafOf(vm, turn, root, wish);
+  if (leaf.allowed.empty()) return std::nullopt;
+  return MakeLeaf(*pfn, level, leaf);
+}
+
+}  // namespace
+
+void CountSplits(AddressSpaceState& vm, const SplitCounts& counts, VmCount reason,
+                 SplitResult& result) {
+  result.split_1g += counts.from_1g;
+  result.split_2m += counts.from_2m;
+  result.kept += counts.kept;
+  vm.counts.Add(reason, counts.from_1g + counts.from_2m);
+  vm.counts.Add(VmCount::kSplitKeptForTables, counts.kept);
+}
+
+absl::StatusOr<uint64_t> RecoverChunk(const Turn& turn, AddressSpaceState& vm, GfnRange chunk,
+                                      VmCount reason) {
+  FlushBatch batch = vm.NewBatch();
+  uint64_t collapsed = 0;
+  ForEachAlias(vm, [&](const Root& alias) {
+    collapsed += CollapseRange(
+        turn, *vm.env.pool, vm.change, alias, chunk,
+        [&](Gfn gfn, Level level) { return LargeLeaf(turn, vm, alias, gfn, level); }, batch);
+  });
+  vm.counts.Add(reason, collapsed);
+  if (absl::Status status = batch.Finish(turn); !status.ok()) return status;
+  return collapsed;
+}
+
+absl::StatusOr<SplitResult> SplitPages(AddressSpaceState& vm, GfnRange range, Level target) {
+  {
+    const Turn turn(vm.turn_mutex);
+    if (absl::Status status = CheckRange(vm, turn, range); !status.ok()) return status;
+  }
+  SplitResult result;
+  const absl::Status status = ForEachChunk(vm, range, [&](const Turn& turn, GfnRange chunk) {
+    ForEachAlias(vm, [&](const Root& alias) {
+      SplitCounts counts;
+      SplitRange(turn, *vm.env.pool, vm.change, alias, chunk, target, counts,
+                 [](EntrySlot&, HwGfn, Level) {});
+      CountSplits(vm, counts, VmCount::kSplitRequest, result);
+    });
+    return absl::OkStatus();
+  });
+  if (!status.ok()) return status;
+  return result;
+}
+
+absl::StatusOr<RecoverResult> RecoverPages(AddressSpaceState& vm, GfnRange range, VmCount reason) {
+  RecoverResult result;
+  const absl::Status status = ForEachChunk(vm, range, [&](const Turn& turn, GfnRange chunk) {
+    const absl::StatusOr<uint64_t> recovered = RecoverChunk(turn, vm, chunk, reason);
+    if (!recovered.ok()) return recovered.status();
+    result.collapsed += *recovered;
+    return absl::OkStatus();
+  });
+  if (!status.ok()) return status;
+  return result;
+}
+
+}  // namespace twinroot::mmu

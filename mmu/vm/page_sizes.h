@@ -1,0 +1,26 @@
+// Splitting large pages on request, and making them large again where nothing forbids it (F4, F5).
+#ifndef TWINROOT_MMU_VM_PAGE_SIZES_H_
+#define TWINROOT_MMU_VM_PAGE_SIZES_H_
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "mmu/engine/split.h"
+#include "mmu/vm/address_space_state.h"
+
+namespace twinroot::mmu {
+
+// Thread-safe: chunk by chunk.
+absl::StatusOr<SplitResult> SplitPages(AddressSpaceState& vm, GfnRange range, Level target);
+absl::StatusOr<RecoverResult> RecoverPages(AddressSpaceState& vm, GfnRange range, VmCount reason);
+
+// One piece of memory, by the holder of the Turn: one flush batch. How many tables became leaves.
+absl::StatusOr<uint64_t> RecoverChunk(const Turn& turn, AddressSpaceState& vm, GfnRange chunk,
+                                      VmCount reason);
+
+// Adds what a SplitRange did to the books and to a result.
+void CountSplits(AddressSpaceState& vm, const SplitCounts& counts, VmCount reason,
+                 SplitResult& result);
+
+}  // namespace twinroot::mmu
+
+#endif  // TWINROOT_MMU_VM_PAGE_SIZES_H_
