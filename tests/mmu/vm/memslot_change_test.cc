@@ -201,6 +201,48 @@ TEST(MemslotMoveTest, TheOldAndTheNewPlaceMayOverlap) {
   EXPECT_TRUE(t.space->Audit().ok()) << t.space->Audit();
 }
 
+// Old and new attributes of neighbours pass through every equal pair on the way.
+TEST(MemslotMoveTest, APlaceAFewPagesAwayKeepsEveryAttribute) {
+  for (const int64_t by : {1, 3, 64, 100, 255, 256, 511, 600}) {
+    for (const bool back : {false, true}) {
+      SlotSpace t;
+      const uint64_t from = back ? 1024 + by : 1024, to = back ? 1024 : 1024 + by;
+      ASSERT_TRUE(t.Add(from, 256, 0).ok());
+      ASSERT_TRUE(t.Add(from + 2000, 10, 256).ok());
+      ASSERT_TRUE(
+          t.Convert({Frames(from, 64), Frames(from + 70, 1), Frames(from + 128, 128)}, kShared)
+              .ok());
+      const std::vector<AttributeRun> before = t.space->GetMemoryAttributes();
+      ASSERT_TRUE(t.space->MoveMemslot(Gfn(from), Gfn(to)).ok());
+      std::vector<AttributeRun> expected = before;
+      expected.pop_back();  // the neighbour stays
+      for (AttributeRun& run : expected) run.range.first = run.range.first - from + to;
+      expected.push_back(before.back());
+      EXPECT_EQ(Words(t.space->GetMemoryAttributes()), Words(expected)) << by;
+      for (const uint64_t outside : {to - 1, to + 256}) {
+        EXPECT_TRUE(std::holds_alternative<Mmio>(t.Touch(outside, kShared))) << by;
+      }
+      EXPECT_TRUE(t.space->Audit().ok()) << t.space->Audit();
+    }
+  }
+}
+
+TEST(MemslotMoveTest, TheDirtyLogKnowsTheNewPlaceAsDirtyAndItsNeighboursAsTheyWere) {
+  SlotSpace t;
+  ASSERT_TRUE(t.Add(0, 64, 0).ok());
+  ASSERT_TRUE(t.Add(512, 64, 64).ok());
+  ASSERT_TRUE(t.space->EnableDirtyLog({}).ok());
+  ASSERT_TRUE(std::holds_alternative<Fixed>(t.Touch(515, kPrivate, Access::Write())));
+  ASSERT_TRUE(t.space->MoveMemslot(Gfn(0), Gfn(1024)).ok());
+  const auto moved = t.space->HarvestDirty(Frames(1024, 64));
+  ASSERT_TRUE(moved.ok()) << moved.status();
+  for (uint64_t gfn = 1024; gfn < 1088; ++gfn) EXPECT_TRUE(Contains(*moved, gfn)) << gfn;
+  const auto neighbour = t.space->HarvestDirty(Frames(512, 64));
+  ASSERT_TRUE(neighbour.ok()) << neighbour.status();
+  EXPECT_TRUE(Contains(*neighbour, 515));
+  EXPECT_FALSE(Contains(*neighbour, 516));
+}
+
 TEST(MemslotMoveTest, ErrorsChangeNothing) {
   SlotSpace t;
   ASSERT_TRUE(t.Add(0, 512, 0).ok());

@@ -74,6 +74,11 @@ class MovablePages : public PageSource {
   std::vector<std::pair<GfnRange, Gfn>> placed_;
 };
 
+inline bool Contains(const DirtyPages& pages, uint64_t gfn) {
+  const uint64_t at = gfn - pages.range.first.value;
+  return pages.words.at(at / 64) >> at % 64 & 1;
+}
+
 struct SlotSpaceOptions {
   std::optional<int> shared_bit = 46;
   RootArrangement arrangement = RootArrangement::kTwoRoots;

@@ -166,6 +166,19 @@ TEST(ZapAllTest, F7_NoProcessorUsesAnOldTranslation) {
   }
 }
 
+TEST(ZapAllTest, WhatAProcessorMarkedDirtyIsHarvestedAfterwards) {
+  ProcessorGuest guest({}, /*deaf=*/false);
+  GuestAddressSpace& space = *guest.t().space;
+  ASSERT_TRUE(space.EnableDirtyLog({.mode = DirtyLogMode::kDirtyBit}).ok());
+  ASSERT_TRUE(std::holds_alternative<Touched>(guest.Access(0, Gfn(5), kPrivate, 77)));
+  ASSERT_TRUE(std::holds_alternative<Touched>(guest.Access(0, Gfn(9), kPrivate, std::nullopt)));
+  ASSERT_TRUE(space.ZapAll().ok());
+  const auto dirty = space.HarvestDirty(Frames(0, 64));
+  ASSERT_TRUE(dirty.ok()) << dirty.status();
+  EXPECT_TRUE(Contains(*dirty, 5));
+  EXPECT_FALSE(Contains(*dirty, 9));
+}
+
 TEST(ZapAllTest, FaultsBesideZapsAndReclaim) {
   SlotSpace t({.pool_pages = 24, .max_level = Level::k2M});
   ASSERT_TRUE(t.Add(0, 4096, 0).ok());
