@@ -3,6 +3,8 @@
 #include <cassert>
 #include <thread>
 
+#include "mmu/hw/mmio_entry.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -73,6 +75,11 @@ void EntryChange::Publish(const Root& root, EntrySlot& slot, Level level, EptEnt
 }
 
 void EntryChange::Restore(EntrySlot& slot, EptEntry before) { slot.Store(before); }
+
+void EntryChange::PublishMark(EntrySlot& slot, EptEntry mark) {
+  assert(mark == kEmptyEntry || IsMmioEntry(mark));
+  slot.Store(mark);
+}
 
 ChangeResult EntryChange::ChangeRights(const MmuRead&, EntrySlot& slot, EptEntry seen,
                                        EptEntry leaf) {
@@ -148,9 +155,15 @@ void EntryChange::Detach(const Turn&, EntrySlot& slot) {
   }
 }
 
-void EntryChange::Forget(const Turn&, const Root& root, Level leaves_at, uint64_t leaves) {
-  counts_.Add(VmCount::kTables, ~uint64_t{0});
-  if (leaves != 0) counts_.Add(LeafCount(root.kind, leaves_at), ~leaves + 1);
+void EntryChange::Forget(const Turn& turn, const Root& root, Level leaves_at, uint64_t leaves) {
+  ForgetTable(turn);
+  ForgetLeaves(turn, root.kind, leaves_at, leaves);
+}
+
+void EntryChange::ForgetTable(const Turn&) { counts_.Add(VmCount::kTables, ~uint64_t{0}); }
+
+void EntryChange::ForgetLeaves(const Turn&, MemoryKind kind, Level leaves_at, uint64_t leaves) {
+  if (leaves != 0) counts_.Add(LeafCount(kind, leaves_at), ~leaves + 1);
 }
 
 bool EntryChange::Seal(const Turn&, EntrySlot* slots, uint64_t hint) {

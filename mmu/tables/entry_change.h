@@ -38,6 +38,8 @@ class EntryChange {
   // `before`: what stood there when it was frozen.
   void Publish(const Root& root, EntrySlot& slot, Level level, EptEntry before, EptEntry leaf);
   void Restore(EntrySlot& slot, EptEntry before);
+  // The third way out of frozen: an MMIO mark, or empty instead of a stale one.
+  void PublishMark(EntrySlot& slot, EptEntry mark);
 
   // A leaf gets other rights or soft bits; `seen` and `leaf` map the same page.
   ChangeResult ChangeRights(const MmuRead&, EntrySlot& slot, EptEntry seen, EptEntry leaf);
@@ -62,6 +64,9 @@ class EntryChange {
   void Detach(const Turn&, EntrySlot& slot);
   // A detached table, or one that Seal froze, leaves the books together with its leaves.
   void Forget(const Turn&, const Root& root, Level leaves_at, uint64_t leaves);
+  // The two halves of it, for a detached table that may hold leaves of several aliases.
+  void ForgetTable(const Turn&);
+  void ForgetLeaves(const Turn&, MemoryKind kind, Level leaves_at, uint64_t leaves);
 
   // Freezes every slot of a table for good, if all are empty. False: they are not; nothing changed.
   // The look begins at `hint`, where a full slot is most likely.
