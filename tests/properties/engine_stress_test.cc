@@ -122,7 +122,7 @@ class Stress {
       const auto enabled = space.EnableDirtyLog(options);
       if (!enabled.ok()) Fail(enabled.status().ToString());
       for (int i = 0; i < 20; ++i) {
-        const auto dirty = space.HarvestDirty({Gfn(PickGfn(random)), 1});
+        const auto dirty = space.HarvestDirty({Gfn(0), frames_});
         if (!dirty.ok()) Fail(dirty.status().ToString());
       }
       const auto disabled = space.DisableDirtyLog();
