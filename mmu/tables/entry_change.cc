@@ -131,16 +131,19 @@ EptEntry EntryChange::Settle(const Turn&, const EntrySlot& slot) {
   return entry;
 }
 
-EptEntry EntryChange::ClearLeaf(const Turn& turn, const Root& root, EntrySlot& slot, Level level) {
+std::optional<EptEntry> EntryChange::ClearLeaf(const Turn& turn, const Root& root, EntrySlot& slot,
+                                               Level level) {
   EptEntry last = Settle(turn, slot);
-  assert(StateOf(last, level) == SlotState::kLeaf);
   // A processor may set A or D, a fault may give a right back or freeze the slot to tell an
   // external table again: then once more, so that the caller gets the leaf as it last was.
-  while (!slot.CompareExchange(last, kEmptyEntry)) {
+  while (StateOf(last, level) == SlotState::kLeaf) {
+    if (slot.CompareExchange(last, kEmptyEntry)) {
+      counts_.Add(LeafCount(root.kind, level), ~uint64_t{0});
+      return last;
+    }
     if (last == kFrozenEntry) last = Settle(turn, slot);
   }
-  counts_.Add(LeafCount(root.kind, level), ~uint64_t{0});
-  return last;
+  return std::nullopt;
 }
 
 void EntryChange::ClearMark(const Turn&, EntrySlot& slot) {

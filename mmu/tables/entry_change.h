@@ -10,6 +10,7 @@
 #define TWINROOT_MMU_TABLES_ENTRY_CHANGE_H_
 
 #include <cstdint>
+#include <optional>
 
 #include "mmu/tables/epoch.h"
 #include "mmu/tables/root.h"
@@ -55,9 +56,9 @@ class EntryChange {
 
   // The slot once nobody is in the middle of a change of it.
   static EptEntry Settle(const Turn&, const EntrySlot& slot);
-  // Leaf -> empty; returns the leaf as it last stood, A and D bits included. The slot was settled;
-  // whoever freezes it meanwhile is waited for.
-  EptEntry ClearLeaf(const Turn&, const Root& root, EntrySlot& slot, Level level);
+  // Leaf -> empty; returns the leaf as it last stood, A and D bits included. Whoever freezes it
+  // meanwhile is waited for. Nullopt: it is no leaf any more, a fault has split it.
+  std::optional<EptEntry> ClearLeaf(const Turn&, const Root& root, EntrySlot& slot, Level level);
   // An MMIO mark -> empty.
   void ClearMark(const Turn&, EntrySlot& slot);
   // The link, with all that is below it, -> empty. Takes nothing from the books.
