@@ -46,6 +46,7 @@ class Zapper {
         return false;
       case SlotState::kLeaf: {
         const EptEntry last = change_.ClearLeaf(turn_, root_, at_.slot(), at_.level());
+        if (StateOf(last, at_.level()) != SlotState::kLeaf) return Visit();  // a fault has split it
         if (batch_.on_leaf()) batch_.on_leaf()(root_.GfnOf(at_.frame()), at_.level(), last);
         batch_.AddLeaf(root_, at_.frame(), at_.level());
         return false;

@@ -126,12 +126,12 @@ EptEntry EntryChange::Settle(const Turn&, const EntrySlot& slot) {
 
 EptEntry EntryChange::ClearLeaf(const Turn& turn, const Root& root, EntrySlot& slot, Level level) {
   EptEntry last = Settle(turn, slot);
-  assert(StateOf(last, level) == SlotState::kLeaf);
-  // A processor may set A or D, a fault may give a right back or freeze the slot to tell an
-  // external table again: then once more, so that the caller gets the leaf as it last was.
-  while (!slot.CompareExchange(last, kEmptyEntry)) {
+  // A processor may set A or D, a fault may give a right back, freeze the slot to tell an external
+  // table again, or split the leaf: look again, so that the caller gets what last stood there.
+  do {
     if (last == kFrozenEntry) last = Settle(turn, slot);
-  }
+    if (StateOf(last, level) != SlotState::kLeaf) return last;
+  } while (!slot.CompareExchange(last, kEmptyEntry));
   counts_.Add(LeafCount(root.kind, level), ~uint64_t{0});
   return last;
 }
@@ -183,6 +183,15 @@ bool EntryChange::TakeWrite(const Turn& turn, EntrySlot& slot, Level level) {
     if (StateOf(leaf, level) != SlotState::kLeaf || !leaf.access().write()) return false;
     if (slot.CompareExchange(leaf, WithoutWrite(leaf))) return true;
   }
+}
+
+EptEntry EntryChange::KeepRights(const Turn& turn, EntrySlot& slot, Level level, Access keep) {
+  EptEntry leaf = Settle(turn, slot);
+  while (StateOf(leaf, level) == SlotState::kLeaf && WithOnly(leaf, keep) != leaf &&
+         !slot.CompareExchange(leaf, WithOnly(leaf, keep))) {
+    if (leaf == kFrozenEntry) leaf = Settle(turn, slot);
+  }
+  return leaf;
 }
 
 bool EntryChange::TakeDirty(const Turn& turn, EntrySlot& slot, Level level) {

@@ -54,7 +54,8 @@ class EntryChange {
   // The slot once nobody is in the middle of a change of it.
   static EptEntry Settle(const Turn&, const EntrySlot& slot);
   // Leaf -> empty; returns the leaf as it last stood, A and D bits included. The slot was settled;
-  // whoever freezes it meanwhile is waited for.
+  // whoever freezes it meanwhile is waited for. A fault may have split the leaf meanwhile: then
+  // nothing is done, and the link is returned.
   EptEntry ClearLeaf(const Turn&, const Root& root, EntrySlot& slot, Level level);
   // An MMIO mark -> empty.
   void ClearMark(const Turn&, EntrySlot& slot);
@@ -71,6 +72,9 @@ class EntryChange {
   // Takes W out of a leaf, which remembers that it may have it back. False: it had none; also if
   // the slot holds no leaf.
   bool TakeWrite(const Turn&, EntrySlot& slot, Level level);
+  // Takes every right that is not in `keep` out of a leaf, also those that were withheld. Returns
+  // the word that stood there; nothing changes unless it is a leaf.
+  EptEntry KeepRights(const Turn&, EntrySlot& slot, Level level, Access keep);
   // Clears D, or A. False: it was clear, or the slot holds no leaf.
   bool TakeDirty(const Turn&, EntrySlot& slot, Level level);
   bool TakeAccessed(const Turn&, EntrySlot& slot, Level level);

@@ -48,14 +48,14 @@ class MemoryModel {
         change.requester == Requester::kHost) {
       return absl::StatusCode::kPermissionDenied;
     }
-    const int to = static_cast<int>(change.kind);
+    const int to = static_cast<int>(*change.kind);
     for (const GfnRange& range : change.ranges) {
       for (uint64_t i = 0; i < range.count; ++i) {
         Frame& frame = frames_[range.first.value + i];
         if (frame.kind == change.kind) continue;
         frame.word[to] = change.content == Content::kPreserve ? frame.word[1 - to] : 0;
         frame.word[1 - to] = 0;
-        frame.kind = change.kind;
+        frame.kind = *change.kind;
       }
     }
     return absl::StatusCode::kOk;
@@ -80,7 +80,7 @@ class MemoryModel {
       if (!runs.empty() && runs.back().kind == frames_[gfn].kind) {
         ++runs.back().range.count;
       } else {
-        runs.push_back({{Gfn(gfn), 1}, frames_[gfn].kind});
+        runs.push_back({{Gfn(gfn), 1}, frames_[gfn].kind, Access::None()});
       }
     }
     return runs;

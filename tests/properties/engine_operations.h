@@ -21,7 +21,7 @@ struct Operation {
   uint64_t value = 0;
   AttributeChange change;  // its kind and first range serve the other types too
 
-  MemoryKind kind() const { return change.kind; }
+  MemoryKind kind() const { return *change.kind; }
   GfnRange range() const { return change.ranges.front(); }
 
   std::string Text() const {
