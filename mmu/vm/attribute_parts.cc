@@ -45,7 +45,8 @@ void Append(std::vector<GfnRange>& ranges, GfnRange at) {
 // Denying read denies write too: said so, so that equal denials are equal.
 Access Canonical(Access denied) { return denied.read() ? denied | Access::Write() : denied; }
 
-// From so many pages of one call on inside a large range its large page is recovered at once.
+// From so many pages of one call on inside a large range its large page is recovered at once: pages
+// that go to and fro in small pieces would split and recover it, and flush once more, every time.
 constexpr uint64_t RecoverFrom(Level level) { return FramesPerEntry(level) / 8; }
 
 }  // namespace

@@ -6,10 +6,10 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
-#include <new>
 #include <optional>
 
 #include "mmu/vm/page_source.h"
@@ -22,11 +22,15 @@ class FakePageSource : public PageSource {
   FakePageSource(uint64_t frames, Pfn private_pfn, Pfn shared_pfn, CallLog& log)
       : frames_(frames), log_(log), first_{private_pfn, shared_pfn} {
     for (Arena& arena : arenas_) {
-      arena.bytes.reset(
-          static_cast<std::byte*>(::operator new (frames* kPageSize, std::align_val_t{kPageSize})));
-      std::memset(arena.bytes.get(), 0, frames * kPageSize);
+      // Zeroed by the system where it is large: nobody waits for a GiB that is hardly touched.
+      arena.bytes.reset(static_cast<std::byte*>(std::calloc(frames, kPageSize)));
       arena.allocated = std::make_unique<std::atomic<bool>[]>(frames);
     }
+  }
+
+  std::optional<Level> Ready(Gfn gfn, MemoryKind kind) override {
+    if (!knows_ready || !Of(kind).allocated[gfn.value]) return std::nullopt;
+    return max_level;
   }
 
   absl::StatusOr<Page> Resolve(Gfn gfn, MemoryKind kind) override {
@@ -90,6 +94,7 @@ class FakePageSource : public PageSource {
   // Set before use.
   Level max_level = Level::k1G;
   std::optional<absl::Status> fail_resolve;
+  bool knows_ready = false;   // Ready answers for pages that are allocated
   bool wrong_frames = false;  // gives frames of the other kind
   int fail_reserve_in = -1;   // the call after so many fails
   std::function<void(Gfn, MemoryKind)> on_resolve;
@@ -97,7 +102,7 @@ class FakePageSource : public PageSource {
 
  private:
   struct FreePages {
-    void operator()(std::byte* p) const { ::operator delete (p, std::align_val_t{kPageSize}); }
+    void operator()(std::byte* p) const { std::free(p); }
   };
   struct Arena {
     std::unique_ptr<std::byte, FreePages> bytes;

@@ -47,6 +47,9 @@ struct TestSpaceOptions {
   bool external = false;
   TlbFlusher* flusher = nullptr;  // null: the recording one
   bool add_slot = true;
+  EptCapabilities capabilities = {};
+  bool nx_huge_pages = false;
+  std::optional<int> execute_only_bit = std::nullopt;
 };
 
 struct TestSpace {
@@ -63,8 +66,12 @@ struct TestSpace {
         external_private(MemoryKind::kPrivate, log),
         external_shared(MemoryKind::kShared, log) {
     pages.max_level = o.max_level;
-    const auto layout = GpaLayout::Create(o.shared_bit, o.walk_bits, o.guest_maxphyaddr);
-    GuestAddressSpace::Config config{.layout = *layout, .host_maxphyaddr = 52, .capabilities = {}};
+    const auto layout =
+        GpaLayout::Create(o.shared_bit, o.walk_bits, o.guest_maxphyaddr, o.execute_only_bit);
+    GuestAddressSpace::Config config{.layout = *layout,
+                                     .host_maxphyaddr = 52,
+                                     .capabilities = o.capabilities,
+                                     .nx_huge_pages = o.nx_huge_pages};
     GuestAddressSpace::Environment env{.pool = &pool,
                                        .pages = &pages,
                                        .flusher = o.flusher != nullptr ? o.flusher : &flusher,
