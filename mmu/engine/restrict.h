@@ -26,7 +26,7 @@ enum class Restriction : uint8_t {
 constexpr Restriction RestrictionOf(EptEntry leaf, Access keep) {
   const EptEntry kept = WithOnly(leaf, keep);
   if (kept == leaf) return Restriction::kNothing;
-  if (kept.access().empty() && !HasSavedRights(kept)) return Restriction::kGone;
+  if (WithRestoredAccess(kept).access().empty()) return Restriction::kGone;
   return kept.access() == leaf.access() ? Restriction::kUnseen : Restriction::kInPlace;
 }
 

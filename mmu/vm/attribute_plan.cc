@@ -154,8 +154,8 @@ class Planner {
                         .attributes = spot.to,
                         .backing = *backing,
                         .log = vm_.log.load()};
-    return !LeafOf(vm_, alias, wish).allowed.empty() &&
-           LevelFor(vm_, alias, wish, [&](Level level) {
+    return !LeafOf(vm_, turn_, alias, wish).allowed.empty() &&
+           LevelFor(vm_, turn_, alias, wish, [&](Level level) {
              return UniformAfter(LeafRange(spot.first, level), spot.to);
            }).level >= spot.level;
   }

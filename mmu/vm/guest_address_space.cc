@@ -12,6 +12,7 @@
 #include "mmu/vm/explain.h"
 #include "mmu/vm/fault_handler.h"
 #include "mmu/vm/invalidation.h"
+#include "mmu/vm/mem_type_change.h"
 #include "mmu/vm/page_sizes.h"
 
 namespace twinroot::mmu {
@@ -251,7 +252,18 @@ absl::StatusOr<SplitResult> GuestAddressSpace::SplitPages(GfnRange range, Level 
   return mmu::SplitPages(*impl_, range, target);
 }
 absl::StatusOr<RecoverResult> GuestAddressSpace::RecoverPages(GfnRange range) {
+  {
+    const Turn turn(impl_->turn_mutex);
+    if (absl::Status status = CheckRange(*impl_, turn, range); !status.ok()) return status;
+  }
   return mmu::RecoverPages(*impl_, range, VmCount::kCollapseAttributes);
+}
+
+absl::Status GuestAddressSpace::SetMemoryTypes(const MemTypes& types) {
+  return ChangeMemTypes(*impl_, types);
+}
+std::vector<uint32_t> GuestAddressSpace::PageReady(Gfn gfn, MemoryKind kind) {
+  return impl_->page_waiters.Take(gfn, kind);
 }
 
 EptPointer GuestAddressSpace::ept_pointer(MemoryKind root) const {

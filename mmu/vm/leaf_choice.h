@@ -22,8 +22,8 @@ struct LeafWish {
 
 // `uniform(Level)`: all frames of the leaf around the frame have the same attributes.
 template <typename Uniform>
-LevelChoice LevelFor(const AddressSpaceState& vm, const Root& root, const LeafWish& wish,
-                     const Uniform& uniform) {
+LevelChoice LevelFor(const AddressSpaceState& vm, const MmuRead& read, const Root& root,
+                     const LeafWish& wish, const Uniform& uniform) {
   const LevelLimits limits{
       .gfn = wish.gfn,
       .pfn = wish.pfn,
@@ -33,24 +33,29 @@ LevelChoice LevelFor(const AddressSpaceState& vm, const Root& root, const LeafWi
       .capabilities = vm.config.capabilities,
       .dirty_log = wish.log != nullptr,
       .nx_fetch = vm.config.nx_huge_pages && wish.access.fetch()};
-  return ChooseLevel(limits, uniform, [](Level) { return true; });
+  return ChooseLevel(limits, uniform, [&](Level level) {
+    return vm.mem_types.Same(read, LeafRange(wish.gfn, level));
+  });
 }
 
 // As attributes are now.
 inline LevelChoice LevelFor(const AddressSpaceState& vm, const MmuRead& read, const Root& root,
                             const LeafWish& wish) {
-  return LevelFor(vm, root, wish,
+  return LevelFor(vm, read, root, wish,
                   [&](Level level) { return vm.attributes.UniformAt(read, wish.gfn, level); });
 }
 
-inline LeafRequest LeafOf(const AddressSpaceState& vm, const Root& root, const LeafWish& wish) {
+inline LeafRequest LeafOf(const AddressSpaceState& vm, const MmuRead& read, const Root& root,
+                          const LeafWish& wish) {
   return {
       .allowed = wish.attributes.allowed() & root.rights(),
       // A write is marked before the leaf is published; anything else gets W with its first
       // write.
       .withhold_write = wish.log != nullptr && wish.log->withholds_write() && !wish.access.write(),
       // Where the alias grants nothing but fetches, withholding them would leave nothing.
-      .withhold_fetch = vm.config.nx_huge_pages && !root.execute_only};
+      .withhold_fetch = vm.config.nx_huge_pages && !root.execute_only,
+      .mem_type = vm.mem_types.Of(read, wish.gfn),
+      .ignore_pat = vm.config.cache == CachePolicy::kWriteBack};
 }
 
 }  // namespace twinroot::mmu

@@ -20,7 +20,7 @@ class FakeExternalTables : public ExternalTables {
   Level MaxLevel() const override { return max_level; }
 
   absl::Status Set(Gfn gfn, Level level, Access access, Pfn pfn) override {
-    log_.Add(CallText("set", kind_, gfn.value, FramesPerEntry(level)));
+    LogCall(log_, "set", kind_, gfn.value, FramesPerEntry(level));
     if (on_set) on_set();
     const std::lock_guard<std::mutex> lock(mutex_);
     if (fail_sets > 0) {
@@ -40,7 +40,7 @@ class FakeExternalTables : public ExternalTables {
 
   absl::Status Split(Gfn gfn, Level level) override {
     if (!can_split) return ExternalTables::Split(gfn, level);
-    log_.Add(CallText("split", kind_, gfn.value, FramesPerEntry(level)));
+    LogCall(log_, "split", kind_, gfn.value, FramesPerEntry(level));
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto at = leaves_.find(gfn.value);
     // A leaf that its owner has dropped comes back small.
@@ -55,7 +55,7 @@ class FakeExternalTables : public ExternalTables {
   bool CanSplit() const override { return can_split; }
 
   absl::Status Remove(GfnRange range) override {
-    log_.Add(CallText("remove", kind_, range.first.value, range.count));
+    LogCall(log_, "remove", kind_, range.first.value, range.count);
     const std::lock_guard<std::mutex> lock(mutex_);
     if (fail_removes > 0) {
       --fail_removes;

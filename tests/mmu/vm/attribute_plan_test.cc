@@ -91,7 +91,7 @@ TEST_P(AttributePlanTest, SaysWhatTheChangeThenDoes) {
   std::mt19937_64 random(seed);
   const auto pick = [&](uint64_t n) { return random() % n; };
   TestSpace t(GetParam());
-  t.pages.knows_ready = true;
+  t.pages.ready = true;
   // Which large pages come back depends on what is allocated around them.
   for (const MemoryKind kind : kAllKinds) {
     for (uint64_t gfn = 0; gfn < kFrames; ++gfn) ASSERT_TRUE(t.pages.Resolve(Gfn(gfn), kind).ok());
@@ -161,8 +161,8 @@ INSTANTIATE_TEST_SUITE_P(Arrangements, AttributePlanTest,
                          testing::Values(TestSpaceOptions{.frames = kFrames},
                                          TestSpaceOptions{.frames = kFrames, .external = true},
                                          TestSpaceOptions{.guest_maxphyaddr = 45,
-                                                          .frames = kFrames,
-                                                          .execute_only_bit = 45}));
+                                                          .execute_only_bit = 45,
+                                                          .frames = kFrames}));
 
 TEST(AttributePlanErrorTest, RefusesWhatTheChangeWouldRefuse) {
   TestSpace t({.shared_backing = false});

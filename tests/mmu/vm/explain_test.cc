@@ -32,7 +32,7 @@ TEST(ExplainTest, NothingForbidsTheLargest) {
 }
 
 TEST(ExplainTest, TheProcessorHasNoLargerPages) {
-  TestSpace t({.frames = kGiB, .capabilities = {.page_1g = false}});
+  TestSpace t({.capabilities = {.page_1g = false}, .frames = kGiB});
   ExpectWhy(t, 5, Level::k2M, LevelVeto::kCapability);
 }
 
@@ -50,7 +50,7 @@ TEST(ExplainTest, TheHostFramesAreAlignedOtherwise) {
 
 TEST(ExplainTest, TheBackingHasNoLargerPage) {
   TestSpace t({.max_level = Level::k4K});
-  t.pages.knows_ready = true;
+  t.pages.ready = true;
   ASSERT_TRUE(t.Fixes(600, kPrivate));
   ExpectWhy(t, 600, Level::k4K, LevelVeto::kBacking);
   EXPECT_TRUE(Why(t, 600).backing_known);
