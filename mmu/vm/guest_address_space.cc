@@ -127,6 +127,7 @@ absl::Status GuestAddressSpace::AddMemslot(const Memslot& slot) {
     vm.slots.Add(turn, slot);
     vm.frames[static_cast<int>(MemoryKind::kPrivate)] += slot.range.count;
   });
+  vm.attributes.Collapse(turn, slot.range);
   return absl::OkStatus();
 }
 
