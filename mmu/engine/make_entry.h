@@ -41,7 +41,11 @@ constexpr EptEntry MakeSplitLeaf(EptEntry leaf, Level level) {
   uint64_t raw = leaf.raw();
   if (Below(level) == Level::k4K) {
     raw &= ~EptEntry::kPageSize;
-    if (raw & kNxHugePage) raw = (raw & ~kNxHugePage) | EptEntry::kExecute | EptEntry::kExecuteUser;
+    if (raw & kNxHugePage) {
+      // A leaf whose rights are all taken away for a while stays so: X comes back with the rest.
+      raw = (raw & ~kNxHugePage) |
+            (HasSavedRights(leaf) ? kSavedFetch : EptEntry::kExecute | EptEntry::kExecuteUser);
+    }
   }
   return EptEntry(raw);
 }
@@ -53,6 +57,9 @@ static_assert(WithWrite(WithSavedRights(WithRightsSaved(MakeLeaf(Pfn(5), Level::
               MakeLeaf(Pfn(5), Level::k4K, {}));
 static_assert(MakeSplitLeaf(MakeLeaf(Pfn(512), Level::k2M, {.withhold_fetch = true}), Level::k2M) ==
               MakeLeaf(Pfn(512), Level::k4K, {}));
+static_assert(MakeSplitLeaf(WithRightsSaved(MakeLeaf(Pfn(512), Level::k2M,
+                                                     {.withhold_fetch = true})),
+                            Level::k2M) == WithRightsSaved(MakeLeaf(Pfn(512), Level::k4K, {})));
 
 }  // namespace twinroot::mmu
 
