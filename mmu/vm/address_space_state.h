@@ -20,6 +20,7 @@
 #include "mmu/vm/guest_address_space.h"
 #include "mmu/vm/invalidation_seq.h"
 #include "mmu/vm/memslot_map.h"
+#include "mmu/vm/nx_record.h"
 #include "mmu/vm/root_set.h"
 
 namespace twinroot::mmu {
@@ -73,6 +74,7 @@ struct AddressSpaceState {
   MemslotMap slots;
   AttributeMap attributes;
   InvalidationSeq seq;
+  NxRecord nx_record;
   std::atomic<const DirtyLog*> log{nullptr};  // null: logging is off; changed by the Turn
   // Faults that tell an external table of a leaf right now, with its slot frozen and no guard.
   std::atomic<int> external_sets{0};

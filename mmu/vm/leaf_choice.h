@@ -20,6 +20,11 @@ struct LeafWish {
   const DirtyLog* log = nullptr;   // as it is now
 };
 
+// Large leaves grant no fetches. Where an external table stands behind, its owner decides.
+inline bool Mitigates(const AddressSpaceState& vm, const Root& root) {
+  return vm.config.nx_huge_pages && root.external == nullptr;
+}
+
 inline LevelChoice LevelFor(const AddressSpaceState& vm, const MmuRead& read, const Root& root,
                             const LeafWish& wish) {
   const LevelLimits limits{
@@ -30,7 +35,8 @@ inline LevelChoice LevelFor(const AddressSpaceState& vm, const MmuRead& read, co
       .external = root.external != nullptr ? root.external->MaxLevel() : kLargestLeaf,
       .capabilities = vm.config.capabilities,
       .dirty_log = wish.log != nullptr,
-      .nx_fetch = vm.config.nx_huge_pages && wish.access.fetch()};
+      // Leaves of the execute-only alias grant fetches or nothing, so they are small at once.
+      .nx_fetch = Mitigates(vm, root) && (wish.access.fetch() || root.execute_only)};
   return ChooseLevel(
       limits, [&](Level level) { return vm.attributes.UniformAt(read, wish.gfn, level); },
       [](Level) { return true; });
@@ -42,8 +48,7 @@ inline LeafRequest LeafOf(const AddressSpaceState& vm, const Root& root, const L
       // A write is marked before the leaf is published; anything else gets W with its first
       // write.
       .withhold_write = wish.log != nullptr && wish.log->withholds_write() && !wish.access.write(),
-      // Where the alias grants nothing but fetches, withholding them would leave nothing.
-      .withhold_fetch = vm.config.nx_huge_pages && !root.execute_only};
+      .withhold_fetch = Mitigates(vm, root)};
 }
 
 }  // namespace twinroot::mmu

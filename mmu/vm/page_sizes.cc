@@ -62,7 +62,8 @@ absl::StatusOr<uint64_t> RecoverChunk(const Turn& turn, AddressSpaceState& vm, G
   return collapsed;
 }
 
-absl::StatusOr<SplitResult> SplitPages(AddressSpaceState& vm, GfnRange range, Level target) {
+absl::StatusOr<SplitResult> SplitPages(AddressSpaceState& vm, GfnRange range, Level target,
+                                       VmCount reason) {
   {
     const Turn turn(vm.turn_mutex);
     if (absl::Status status = CheckRange(vm, turn, range); !status.ok()) return status;
@@ -73,7 +74,7 @@ absl::StatusOr<SplitResult> SplitPages(AddressSpaceState& vm, GfnRange range, Le
       SplitCounts counts;
       SplitRange(turn, *vm.env.pool, vm.change, alias, chunk, target, counts,
                  [](EntrySlot&, HwGfn, Level) {});
-      CountSplits(vm, counts, VmCount::kSplitRequest, result);
+      CountSplits(vm, counts, reason, result);
     });
     return absl::OkStatus();
   });

@@ -101,8 +101,7 @@ class FakePageSource : public PageSource {
 
  private:
   struct Arena {
-    explicit Arena(uint64_t frames)
-        : size(frames * kPageSize), allocated(frames), touched(frames) {
+    explicit Arena(uint64_t frames) : size(frames * kPageSize), allocated(frames), touched(frames) {
       void* const memory = mmap(nullptr, size, PROT_READ | PROT_WRITE,
                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
       if (memory == MAP_FAILED) std::abort();

@@ -49,6 +49,8 @@ struct TestSpaceOptions {
   Level max_level = Level::k1G;
   bool external = false;
   TlbFlusher* flusher = nullptr;  // null: the recording one
+  PmlSource* pml = nullptr;
+  bool nx_huge_pages = false;
   bool add_slot = true;
 };
 
@@ -71,12 +73,14 @@ struct TestSpace {
     GuestAddressSpace::Config config{.layout = *layout,
                                      .host_maxphyaddr = 52,
                                      .capabilities = o.capabilities,
-                                     .arrangement = o.arrangement};
+                                     .arrangement = o.arrangement,
+                                     .nx_huge_pages = o.nx_huge_pages};
     GuestAddressSpace::Environment env{.pool = &pool,
                                        .pages = &pages,
                                        .flusher = o.flusher != nullptr ? o.flusher : &flusher,
                                        .external_private = o.external ? &external_private : nullptr,
-                                       .external_shared = o.external ? &external_shared : nullptr};
+                                       .external_shared = o.external ? &external_shared : nullptr,
+                                       .pml = o.pml};
     auto made = GuestAddressSpace::Create(config, env);
     create_status = made.status();
     if (!made.ok()) return;
