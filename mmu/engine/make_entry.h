@@ -41,7 +41,11 @@ constexpr EptEntry MakeSplitLeaf(EptEntry leaf, Level level) {
   uint64_t raw = leaf.raw();
   if (Below(level) == Level::k4K) {
     raw &= ~EptEntry::kPageSize;
-    if (raw & kNxHugePage) raw = (raw & ~kNxHugePage) | EptEntry::kExecute | EptEntry::kExecuteUser;
+    if (raw & kNxHugePage) {
+      // A leaf whose rights are all taken away for a while stays so: X comes back with the rest.
+      raw = (raw & ~kNxHugePage) |
+            (HasSavedAccess(leaf) ? kSavedFetch : EptEntry::kExecute | EptEntry::kExecuteUser);
+    }
   }
   return EptEntry(raw);
 }
@@ -49,6 +53,10 @@ constexpr EptEntry MakeSplitLeaf(EptEntry leaf, Level level) {
 static_assert(MakeLeaf(Pfn(5), Level::k4K, {}).raw() == (0x5437 | kMmuPresent));
 static_assert(MakeSplitLeaf(MakeLeaf(Pfn(512), Level::k2M, {.withhold_fetch = true}), Level::k2M) ==
               MakeLeaf(Pfn(512), Level::k4K, {}));
+static_assert(MakeSplitLeaf(WithSavedAccess(WithoutWrite(MakeLeaf(Pfn(512), Level::k2M,
+                                                                  {.withhold_fetch = true}))),
+                            Level::k2M) ==
+              WithSavedAccess(WithoutWrite(MakeLeaf(Pfn(512), Level::k4K, {}))));
 
 }  // namespace twinroot::mmu
 

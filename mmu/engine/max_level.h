@@ -51,7 +51,6 @@ struct LevelChoice {
 // What forbids a leaf of `level`, but for attributes and memory types.
 constexpr LevelVeto VetoAt(const LevelLimits& limits, Level level) {
   if (limits.dirty_log) return LevelVeto::kDirtyLog;
-  if (limits.nx_fetch) return LevelVeto::kNxMitigation;
   if (!limits.capabilities.MapsAt(level)) return LevelVeto::kCapability;
   if (!limits.slot.Contains(LeafRange(limits.gfn, level))) return LevelVeto::kMemslot;
   if ((limits.gfn.value ^ limits.pfn.value) % FramesPerEntry(level) != 0) {
@@ -59,6 +58,7 @@ constexpr LevelVeto VetoAt(const LevelLimits& limits, Level level) {
   }
   if (level > limits.backing) return LevelVeto::kBacking;
   if (level > limits.external) return LevelVeto::kExternal;
+  if (limits.nx_fetch) return LevelVeto::kNxMitigation;
   return LevelVeto::kNone;
 }
 

@@ -210,6 +210,15 @@ bool EntryChange::TakeAccessed(const Turn& turn, EntrySlot& slot, Level level) {
          EptEntry(slot.word_.fetch_and(~EptEntry::kAccessed)).accessed();
 }
 
+bool EntryChange::SaveRights(const Turn& turn, EntrySlot& slot, Level level) {
+  EptEntry leaf = slot.LoadOrdered();
+  while (true) {
+    if (leaf == kFrozenEntry) leaf = Settle(turn, slot);
+    if (StateOf(leaf, level) != SlotState::kLeaf || leaf.access().empty()) return false;
+    if (slot.CompareExchange(leaf, WithSavedAccess(WithoutWrite(leaf)))) return true;
+  }
+}
+
 void EntryChange::AddAccessedDirty(const Turn& turn, EntrySlot& slot, Level level,
                                    EptEntry seen_below) {
   const uint64_t bits = seen_below.raw() & (EptEntry::kAccessed | EptEntry::kDirty);

@@ -89,6 +89,9 @@ class EntryChange {
   // Clears D, or A. False: it was clear, or the slot holds no leaf.
   bool TakeDirty(const Turn&, EntrySlot& slot, Level level);
   bool TakeAccessed(const Turn&, EntrySlot& slot, Level level);
+  // Where there are no A bits: takes all rights out of a leaf, which remembers them (soft_bits.h),
+  // so that its next access faults. False: it had none; also if the slot holds no leaf.
+  bool SaveRights(const Turn&, EntrySlot& slot, Level level);
   // Sets A and D, where a processor has set them in a table that this leaf replaced.
   void AddAccessedDirty(const Turn&, EntrySlot& slot, Level level, EptEntry seen_below);
 

@@ -22,6 +22,7 @@
 #include "mmu/vm/invalidation_seq.h"
 #include "mmu/vm/mem_type_map.h"
 #include "mmu/vm/memslot_map.h"
+#include "mmu/vm/nx_record.h"
 #include "mmu/vm/page_resolves.h"
 #include "mmu/vm/page_waiters.h"
 #include "mmu/vm/root_set.h"
@@ -83,6 +84,7 @@ struct AddressSpaceState {
   InvalidationSeq seq;
   MemTypeMap mem_types;
   PageWaiters page_waiters;
+  NxRecord nx_record;
   std::atomic<const DirtyLog*> log{nullptr};  // null: logging is off; changed by the Turn
   PageResolves resolves;
   // Of the memslots, as MMIO marks have it; changed under the turn.

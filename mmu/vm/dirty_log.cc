@@ -33,6 +33,13 @@ absl::StatusOr<std::unique_ptr<const DirtyLog>> DirtyLog::ForSlots(
   return std::unique_ptr<const DirtyLog>(std::move(log));
 }
 
+void DirtyLog::MarkPage(Gfn gfn) const {
+  const auto it =
+      std::upper_bound(bitmaps_.begin(), bitmaps_.end(), gfn,
+                       [](Gfn at, const auto& bitmap) { return at < bitmap->slot().end(); });
+  if (it != bitmaps_.end() && (*it)->slot().Contains(gfn)) (*it)->Mark(gfn);
+}
+
 void DirtyLog::MarkRange(GfnRange range) const {
   auto it =
       std::upper_bound(bitmaps_.begin(), bitmaps_.end(), range.first,

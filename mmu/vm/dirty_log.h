@@ -10,8 +10,9 @@
 //   mark                      take the mark
 //   make writable             take W; flush; then report
 //
-// If the mark is taken and the leaf is not writable yet, the fault is between its two steps, inside
-// its guard or with the slot frozen: the harvester waits for an epoch and takes W once more.
+// A fault may be between its two steps when the mark is taken, inside its guard or with the slot
+// frozen; that the leaf was writable proves nothing, it may have been so by another fault. So the
+// harvester waits for an epoch and takes W once more.
 #ifndef TWINROOT_MMU_VM_DIRTY_LOG_H_
 #define TWINROOT_MMU_VM_DIRTY_LOG_H_
 
@@ -64,8 +65,9 @@ class DirtyLog {
   // By the vCPU `vcpu`, before its leaf becomes writable.
   void Mark(Gfn gfn, uint32_t vcpu) const {
     if (vcpu < rings_.size() && rings_[vcpu]->Push(gfn)) return;
-    MarkRange({gfn, 1});
+    MarkPage(gfn);
   }
+  void MarkPage(Gfn gfn) const;
   // By whoever else changes memory. Frames outside the memslots are ignored.
   void MarkRange(GfnRange range) const;
 

@@ -1,6 +1,7 @@
 #include "mmu/vm/dirty_tracking.h"
 
 #include <algorithm>
+#include <bit>
 #include <optional>
 #include <utility>
 
@@ -56,6 +57,18 @@ absl::Status CheckOptions(const AddressSpaceState& vm, const DirtyLogOptions& op
   return status;
 }
 
+// Words are of 64 pages as the guest numbers them, so a range begins at one; a memslot need not,
+// and frames outside of memslots are clean.
+absl::Status CheckLogRange(const AddressSpaceState& vm, const Turn& turn, GfnRange range) {
+  if (range.first.value % DirtyBitmap::kWordBits != 0) {
+    return absl::InvalidArgumentError("dirty pages are told from a multiple of 64 pages on");
+  }
+  for (const Memslot& slot : vm.slots.all(turn)) {
+    if (slot.range.Overlaps(range) && range.count <= Everything(vm).count) return absl::OkStatus();
+  }
+  return CheckRange(vm, turn, range);
+}
+
 // The bits of the word that begins at `word` whose pages lie in `part`.
 uint64_t MaskOf(GfnRange part, Gfn word) {
   const GfnRange in = Intersection(part, {word, DirtyBitmap::kWordBits});
@@ -65,19 +78,20 @@ uint64_t MaskOf(GfnRange part, Gfn word) {
 
 Taken TakenBy(const DirtyLog& log) { return log.withholds_write() ? Taken::kWrite : Taken::kDirty; }
 
-// Splits a chunk to 4K in every alias. What stays large loses W (B9): its first write splits it, or
-// fails for want of a table.
-void SplitForLog(const Turn& turn, AddressSpaceState& vm, GfnRange chunk, FlushBatch& batch,
-                 SplitResult& result) {
+// Splits a chunk to 4K in every alias, if that is asked for. What stays large loses W in every mode
+// (B9, F2): its first write splits it, or fails for want of a table. So D and the processors' logs
+// always speak of 4K.
+void SplitForLog(const Turn& turn, AddressSpaceState& vm, const DirtyLog& log, GfnRange chunk,
+                 FlushBatch& batch, SplitResult& result) {
   ForEachAlias(vm, [&](const Root& alias) {
     SplitCounts counts;
-    SplitRange(turn, *vm.env.pool, vm.change, alias, chunk, Level::k4K, counts,
-               [&](EntrySlot& slot, HwGfn frame, Level level) {
-                 if (vm.change.TakeWrite(turn, slot, level)) {
-                   batch.AddFlush(alias, frame, FramesPerEntry(level));
-                 }
-               });
+    if (log.options().eager_split) {
+      SplitRange(turn, *vm.env.pool, vm.change, alias, chunk, Level::k4K, counts,
+                 [](EntrySlot&, HwGfn, Level) {});
+    }
     CountSplits(vm, counts, VmCount::kSplitDirtyLog, result);
+    TakeFromRange(turn, *vm.env.pool, vm.change, alias, chunk, Taken::kWriteOfLarge, batch,
+                  [](Gfn, uint64_t) {});
   });
 }
 
@@ -93,7 +107,7 @@ absl::Status WithholdWriteOutside(AddressSpaceState& vm, GfnRange chunk) {
 absl::Status StartRound(const Turn& turn, AddressSpaceState& vm, const DirtyLog& log,
                         GfnRange chunk, SplitResult& result) {
   FlushBatch batch = vm.NewBatch();
-  if (log.options().eager_split) SplitForLog(turn, vm, chunk, batch, result);
+  SplitForLog(turn, vm, log, chunk, batch, result);
   ForEachAlias(vm, [&](const Root& alias) {
     TakeFromRange(turn, *vm.env.pool, vm.change, alias, chunk, TakenBy(log), batch,
                   [](Gfn, uint64_t) {});
@@ -103,31 +117,57 @@ absl::Status StartRound(const Turn& turn, AddressSpaceState& vm, const DirtyLog&
   return status;
 }
 
-// Takes W or D from the pages of one bitmap whose bits are set in `words`, word i standing for
-// `first` + 64 i, and flushes.
-absl::Status TakeBack(const Turn& turn, AddressSpaceState& vm, const DirtyLog& log, Gfn first,
-                      const std::vector<uint64_t>& words) {
-  std::vector<uint64_t> missing = words;
+// Pages by their bits: word i stands for the pages from first + 64 i on.
+struct PageWords {
+  Gfn first;
+  std::vector<uint64_t> words;
+};
+
+void Mark(const DirtyLog& log, const PageWords& pages) {
+  for (size_t i = 0; i < pages.words.size(); ++i) {
+    for (uint64_t left = pages.words[i]; left != 0; left &= left - 1) {
+      const uint64_t bit = static_cast<uint64_t>(std::countr_zero(left));
+      log.MarkRange({pages.first + i * DirtyBitmap::kWordBits + bit, 1});
+    }
+  }
+}
+
+// Takes W or D from pages whose marks were taken, and flushes. An error puts the marks back.
+absl::Status TakeBack(const Turn& turn, AddressSpaceState& vm, const DirtyLog& log,
+                      const std::vector<PageWords>& groups) {
   FlushBatch batch = vm.NewBatch();
-  const auto take = [&](const std::vector<uint64_t>& pages) {
+  const auto take = [&] {
     ForEachAlias(vm, [&](const Root& alias) {
-      TakeFromPages(turn, *vm.env.pool, vm.change, alias, first, pages, absl::MakeSpan(missing),
-                    TakenBy(log), batch);
+      for (const PageWords& pages : groups) {
+        TakeFromPages(turn, *vm.env.pool, vm.change, alias, pages.first, pages.words, TakenBy(log),
+                      batch);
+      }
     });
   };
-  take(words);
-  // Marked and not writable: perhaps a fault is between its mark and its leaf (see dirty_log.h).
-  if (log.withholds_write() &&
-      std::any_of(missing.begin(), missing.end(), [](uint64_t word) { return word != 0; })) {
+  take();
+  // Faults that marked before the marks were taken may give W only now (see dirty_log.h).
+  if (log.withholds_write()) {
     SynchronizeEpoch();
-    take(std::vector<uint64_t>(missing));
+    take();
   }
   absl::Status status;
   if (!batch.empty()) {
-    status = WithholdWriteOutside(vm, {first, words.size() * DirtyBitmap::kWordBits});
+    for (const PageWords& pages : groups) {
+      status.Update(
+          WithholdWriteOutside(vm, {pages.first, pages.words.size() * DirtyBitmap::kWordBits}));
+    }
   }
   status.Update(batch.Finish(turn));
+  if (!status.ok()) {
+    for (const PageWords& pages : groups) Mark(log, pages);
+  }
   return status;
+}
+
+// What processors have logged becomes marks: once for each call, since it stops every vCPU.
+void DrainPml(AddressSpaceState& vm, const DirtyLog& log, bool& drained) {
+  if (log.options().mode != DirtyLogMode::kPml || std::exchange(drained, true)) return;
+  vm.env.pml->Drain([&](Gpa gpa) { log.MarkPage(vm.config.layout.GfnOf(gpa)); });
 }
 
 // D bits of leaves become marks.
@@ -166,7 +206,11 @@ absl::StatusOr<SplitResult> EnableDirtyLog(AddressSpaceState& vm, const DirtyLog
     if (absl::Status status = CheckOptions(vm, options); !status.ok()) return status;
     auto log = DirtyLog::Create(options, SlotRanges(vm, turn));
     if (!log.ok()) return log.status();
-    if (options.mode == DirtyLogMode::kPml) vm.env.pml->SetEnabled(true);
+    if (options.mode == DirtyLogMode::kPml) {
+      // What an earlier log left there is not of this one.
+      vm.env.pml->Drain([](Gpa) {});
+      vm.env.pml->SetEnabled(true);
+    }
     vm.log.store(log->release());
     // Faults that saw no log have published what they would; from here on they mark.
     SynchronizeEpoch();
@@ -178,6 +222,8 @@ absl::StatusOr<SplitResult> EnableDirtyLog(AddressSpaceState& vm, const DirtyLog
         const DirtyLog* log = vm.log.load();
         return log == nullptr ? NoLog() : StartRound(turn, vm, *log, chunk, result);
       });
+  // An external table that refuses: nothing is logged.
+  if (!status.ok() && !absl::IsFailedPrecondition(status)) DisableDirtyLog(vm).IgnoreError();
   if (!status.ok()) return status;
   return result;
 }
@@ -199,23 +245,19 @@ absl::StatusOr<DirtyPages> HarvestDirty(AddressSpaceState& vm, GfnRange range) {
   {
     const Turn turn(vm.turn_mutex);
     if (absl::Status status = vm.bugs.Check(); !status.ok()) return status;
-    if (absl::Status status = CheckRange(vm, turn, range); !status.ok()) return status;
-    if (range.first.value % DirtyBitmap::kWordBits != 0) {
-      return absl::InvalidArgumentError("a harvest begins at a multiple of 64 pages");
-    }
+    if (absl::Status status = CheckLogRange(vm, turn, range); !status.ok()) return status;
   }
   DirtyPages pages{range, std::vector<uint64_t>((range.count + 63) / DirtyBitmap::kWordBits)};
+  bool drained = false;
   const absl::Status status = ForEachChunk(vm, range, [&](const Turn& turn, GfnRange chunk) {
     const DirtyLog* log = vm.log.load();
     if (log == nullptr) return NoLog();
     const bool clear = log->options().clear == DirtyClear::kAtHarvest;
-    if (log->options().mode == DirtyLogMode::kPml) {
-      vm.env.pml->Drain([&](Gpa gpa) { log->MarkRange({vm.config.layout.GfnOf(gpa), 1}); });
-    }
+    DrainPml(vm, *log, drained);
     if (absl::Status status = CollectDirtyBits(turn, vm, *log, chunk, clear); !status.ok()) {
       return status;
     }
-    std::vector<uint64_t> taken;
+    std::vector<PageWords> groups;
     for (const auto& bitmap : log->bitmaps()) {
       const GfnRange part = Intersection(chunk, bitmap->slot());
       if (part.empty()) continue;
@@ -223,29 +265,32 @@ absl::StatusOr<DirtyPages> HarvestDirty(AddressSpaceState& vm, GfnRange range) {
       // them apart.
       const Gfn first = part.first - part.first.value % DirtyBitmap::kWordBits;
       const uint64_t words = (part.end() - first + 63) / DirtyBitmap::kWordBits;
-      taken.assign(words, 0);
-      bool any = false;
+      PageWords taken{first, std::vector<uint64_t>(words)};
       for (uint64_t i = 0; i < words; ++i) {
         const uint64_t mask = MaskOf(part, first + i * DirtyBitmap::kWordBits);
         const uint64_t at = (first - bitmap->first()) / DirtyBitmap::kWordBits + i;
-        taken[i] = clear ? bitmap->Take(at, mask) : bitmap->Word(at) & mask;
-        any = any || taken[i] != 0;
+        taken.words[i] = clear ? bitmap->Take(at, mask) : bitmap->Word(at) & mask;
       }
-      if (!any) continue;
-      // D bits were cleared above already, where the log goes by them alone.
-      if (clear && log->options().mode != DirtyLogMode::kDirtyBit) {
-        if (absl::Status status = TakeBack(turn, vm, *log, first, taken); !status.ok()) {
-          return status;
-        }
+      if (std::any_of(taken.words.begin(), taken.words.end(), [](uint64_t w) { return w != 0; })) {
+        groups.push_back(std::move(taken));
       }
-      for (uint64_t i = 0; i < words; ++i) {
-        pages.words[(first + i * DirtyBitmap::kWordBits - range.first) / DirtyBitmap::kWordBits] |=
-            taken[i];
-      }
+    }
+    // D bits were cleared above already, where the log goes by them alone.
+    if (clear && !groups.empty() && log->options().mode != DirtyLogMode::kDirtyBit) {
+      if (absl::Status status = TakeBack(turn, vm, *log, groups); !status.ok()) return status;
+    }
+    for (const PageWords& taken : groups) {
+      const uint64_t at = (taken.first - range.first) / DirtyBitmap::kWordBits;
+      for (size_t i = 0; i < taken.words.size(); ++i) pages.words[at + i] |= taken.words[i];
     }
     return absl::OkStatus();
   });
-  if (!status.ok()) return status;
+  if (!status.ok()) {
+    // Nobody hears of what the chunks before had: it is dirty still.
+    const EpochGuard guard;
+    if (const DirtyLog* log = vm.log.load()) Mark(*log, {range.first, pages.words});
+    return status;
+  }
   return pages;
 }
 
@@ -262,40 +307,45 @@ absl::StatusOr<std::vector<Gfn>> HarvestDirtyRing(AddressSpaceState& vm, uint32_
   std::vector<Gfn> pages = ring->Take(max);
   std::sort(pages.begin(), pages.end());
   pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
-  for (size_t i = 0; i < pages.size();) {
-    // One call for the pages of one leaf table.
-    const Gfn first = LeafRange(pages[i], Level::k2M).first;
-    std::vector<uint64_t> words(FramesPerEntry(Level::k2M) / DirtyBitmap::kWordBits);
-    for (; i < pages.size() && pages[i] < first + FramesPerEntry(Level::k2M); ++i) {
-      const uint64_t bit = pages[i] - first;
-      words[bit / DirtyBitmap::kWordBits] |= uint64_t{1} << bit % DirtyBitmap::kWordBits;
+  std::vector<PageWords> groups;
+  for (const Gfn page : pages) {
+    // One group for the pages of one leaf table.
+    const GfnRange table = LeafRange(page, Level::k2M);
+    if (groups.empty() || groups.back().first != table.first) {
+      groups.push_back({table.first, std::vector<uint64_t>(table.count / DirtyBitmap::kWordBits)});
     }
-    if (absl::Status status = TakeBack(turn, vm, *log, first, words); !status.ok()) return status;
+    const uint64_t bit = page - table.first;
+    groups.back().words[bit / DirtyBitmap::kWordBits] |= uint64_t{1}
+                                                         << bit % DirtyBitmap::kWordBits;
   }
+  // One flush. After an error they are in the bitmap.
+  if (absl::Status status = TakeBack(turn, vm, *log, groups); !status.ok()) return status;
   return pages;
 }
 
 absl::Status ClearDirty(AddressSpaceState& vm, const DirtyPages& pages) {
   {
     const Turn turn(vm.turn_mutex);
-    if (absl::Status status = CheckRange(vm, turn, pages.range); !status.ok()) return status;
-    if (pages.range.first.value % DirtyBitmap::kWordBits != 0 ||
-        pages.words.size() != (pages.range.count + 63) / DirtyBitmap::kWordBits) {
-      return absl::InvalidArgumentError(
-          "a clear begins at a multiple of 64 pages and has one word for each 64");
+    if (absl::Status status = CheckLogRange(vm, turn, pages.range); !status.ok()) return status;
+    if (pages.words.size() !=
+        (pages.range.count + DirtyBitmap::kWordBits - 1) / DirtyBitmap::kWordBits) {
+      return absl::InvalidArgumentError("a clear has one word for each 64 pages");
     }
   }
+  bool drained = false;
   return ForEachChunk(vm, pages.range, [&](const Turn& turn, GfnRange chunk) {
     const DirtyLog* log = vm.log.load();
     if (log == nullptr) return NoLog();
     if (log->options().clear != DirtyClear::kManual) {
       return absl::FailedPreconditionError("this log is cleared by each harvest");
     }
+    // What was written since the harvest is cleared too: the caller copies after this.
+    DrainPml(vm, *log, drained);
     // Under initially-all-set pages are still large and writable: split before they are protected.
-    if (log->options().initially_all_set && log->options().eager_split) {
+    if (log->options().initially_all_set) {
       FlushBatch batch = vm.NewBatch();
       SplitResult ignored;
-      SplitForLog(turn, vm, chunk, batch, ignored);
+      SplitForLog(turn, vm, *log, chunk, batch, ignored);
       if (absl::Status status = batch.Finish(turn); !status.ok()) return status;
     }
     const Gfn first = chunk.first - chunk.first.value % DirtyBitmap::kWordBits;
@@ -311,7 +361,7 @@ absl::Status ClearDirty(AddressSpaceState& vm, const DirtyPages& pages) {
         cleared[i] |= bitmap->Take((at - bitmap->first()) / DirtyBitmap::kWordBits, mask);
       }
     }
-    return TakeBack(turn, vm, *log, first, cleared);
+    return TakeBack(turn, vm, *log, {{first, std::move(cleared)}});
   });
 }
 

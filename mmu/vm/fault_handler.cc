@@ -47,6 +47,12 @@ class FaultHandler {
         root_(vm.roots.Of(kind_, layout_.IsExecuteOnly(fault.gpa))) {}
 
   void Handle() {
+    Answer();
+    if (made_small_) vm_.nx_record.Add(gfn_);
+  }
+
+ private:
+  void Answer() {
     if (vm_.bugs.bugged()) return Answer(Failed{vm_.bugs.Check()});
     if (layout_.HasReservedBits(raw_)) return Answer(Failed{layout_.CheckReserved(raw_)});
     // Before anything is read: a change from here on makes the check of the frozen slot fail.
@@ -56,7 +62,6 @@ class FaultHandler {
     while (next != Next::kDone) [[unlikely]] next = GoOn(next, preload);
   }
 
- private:
   void Answer(FaultOutcome outcome) { outcome_ = std::move(outcome); }
   Next Done(FaultOutcome outcome) {
     outcome_ = std::move(outcome);
@@ -139,12 +144,15 @@ class FaultHandler {
                              .level = choice.level,
                              .access = access_,
                              .leaf = LeafOf(vm_, guard, root_, wish)};
-    // The mark before the right to write: see dirty_log.h.
-    if (log != nullptr && log->withholds_write() && access_.write()) log->Mark(gfn_, vcpu_);
+    const size_t tables = preload.size();
     const MapOutcome outcome = Map(guard, *vm_.env.pool, vm_.change, root_, request, preload,
-                                   [&](GfnRange leaf) { return StillValid(guard, leaf); });
+                                   [&](GfnRange leaf) { return MarkIfValid(guard, leaf, log); });
     if (const auto* there = std::get_if<LeafInTheWay>(&outcome)) {
       return GiveRight(guard, *there, log, preload);
+    }
+    // The first small page where a large one would stand but for its fetches.
+    if (choice.veto == LevelVeto::kNxMitigation && preload.size() < tables) {
+      made_small_ = true;
     }
     return Finish(guard, outcome);
   }
@@ -169,8 +177,9 @@ class FaultHandler {
     if (root_.external != nullptr) {
       return Finish(
           guard, Install(guard, vm_.change, root_, *there.slot, gfn_, there.level, there.leaf, leaf,
-                         [&](GfnRange range) { return StillValid(guard, range); }));
+                         [&](GfnRange range) { return MarkIfValid(guard, range, log); }));
     }
+    MarkWrite(log);
     if (vm_.change.ChangeRights(guard, *there.slot, there.leaf, leaf) == ChangeResult::kRaced) {
       return Done(Retry{});
     }
@@ -191,6 +200,7 @@ class FaultHandler {
       preload.Return(child);
     } else {
       vm_.counts.Add(VmCount::kSplitFault);
+      made_small_ = made_small_ || IsNxHugePage(there.leaf);
     }
     return Next::kLookAgain;
   }
@@ -214,7 +224,7 @@ class FaultHandler {
   // A large leaf of an external root that must be small now: in its turn.
   std::optional<FaultOutcome> SplitInTurn() {
     const absl::StatusOr<SplitResult> split =
-        SplitPages(vm_, LeafRange(gfn_, Level::k4K), Level::k4K);
+        SplitPages(vm_, LeafRange(gfn_, Level::k4K), Level::k4K, VmCount::kSplitFault);
     if (!split.ok()) return Failed{split.status()};
     if (split->kept == 0) return std::nullopt;
     // It cannot be split: it goes, and comes back small.
@@ -270,6 +280,16 @@ class FaultHandler {
   bool StillValid(const EpochGuard& guard, GfnRange range) const {
     return vm_.seq.StillValid(guard, range, snapshot_);
   }
+  // The mark before the right to write: see dirty_log.h.
+  void MarkWrite(const DirtyLog* log) const {
+    if (log != nullptr && log->withholds_write() && access_.write()) log->Mark(gfn_, vcpu_);
+  }
+  // Asked with the slot frozen, so that a write which does not come about is not marked.
+  bool MarkIfValid(const EpochGuard& guard, GfnRange range, const DirtyLog* log) const {
+    if (!StillValid(guard, range)) return false;
+    MarkWrite(log);
+    return true;
+  }
   // What was read says that the guest must leave: only if it still holds.
   Next Exit(const EpochGuard& guard, FaultOutcome outcome) {
     if (!StillValid(guard, GfnRange{gfn_, 1})) return Done(Retry{});
@@ -324,6 +344,7 @@ class FaultHandler {
   std::optional<PageResolves::Resolve> resolve_;
   size_t tables_needed_ = 0;
   FrozenSlot frozen_;
+  bool made_small_ = false;  // because of the NX-huge-page mitigation
 };
 
 // In the order of FaultOutcome.

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "mmu/engine/audit.h"
 #include "mmu/vm/address_space_state.h"
+#include "mmu/vm/aging.h"
 #include "mmu/vm/attribute_change.h"
 #include "mmu/vm/attribute_plan.h"
 #include "mmu/vm/dirty_tracking.h"
@@ -15,6 +16,7 @@
 #include "mmu/vm/mem_type_change.h"
 #include "mmu/vm/memslot_change.h"
 #include "mmu/vm/mmio_cache.h"
+#include "mmu/vm/nx_mitigation.h"
 #include "mmu/vm/page_sizes.h"
 #include "mmu/vm/prefault.h"
 #include "mmu/vm/zap_all.h"
@@ -203,7 +205,15 @@ absl::Status GuestAddressSpace::PunchHole(GfnRange range, MemoryKind kind) {
   }
   Invalidation invalidation(turn, vm, {range});
   if (absl::Status status = invalidation.Zap({&kind, 1}); !status.ok()) return status;
-  for (const GfnRange& part : parts) vm.env.pages->Discard(part, kind);
+  for (const GfnRange& part : parts) {
+    // What the guest sees there has changed, by nobody's write.
+    if (const DirtyLog* log = vm.log.load()) {
+      vm.attributes.ForEachRun(turn, part, [&](GfnRange run, MemoryAttributes attributes) {
+        if (attributes.kind == kind) log->MarkRange(run);
+      });
+    }
+    vm.env.pages->Discard(part, kind);
+  }
   return absl::OkStatus();
 }
 
@@ -228,7 +238,7 @@ void GuestAddressSpace::MarkDirty(GfnRange range) {
   if (const DirtyLog* log = impl_->log.load()) log->MarkRange(range);
 }
 absl::StatusOr<SplitResult> GuestAddressSpace::SplitPages(GfnRange range, Level target) {
-  return mmu::SplitPages(*impl_, range, target);
+  return mmu::SplitPages(*impl_, range, target, VmCount::kSplitRequest);
 }
 absl::StatusOr<RecoverResult> GuestAddressSpace::RecoverPages(GfnRange range) {
   {
@@ -236,6 +246,12 @@ absl::StatusOr<RecoverResult> GuestAddressSpace::RecoverPages(GfnRange range) {
     if (absl::Status status = CheckRange(*impl_, turn, range); !status.ok()) return status;
   }
   return mmu::RecoverPages(*impl_, range, VmCount::kCollapseAttributes);
+}
+absl::StatusOr<RecoverResult> GuestAddressSpace::RecoverNxHugePages(uint64_t max) {
+  return mmu::RecoverNxHugePages(*impl_, max);
+}
+absl::StatusOr<AgeResult> GuestAddressSpace::TestAndClearAccessed(GfnRange range) {
+  return mmu::TestAndClearAccessed(*impl_, range);
 }
 
 absl::Status GuestAddressSpace::SetMemoryTypes(const MemTypes& types) {

@@ -178,6 +178,12 @@ struct DirtyPages {
   std::vector<uint64_t> words;
 };
 
+// Bit i of words[k]: the page range.first + 64 k + i was accessed.
+struct AgeResult {
+  GfnRange range;
+  std::vector<uint64_t> words;
+};
+
 struct AttributeRun {
   GfnRange range;
   MemoryKind kind;
@@ -369,10 +375,17 @@ class GuestAddressSpace {
   // Memory that somebody other than a vCPU has changed.
   void MarkDirty(GfnRange range);
 
+  // Pages that were accessed since the last call, through any alias (F6); each starts anew. A large
+  // leaf counts for all of its pages. kFailedPrecondition: a root has an external table.
+  absl::StatusOr<AgeResult> TestAndClearAccessed(GfnRange range);
+
   // Splits leaves that are larger than `target` (k4K or k2M), now; translations stay.
   absl::StatusOr<SplitResult> SplitPages(GfnRange range, Level target);
   // Makes pages large where nothing forbids it.
   absl::StatusOr<RecoverResult> RecoverPages(GfnRange range);
+  // Config.nx_huge_pages: makes the `max` ranges of 2M large again that were made small first
+  // because instructions were fetched from them (F8). Does nothing while the dirty log is on.
+  absl::StatusOr<RecoverResult> RecoverNxHugePages(uint64_t max);
 
   // The guest's MTRRs, under CachePolicy::kGuestMtrr; otherwise kFailedPrecondition. What changes
   // its type is mapped anew. kInvalidArgument: ranges that are empty, out of order or beyond

@@ -20,6 +20,11 @@ struct LeafWish {
   const DirtyLog* log = nullptr;   // as it is now
 };
 
+// Large leaves grant no fetches. Where an external table stands behind, its owner decides.
+inline bool Mitigates(const AddressSpaceState& vm, const Root& root) {
+  return vm.config.nx_huge_pages && root.external == nullptr;
+}
+
 // `uniform(Level)`: all frames of the leaf around the frame have the same attributes.
 template <typename Uniform>
 LevelChoice LevelFor(const AddressSpaceState& vm, const MmuRead& read, const Root& root,
@@ -32,7 +37,8 @@ LevelChoice LevelFor(const AddressSpaceState& vm, const MmuRead& read, const Roo
       .external = root.external != nullptr ? root.external->MaxLevel() : kLargestLeaf,
       .capabilities = vm.config.capabilities,
       .dirty_log = wish.log != nullptr,
-      .nx_fetch = vm.config.nx_huge_pages && wish.access.fetch()};
+      // Leaves of the execute-only alias grant fetches or nothing, so they are small at once.
+      .nx_fetch = Mitigates(vm, root) && (wish.access.fetch() || root.execute_only)};
   return ChooseLevel(limits, uniform, [&](Level level) {
     return vm.mem_types.Same(read, LeafRange(wish.gfn, level));
   });
@@ -52,8 +58,7 @@ inline LeafRequest LeafOf(const AddressSpaceState& vm, const MmuRead& read, cons
       // A write is marked before the leaf is published; anything else gets W with its first
       // write.
       .withhold_write = wish.log != nullptr && wish.log->withholds_write() && !wish.access.write(),
-      // Where the alias grants nothing but fetches, withholding them would leave nothing.
-      .withhold_fetch = vm.config.nx_huge_pages && !root.execute_only,
+      .withhold_fetch = Mitigates(vm, root),
       .mem_type = vm.mem_types.Of(read, wish.gfn),
       .ignore_pat = vm.config.cache == CachePolicy::kWriteBack};
 }

@@ -87,7 +87,8 @@ uint64_t RecoverLeaf(const Turn& turn, AddressSpaceState& vm, Gfn first, Level l
   return collapsed;
 }
 
-absl::StatusOr<SplitResult> SplitPages(AddressSpaceState& vm, GfnRange range, Level target) {
+absl::StatusOr<SplitResult> SplitPages(AddressSpaceState& vm, GfnRange range, Level target,
+                                       VmCount reason) {
   {
     const Turn turn(vm.turn_mutex);
     if (absl::Status status = CheckRange(vm, turn, range); !status.ok()) return status;
@@ -98,7 +99,7 @@ absl::StatusOr<SplitResult> SplitPages(AddressSpaceState& vm, GfnRange range, Le
       SplitCounts counts;
       SplitRange(turn, *vm.env.pool, vm.change, alias, chunk, target, counts,
                  [](EntrySlot&, HwGfn, Level) {});
-      CountSplits(vm, counts, VmCount::kSplitRequest, result);
+      CountSplits(vm, counts, reason, result);
     });
     return absl::OkStatus();
   });

@@ -10,7 +10,8 @@
 namespace twinroot::mmu {
 
 // Thread-safe: chunk by chunk.
-absl::StatusOr<SplitResult> SplitPages(AddressSpaceState& vm, GfnRange range, Level target);
+absl::StatusOr<SplitResult> SplitPages(AddressSpaceState& vm, GfnRange range, Level target,
+                                       VmCount reason);
 absl::StatusOr<RecoverResult> RecoverPages(AddressSpaceState& vm, GfnRange range, VmCount reason);
 
 // One piece of memory, by the holder of the Turn: one flush batch. How many tables became leaves.

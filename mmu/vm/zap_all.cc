@@ -62,8 +62,14 @@ absl::Status PreloadTables(AddressSpaceState& vm, size_t count, PreloadedTables&
   while (true) {
     absl::Status loaded = vm.env.pool->Preload(count, preload);
     if (loaded.ok() || !absl::IsResourceExhausted(loaded)) return loaded;
+    size_t taken_down;
+    {
+      // In turn even if nothing waits: somebody may be taking the last ones down right now.
+      const Turn turn(vm.turn_mutex);
+      taken_down = vm.limbo.TakeDown(turn, std::max(count, kTablesForFault));
+    }
     // Others may take what was reclaimed; but each round takes something down.
-    if (ReclaimTables(vm, std::max(count, kTablesForFault)) == 0) return loaded;
+    if (taken_down == 0) return vm.env.pool->Preload(count, preload);
   }
 }
 

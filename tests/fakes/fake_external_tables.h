@@ -53,6 +53,13 @@ class FakeExternalTables : public ExternalTables {
     return absl::OkStatus();
   }
   bool CanSplit() const override { return can_split; }
+  bool CanWithholdWrite() const override { return can_withhold_write; }
+  absl::Status WithholdWrite(GfnRange range) override {
+    log_.Add(CallText("withhold", kind_, range.first.value, range.count));
+    if (fail_withholds == 0) return absl::OkStatus();
+    --fail_withholds;
+    return absl::InternalError("external table is stuck");
+  }
 
   absl::Status Remove(GfnRange range) override {
     LogCall(log_, "remove", kind_, range.first.value, range.count);
@@ -90,8 +97,10 @@ class FakeExternalTables : public ExternalTables {
   // Set before use.
   Level max_level = Level::k1G;
   bool can_split = false;
-  int fail_sets = 0;     // so many calls fail
-  int fail_removes = 0;  // so many calls fail
+  int fail_sets = 0;  // so many calls fail
+  bool can_withhold_write = false;
+  int fail_withholds = 0;  // so many calls fail
+  int fail_removes = 0;    // so many calls fail
   std::function<void()> on_set;
   Access last_access;  // of the last Set
   // Two different leaves were to stand over one frame.

@@ -49,10 +49,11 @@ struct TestSpaceOptions {
   Level max_level = Level::k1G;
   bool external = false;
   TlbFlusher* flusher = nullptr;  // null: the recording one
+  PmlSource* pml = nullptr;
+  bool nx_huge_pages = false;
   bool add_slot = true;
   CachePolicy cache = CachePolicy::kGuestPat;
   bool tell_private_pending = false;
-  bool nx_huge_pages = false;
 };
 
 struct TestSpace {
@@ -82,7 +83,8 @@ struct TestSpace {
                                        .pages = &pages,
                                        .flusher = o.flusher != nullptr ? o.flusher : &flusher,
                                        .external_private = o.external ? &external_private : nullptr,
-                                       .external_shared = o.external ? &external_shared : nullptr};
+                                       .external_shared = o.external ? &external_shared : nullptr,
+                                       .pml = o.pml};
     auto made = GuestAddressSpace::Create(config, env);
     create_status = made.status();
     if (!made.ok()) return;

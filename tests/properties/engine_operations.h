@@ -124,10 +124,11 @@ inline std::vector<Operation> RandomOperations(std::mt19937_64& random, size_t c
 using RunOperations = std::function<std::optional<std::string>(const std::vector<Operation>&)>;
 
 // Leaves out what is not needed for a difference, in ever smaller pieces.
-inline std::vector<Operation> Shrink(std::vector<Operation> operations, const RunOperations& run) {
+template <typename Op, typename Run>
+std::vector<Op> Shrink(std::vector<Op> operations, const Run& run) {
   for (size_t piece = operations.size() / 2; piece > 0; piece /= 2) {
     for (size_t at = 0; at + piece <= operations.size();) {
-      std::vector<Operation> fewer = operations;
+      std::vector<Op> fewer = operations;
       fewer.erase(fewer.begin() + static_cast<ptrdiff_t>(at),
                   fewer.begin() + static_cast<ptrdiff_t>(at + piece));
       if (run(fewer)) {
@@ -141,12 +142,13 @@ inline std::vector<Operation> Shrink(std::vector<Operation> operations, const Ru
 }
 
 // The shortest failing trace found, with its difference; for a person to read.
-inline std::string Explain(const std::vector<Operation>& operations, const RunOperations& run) {
-  const std::vector<Operation> fewest = Shrink(operations, run);
+template <typename Op, typename Run>
+std::string Explain(const std::vector<Op>& operations, const Run& run) {
+  const std::vector<Op> fewest = Shrink(operations, run);
   std::ostringstream text;
   text << run(fewest).value_or("(no difference)") << "\nafter " << fewest.size()
        << " operations:\n";
-  for (const Operation& op : fewest) text << "  " << op.Text() << "\n";
+  for (const Op& op : fewest) text << "  " << op.Text() << "\n";
   return text.str();
 }
 
