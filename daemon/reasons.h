@@ -38,9 +38,13 @@ inline constexpr char kPrivateMemory[] = "PRIVATE_MEMORY";  // only shared memor
 inline constexpr char kPreserveWouldDisclose[] = "PRESERVE_WOULD_DISCLOSE";
 
 // FAILED_PRECONDITION
-inline constexpr char kWrongState[] = "WRONG_STATE";                  // not in the VM's state
-inline constexpr char kBackendUnavailable[] = "BACKEND_UNAVAILABLE";  // not on this host
-inline constexpr char kImageNeedsKvm[] = "IMAGE_NEEDS_KVM";           // sim runs programs only
+inline constexpr char kWrongState[] = "WRONG_STATE";                     // not in the VM's state
+inline constexpr char kBackendUnavailable[] = "BACKEND_UNAVAILABLE";     // not on this host
+inline constexpr char kImageNeedsKvm[] = "IMAGE_NEEDS_KVM";              // sim runs programs only
+inline constexpr char kDirtyLogOff[] = "DIRTY_LOG_OFF";                  // metadata `vm`, and below
+inline constexpr char kDirtyLogOn[] = "DIRTY_LOG_ON";                    // it is on already
+inline constexpr char kDirtyLogNotManual[] = "DIRTY_LOG_NOT_MANUAL";     // harvests clear this log
+inline constexpr char kDirtyLogUnsupported[] = "DIRTY_LOG_UNSUPPORTED";  // not on this backend
 
 // RESOURCE_EXHAUSTED
 inline constexpr char kTooManyVms[] = "TOO_MANY_VMS";

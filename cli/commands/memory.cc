@@ -20,11 +20,7 @@ struct SetArguments {
 int Set(Session& session, const SetArguments& arguments) {
   v1::SetMemoryAttributesRequest request;
   request.set_vm(arguments.name);
-  for (const AddressRange& range : arguments.ranges) {
-    v1::MemoryRange* added = request.add_ranges();
-    added->set_gpa(range.gpa);
-    added->set_size(range.size);
-  }
+  SetRanges(arguments.ranges, request.mutable_ranges());
   request.set_kind(arguments.make_private ? v1::MEMORY_KIND_PRIVATE : v1::MEMORY_KIND_SHARED);
   request.set_content(arguments.preserve ? v1::SetMemoryAttributesRequest::CONTENT_PRESERVE
                                          : v1::SetMemoryAttributesRequest::CONTENT_DESTROY);
@@ -137,21 +133,7 @@ void AddSet(CLI::App* memory, Invocation* invocation) {
   CLI::App* verb = AddVerb(memory, "set", "Make ranges private or shared", invocation,
                            [arguments](Session& session) { return Set(session, *arguments); });
   AddVmName(verb, &arguments->name);
-  verb->add_option_function<std::vector<std::string>>(
-          "--range",
-          [arguments](const std::vector<std::string>& given) {
-            for (const std::string& text : given) {
-              const auto ranges = ParseRanges(text);
-              if (!ranges.ok()) {
-                throw CLI::ValidationError("--range", std::string(ranges.status().message()));
-              }
-              arguments->ranges.insert(arguments->ranges.end(), ranges->begin(), ranges->end());
-            }
-          },
-          "Which memory: 0x200000:64KiB, several with commas")
-      ->required()
-      ->allow_extra_args(false)
-      ->type_name("GPA:SIZE[,GPA:SIZE]");
+  AddRanges(verb, &arguments->ranges)->required();
   CLI::Option_group* kind = verb->add_option_group("Kind");
   kind->add_flag("--private", arguments->make_private, "Only the guest sees it");
   kind->add_flag("--shared", arguments->make_shared, "The guest and the host share it");
@@ -182,6 +164,7 @@ void AddMemoryCommands(CLI::App* root, Invocation* invocation) {
       {{"private", v1::MEMORY_KIND_PRIVATE}, {"shared", v1::MEMORY_KIND_SHARED}},
       "Through which root (private)");
   AddMemoryContentCommands(memory, invocation);
+  AddMemoryPageCommands(memory, invocation);
 }
 
 }  // namespace twinroot::cli

@@ -71,6 +71,9 @@ struct VmCounters {
   uint64_t private_bytes_allocated = 0;
   uint64_t shared_bytes_allocated = 0;
   uint64_t pending_conversions = 0;
+  bool dirty_log_enabled = false;
+  uint64_t dirty_pages_harvested = 0;
+  uint32_t vcpus_waiting_for_harvest = 0;
 };
 
 class Vm {
@@ -116,6 +119,24 @@ class Vm {
   // Shared memory only; any alignment.
   virtual absl::StatusOr<std::string> ReadMemory(uint64_t gpa, uint64_t size) = 0;
   virtual absl::Status WriteMemory(uint64_t gpa, const std::string& data) = 0;
+
+  // As dirty_log.proto says; `options.ring_vcpus` is ignored.
+  virtual absl::StatusOr<mmu::SplitResult> EnableDirtyLog(const mmu::DirtyLogOptions& options) = 0;
+  virtual absl::StatusOr<mmu::RecoverResult> DisableDirtyLog() = 0;
+  // Maximal runs, ordered. A range begins at a multiple of 64 pages.
+  virtual absl::StatusOr<std::vector<mmu::GfnRange>> HarvestDirty(
+      std::optional<mmu::GfnRange> range) = 0;
+  virtual absl::Status ClearDirty(const std::vector<mmu::GfnRange>& ranges) = 0;
+  // A harvest did not reach who asked for it: these pages count as written again.
+  virtual void UndoHarvest(const std::vector<mmu::GfnRange>& runs) = 0;
+
+  // Down to pages of `target` (k4K or k2M); and back to large ones where nothing forbids it.
+  virtual absl::StatusOr<mmu::SplitResult> SplitPages(const std::vector<mmu::GfnRange>& ranges,
+                                                      mmu::Level target) = 0;
+  virtual absl::StatusOr<mmu::RecoverResult> RecoverPages(
+      const std::vector<mmu::GfnRange>& ranges) = 0;
+  // Not OK: the first invariant of the engine that does not hold.
+  virtual absl::Status Audit() const = 0;
 
   virtual std::vector<PendingConversion> Pending() const = 0;
   // True: this call decided it. False: no such conversion waits.

@@ -49,9 +49,7 @@ absl::Status CheckTransfer(const std::string& size_field, uint64_t gpa, uint64_t
 absl::Status AboutTransfer(absl::Status status, const std::string& vm) {
   status =
       DefaultReason(std::move(status), absl::StatusCode::kPermissionDenied, reason::kPrivateMemory);
-  status =
-      DefaultReason(std::move(status), absl::StatusCode::kInvalidArgument, reason::kInvalidRange);
-  return AboutVm(std::move(status), vm);
+  return AboutMemory(std::move(status), vm);
 }
 
 }  // namespace
@@ -79,14 +77,10 @@ absl::Status MemoryService::Set(const v1::SetMemoryAttributesRequest& request,
     absl::Status status = result.status();
     status = DefaultReason(std::move(status), absl::StatusCode::kPermissionDenied,
                            reason::kPreserveWouldDisclose);
-    status =
-        DefaultReason(std::move(status), absl::StatusCode::kInvalidArgument, reason::kInvalidRange);
-    return AboutVm(std::move(status), request.vm());
+    return AboutMemory(std::move(status), request.vm());
   }
   for (const mmu::GfnRange& range : result->converted) {
-    v1::MemoryRange* shown = response->add_converted();
-    shown->set_gpa(range.first.value << mmu::kPageShift);
-    shown->set_size(range.count << mmu::kPageShift);
+    ToProto(range, response->add_converted());
   }
   response->set_conversion_id(result->id);
   return absl::OkStatus();
@@ -165,6 +159,36 @@ absl::Status MemoryService::Write(const v1::WriteGuestMemoryRequest& request) {
     return status;
   }
   return AboutTransfer((*vm)->WriteMemory(request.gpa(), request.data()), request.vm());
+}
+
+grpc::ServerUnaryReactor* MemoryService::RecoverPages(grpc::CallbackServerContext* call,
+                                                      const v1::RecoverPagesRequest* request,
+                                                      v1::RecoverPagesResponse* response) {
+  return OnWorker(context_->calls, call,
+                  [this, request, response] { return Recover(*request, response); });
+}
+
+absl::Status MemoryService::Recover(const v1::RecoverPagesRequest& request,
+                                    v1::RecoverPagesResponse* response) {
+  auto vm = FindByBareName(*context_->registry, "vm", request.vm());
+  if (!vm.ok()) return vm.status();
+  auto ranges = CheckRanges(request.ranges());
+  if (!ranges.ok()) return ranges.status();
+  auto recovered = (*vm)->RecoverPages(*ranges);
+  if (!recovered.ok()) return AboutMemory(recovered.status(), request.vm());
+  response->set_collapsed(recovered->collapsed);
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* MemoryService::GetMemoryStats(grpc::CallbackServerContext* call,
+                                                        const v1::GetMemoryStatsRequest* request,
+                                                        v1::GetMemoryStatsResponse* response) {
+  return Inline(call, [&] {
+    auto vm = FindByBareName(*context_->registry, "vm", request->vm());
+    if (!vm.ok()) return vm.status();
+    ToProto((*vm)->counters(), response->mutable_stats());
+    return absl::OkStatus();
+  });
 }
 
 }  // namespace twinroot::rpc

@@ -29,6 +29,12 @@ class MemoryService final : public v1::MemoryService::CallbackService {
   grpc::ServerUnaryReactor* WriteGuestMemory(grpc::CallbackServerContext* call,
                                              const v1::WriteGuestMemoryRequest* request,
                                              v1::WriteGuestMemoryResponse* response) override;
+  grpc::ServerUnaryReactor* RecoverPages(grpc::CallbackServerContext* call,
+                                         const v1::RecoverPagesRequest* request,
+                                         v1::RecoverPagesResponse* response) override;
+  grpc::ServerUnaryReactor* GetMemoryStats(grpc::CallbackServerContext* call,
+                                           const v1::GetMemoryStatsRequest* request,
+                                           v1::GetMemoryStatsResponse* response) override;
 
  private:
   absl::Status Set(const v1::SetMemoryAttributesRequest& request,
@@ -37,6 +43,7 @@ class MemoryService final : public v1::MemoryService::CallbackService {
   absl::Status Read(const v1::ReadGuestMemoryRequest& request,
                     v1::ReadGuestMemoryResponse* response);
   absl::Status Write(const v1::WriteGuestMemoryRequest& request);
+  absl::Status Recover(const v1::RecoverPagesRequest& request, v1::RecoverPagesResponse* response);
 
   Context* const context_;
 };

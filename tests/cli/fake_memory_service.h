@@ -80,6 +80,41 @@ class FakeMemoryService : public v1::MemoryService::Service {
     return Status::OK;
   }
 
+  Status RecoverPages(ServerContext*, const v1::RecoverPagesRequest* request,
+                      v1::RecoverPagesResponse* response) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = Check(request->vm()); !status.ok()) return status;
+    response->set_collapsed(request->ranges(0).size() >> 21);
+    return Status::OK;
+  }
+
+  Status GetMemoryStats(ServerContext*, const v1::GetMemoryStatsRequest* request,
+                        v1::GetMemoryStatsResponse* response) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = Check(request->vm()); !status.ok()) return status;
+    v1::MemoryStats* stats = response->mutable_stats();
+    stats->mutable_faults()->set_fixed(6);
+    stats->mutable_faults()->set_fast(2);
+    stats->mutable_faults()->set_memory(1);
+    stats->mutable_splits()->set_dirty_log(3);
+    for (const uint64_t page_size : {4 << 10, 2 << 20, 1 << 30}) {
+      v1::MemoryStats::Leaves* leaves = stats->add_leaves();
+      leaves->set_root(v1::MEMORY_KIND_PRIVATE);
+      leaves->set_page_size(page_size);
+      leaves->set_count(page_size == 4 << 10 ? 5 : page_size == 2 << 20 ? 1 : 0);
+    }
+    stats->set_table_pages(7);
+    stats->set_table_pages_budget(100);
+    stats->set_flushes_range(4);
+    stats->set_invalidations(9);
+    stats->set_private_bytes(64 << 20);
+    stats->set_private_bytes_allocated(2 << 20);
+    stats->mutable_dirty_log()->set_state(v1::MemoryStats::DirtyLog::STATE_ON);
+    stats->mutable_dirty_log()->set_pages_harvested(8);
+    stats->mutable_dirty_log()->set_vcpus_waiting(1);
+    return Status::OK;
+  }
+
   Status ReadGuestMemory(ServerContext*, const v1::ReadGuestMemoryRequest* request,
                          v1::ReadGuestMemoryResponse* response) override {
     const std::lock_guard lock(state_.mutex);

@@ -36,7 +36,7 @@ TEST_F(HvctlMistakes, UsageErrorsEndWith2BeforeAnyCall) {
     std::vector<std::string> arguments;
     std::string says;
   } mistakes[] = {
-      {{}, "`hvctl` needs one of: vm, memory, conversion, events, host, version"},
+      {{}, "`hvctl` needs one of: vm, memory, dirty, conversion, events, host, version"},
       {{"vm"}, "`hvctl vm` needs one of: "},
       {{"vn", "list"}, "`hvctl vn` is none of: vm, memory"},
       {{"vm", "lst"}, "`hvctl vm lst` is none of: create, list"},

@@ -57,7 +57,8 @@ FakeVm::FakeVm(host::VmSpec spec, host::BackendKind backend, events::Journal* jo
       create_time_(absl::Now()),
       journal_(journal),
       stop_waiters_(std::make_shared<StopWaiters>()),
-      shared_(spec_.memory_bytes / kPage, false) {}
+      shared_(spec_.memory_bytes / kPage, false),
+      dirty_(spec_.memory_bytes / kPage, false) {}
 
 void FakeVm::Announce(bool deleted) {
   v1::Event event;
@@ -292,7 +293,7 @@ absl::StatusOr<std::vector<mmu::AttributeRun>> FakeVm::Attributes(
     if (!runs.empty() && runs.back().kind == kind) {
       ++runs.back().range.count;
     } else {
-      runs.push_back({{gfn, 1}, kind});
+      runs.push_back({{gfn, 1}, kind, mmu::Access::None()});
     }
   }
   return runs;

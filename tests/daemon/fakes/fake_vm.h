@@ -31,6 +31,14 @@ class FakeVm final : public host::Vm {
   // Answers the next Convert with `status`.
   void FailNextConvert(absl::Status status);
   void SetCounters(const host::VmCounters& counters);
+  // The guest writes to these pages.
+  void Dirty(mmu::GfnRange range);
+  // What the next split, recovery or audit answers.
+  void FailNextMemoryCall(absl::Status status);
+  // What calls brought.
+  mmu::DirtyLogOptions log_options() const;
+  std::vector<mmu::GfnRange> last_ranges() const;
+  mmu::Level last_target() const;
   // Callers that wait for the stop.
   size_t waiters() const;
   uint64_t converts() const;
@@ -54,6 +62,17 @@ class FakeVm final : public host::Vm {
   absl::StatusOr<mmu::Translation> Translate(uint64_t gpa, mmu::MemoryKind alias) const override;
   absl::StatusOr<std::string> ReadMemory(uint64_t gpa, uint64_t size) override;
   absl::Status WriteMemory(uint64_t gpa, const std::string& data) override;
+  absl::StatusOr<mmu::SplitResult> EnableDirtyLog(const mmu::DirtyLogOptions& options) override;
+  absl::StatusOr<mmu::RecoverResult> DisableDirtyLog() override;
+  absl::StatusOr<std::vector<mmu::GfnRange>> HarvestDirty(
+      std::optional<mmu::GfnRange> range) override;
+  absl::Status ClearDirty(const std::vector<mmu::GfnRange>& ranges) override;
+  void UndoHarvest(const std::vector<mmu::GfnRange>& runs) override;
+  absl::StatusOr<mmu::SplitResult> SplitPages(const std::vector<mmu::GfnRange>& ranges,
+                                              mmu::Level target) override;
+  absl::StatusOr<mmu::RecoverResult> RecoverPages(
+      const std::vector<mmu::GfnRange>& ranges) override;
+  absl::Status Audit() const override;
   std::vector<host::PendingConversion> Pending() const override;
   bool Resolve(uint64_t id, host::Resolution resolution) override;
   host::VmCounters counters() const override;
@@ -69,6 +88,8 @@ class FakeVm final : public host::Vm {
   bool Inside(uint64_t gpa, uint64_t size) const;
   // Needs the lock: is every page of these bytes shared?
   bool Shared(uint64_t gpa, uint64_t size) const;
+  // Needs the lock. The failure that a test asked for, or a range outside of memory.
+  absl::Status CheckMemoryCall(const std::vector<mmu::GfnRange>& ranges) const;
 
   const host::VmSpec spec_;
   const host::BackendKind backend_;
@@ -88,6 +109,12 @@ class FakeVm final : public host::Vm {
   uint64_t converts_ = 0;
   bool hold_ = false;
   absl::Status next_convert_;
+  mutable absl::Status next_memory_call_;
+  std::optional<mmu::DirtyLogOptions> log_;
+  mmu::DirtyLogOptions log_options_;
+  std::vector<bool> dirty_;  // by frame
+  std::vector<mmu::GfnRange> last_ranges_;
+  mmu::Level last_target_ = mmu::Level::k1G;
   host::VmCounters counters_;
 };
 
