@@ -3,7 +3,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "mmu/engine/make_entry.h"
+#include "mmu/hw/mmio_entry.h"
 
 namespace twinroot::mmu {
 namespace {
@@ -30,7 +30,7 @@ class Auditor {
       const SlotState state = StateOf(entry, table.level());
       if (state == SlotState::kFrozen) return Violation("is frozen at rest", table, index);
       if (state != SlotState::kLink && state != SlotState::kLeaf) {
-        if (state == SlotState::kEmpty || IsMmioMark(entry)) continue;
+        if (state == SlotState::kEmpty || IsMmioEntry(entry)) continue;
         return Violation("is neither empty, a mark, a link nor a leaf", table, index);
       }
       if (IsEptMisconfiguration(entry, table.level(), capabilities_, maxphyaddr_)) {
@@ -45,17 +45,21 @@ class Auditor {
   }
 
  private:
-  // The alias that a frame belongs to: the one with the largest base not behind it.
-  const Root* AliasOf(HwGfn frame) const {
+  // The alias that an entry at `frame` of `level` belongs to: the last that begins in it or before
+  // it; one of several that begin in it.
+  const Root* AliasOf(HwGfn frame, Level level) const {
+    const auto entry_of = [level](HwGfn f) { return f.value / FramesPerEntry(level); };
     const Root* best = nullptr;
     for (const Root& root : aliases_) {
-      if (root.base <= frame && (best == nullptr || root.base > best->base)) best = &root;
+      const uint64_t entry = entry_of(root.base);
+      if (entry > entry_of(frame)) continue;
+      if (best == nullptr || entry > entry_of(best->base)) best = &root;
     }
     return best;
   }
 
   absl::Status CheckLeaf(const Table& table, uint64_t index, HwGfn frame, EptEntry entry) {
-    const Root* root = AliasOf(frame);
+    const Root* root = AliasOf(frame, table.level());
     if (root == nullptr) return Violation("belongs to no alias", table, index);
     if (!root->rights().Includes(entry.access())) {
       return Violation("grants more than its alias may", table, index);
@@ -68,8 +72,8 @@ class Auditor {
     const Table* child = pool_.At(entry.address());
     if (child == nullptr) return Violation("links a page outside the pool", table, index);
     // An entry may hold gfn 0 of its alias and begin below it.
-    const Root* root = AliasOf(frame);
-    if (root == nullptr) root = &aliases_.front();
+    const Root* root = AliasOf(frame, table.level());
+    if (root == nullptr) return Violation("belongs to no alias", table, index);
     const Gfn gfn = frame >= root->base ? root->GfnOf(frame) : Gfn(0);
     if (child->parent != &table || child->identity != ChildIdentity(table.identity, *root, gfn)) {
       return Violation("links a table of another identity", table, index);

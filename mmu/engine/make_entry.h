@@ -47,10 +47,6 @@ constexpr EptEntry MakeSplitLeaf(EptEntry leaf, Level level) {
 }
 
 static_assert(MakeLeaf(Pfn(5), Level::k4K, {}).raw() == (0x5437 | kMmuPresent));
-static_assert(WithWrite(WithoutWrite(MakeLeaf(Pfn(5), Level::k4K, {}))) ==
-              MakeLeaf(Pfn(5), Level::k4K, {}));
-static_assert(WithWrite(WithSavedRights(WithRightsSaved(MakeLeaf(Pfn(5), Level::k4K, {})))) ==
-              MakeLeaf(Pfn(5), Level::k4K, {}));
 static_assert(MakeSplitLeaf(MakeLeaf(Pfn(512), Level::k2M, {.withhold_fetch = true}), Level::k2M) ==
               MakeLeaf(Pfn(512), Level::k4K, {}));
 

@@ -64,7 +64,8 @@ class Zapper {
   void Prune() {
     const EptEntry entry = at_.entry();
     Table* const child = pool_.At(entry.address());
-    if (child == nullptr || !change_.Seal(turn_, child->slots)) return;
+    // What was zapped is empty; the entry behind it is as likely full as any.
+    if (child == nullptr || !change_.Seal(turn_, child->slots, at_.index_below() + 1)) return;
     change_.Detach(turn_, at_.slot());
     change_.Forget(turn_, root_, Below(at_.level()), 0);
     batch_.AddTable(root_, at_.frame(), at_.level(), *child);

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "mmu/hw/mem_type.h"
 #include "mmu/types/level.h"
 
 namespace twinroot::mmu {
@@ -18,13 +19,28 @@ struct EptCapabilities {
   bool page_1g = true;
   bool accessed_dirty = true;
   bool mode_based_execute = false;
+  // Memory types that an EPTP may give to the tables.
+  bool uncacheable_tables = true;
+  bool write_back_tables = true;
+  bool invept_single_context = true;
+  bool invept_all_contexts = true;
+  // Exit qualification bits 11:9 are defined. Off by default: nothing here reads them.
+  bool advanced_exit_information = false;
+  bool supervisor_shadow_stack = false;
 
   static constexpr uint64_t kMsrExecuteOnly = uint64_t{1} << 0;
   static constexpr uint64_t kMsrWalkLength4 = uint64_t{1} << 6;
   static constexpr uint64_t kMsrWalkLength5 = uint64_t{1} << 7;
+  static constexpr uint64_t kMsrUncacheable = uint64_t{1} << 8;
+  static constexpr uint64_t kMsrWriteBack = uint64_t{1} << 14;
   static constexpr uint64_t kMsrPage2M = uint64_t{1} << 16;
   static constexpr uint64_t kMsrPage1G = uint64_t{1} << 17;
+  static constexpr uint64_t kMsrInvept = uint64_t{1} << 20;
   static constexpr uint64_t kMsrAccessedDirty = uint64_t{1} << 21;
+  static constexpr uint64_t kMsrAdvancedExitInformation = uint64_t{1} << 22;
+  static constexpr uint64_t kMsrSupervisorShadowStack = uint64_t{1} << 23;
+  static constexpr uint64_t kMsrInveptSingleContext = uint64_t{1} << 25;
+  static constexpr uint64_t kMsrInveptAllContexts = uint64_t{1} << 26;
 
   static constexpr EptCapabilities FromMsr(uint64_t msr, bool mode_based_execute) {
     EptCapabilities c;
@@ -35,6 +51,13 @@ struct EptCapabilities {
     c.page_1g = msr & kMsrPage1G;
     c.accessed_dirty = msr & kMsrAccessedDirty;
     c.mode_based_execute = mode_based_execute;
+    c.uncacheable_tables = msr & kMsrUncacheable;
+    c.write_back_tables = msr & kMsrWriteBack;
+    // The types of INVEPT mean something only where the instruction exists.
+    c.invept_single_context = (msr & kMsrInvept) && (msr & kMsrInveptSingleContext);
+    c.invept_all_contexts = (msr & kMsrInvept) && (msr & kMsrInveptAllContexts);
+    c.advanced_exit_information = msr & kMsrAdvancedExitInformation;
+    c.supervisor_shadow_stack = msr & kMsrSupervisorShadowStack;
     return c;
   }
 
@@ -47,10 +70,19 @@ struct EptCapabilities {
     return (levels == 4 && walk_length_4) || (levels == 5 && walk_length_5);
   }
 
+  // `mem_type` as an EPTP encodes it.
+  constexpr bool ReadsTablesAs(uint64_t mem_type) const {
+    return (mem_type == static_cast<uint64_t>(MemType::kUncacheable) && uncacheable_tables) ||
+           (mem_type == static_cast<uint64_t>(MemType::kWriteBack) && write_back_tables);
+  }
+
   friend constexpr bool operator==(const EptCapabilities&, const EptCapabilities&) = default;
 };
 
-static_assert(EptCapabilities::FromMsr(0x2300C1, false) == EptCapabilities{});
+static_assert(EptCapabilities::FromMsr(0x633'41C1, false) == EptCapabilities{});
+static_assert(EptCapabilities::FromMsr(0xC0'0000, false).advanced_exit_information &&
+              EptCapabilities::FromMsr(0xC0'0000, false).supervisor_shadow_stack);
+static_assert(!EptCapabilities::FromMsr(0x600'0000, false).invept_all_contexts);
 static_assert(!EptCapabilities::FromMsr(0, false).Walks(4));
 static_assert(EptCapabilities{}.MapsAt(Level::k1G) && !EptCapabilities{}.MapsAt(Level::k512G));
 

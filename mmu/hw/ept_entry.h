@@ -1,9 +1,11 @@
 // One EPT paging-structure entry: what its 64 bits mean, and the only makers of such words
 // (SDM vol. 3C, "EPT Translation Mechanism"). A plain value; every function is pure.
 //
-//   63  62..52   51......12  11 10  9 8  7  6   5:3   2 1 0
-//   VE  ignored  address     -  XU  D A  PS IPAT type X W R      (leaf; tables have no D, IPAT,
-//   type)
+//   63  62 61  60  59 58 57  56:52  51......12  11 10  9 8  7  6   5:3   2 1 0
+//   VE  -  SPP SSS -  PW VGP -      address     -  XU  D A  PS IPAT type X W R
+//
+// That is a leaf. A link to a table has XU, A, X, W and R alone: 6:3 are reserved (7:3 above the
+// PDPT), the rest is ignored. "-": ignored in every entry, under every control.
 #ifndef TWINROOT_MMU_HW_EPT_ENTRY_H_
 #define TWINROOT_MMU_HW_EPT_ENTRY_H_
 
@@ -29,7 +31,17 @@ class EptEntry {
   static constexpr uint64_t kAccessed = uint64_t{1} << 8;      // if EPTP enables
   static constexpr uint64_t kDirty = uint64_t{1} << 9;         // leaf, if EPTP enables
   static constexpr uint64_t kExecuteUser = uint64_t{1} << 10;  // if mode-based execute
-  static constexpr uint64_t kSuppressVe = uint64_t{1} << 63;   // suppress #VE
+  // Leaves, under controls that this engine never turns on: never set here, ignored meanwhile.
+  static constexpr uint64_t kVerifyGuestPaging = uint64_t{1} << 57;  // guest-paging verification
+  static constexpr uint64_t kPagingWrite = uint64_t{1} << 58;        // EPT paging-write control
+  static constexpr uint64_t kSupervisorShadowStack = uint64_t{1} << 60;  // EPTP bit 7
+  static constexpr uint64_t kSubPageWrite = uint64_t{1} << 61;           // 4K, sub-page permissions
+  // Leaves and entries that are not present, if the "EPT-violation #VE" control is on.
+  static constexpr uint64_t kSuppressVe = uint64_t{1} << 63;  // suppress #VE
+  // Ignored in every kind of present entry under every control (SDM, tables "Format of an EPT
+  // ..."): 11, 56:52, 59 and 62. Software's own.
+  static constexpr uint64_t kIgnoredMask =
+      (uint64_t{1} << 11) | (uint64_t{0x1F} << 52) | (uint64_t{1} << 59) | (uint64_t{1} << 62);
   static constexpr uint64_t kAddressMask = 0x000F'FFFF'FFFF'F000;
   static constexpr uint64_t kRightsMask = kRead | kWrite | kExecute;
 
@@ -71,6 +83,7 @@ class EptEntry {
   constexpr bool ignore_pat() const { return raw_ & kIgnorePat; }
   constexpr bool accessed() const { return raw_ & kAccessed; }
   constexpr bool dirty() const { return raw_ & kDirty; }
+  constexpr bool suppress_ve() const { return raw_ & kSuppressVe; }
 
   // The same translation with other rights; A and D stay.
   constexpr EptEntry WithAccess(Access access) const {
@@ -78,6 +91,20 @@ class EptEntry {
     return EptEntry(rest | (access.read() ? kRead : 0) | (access.write() ? kWrite : 0) |
                     (access.fetch() ? kExecute | kExecuteUser : 0));
   }
+  // The same entry but for what the name says. The memory type and the PAT are a leaf's.
+  constexpr EptEntry WithMemType(MemType type) const {
+    return EptEntry((raw_ & ~kMemTypeMask) | static_cast<uint64_t>(type) << kMemTypeShift);
+  }
+  constexpr EptEntry WithIgnorePat() const { return EptEntry(raw_ | kIgnorePat); }
+  constexpr EptEntry WithSuppressVe(bool suppress) const { return With(kSuppressVe, suppress); }
+  // Fetches through user-mode linear addresses. WithAccess and Leaf grant both modes or neither.
+  constexpr EptEntry WithUserExecute(bool granted) const { return With(kExecuteUser, granted); }
+  constexpr EptEntry WithAccessedDirty(bool accessed, bool dirty) const {
+    return With(kAccessed, accessed).With(kDirty, dirty);
+  }
+  constexpr EptEntry WithoutAccessed() const { return With(kAccessed, false); }
+  constexpr EptEntry WithoutDirty() const { return With(kDirty, false); }
+
   // Two entries that differ only in what the processor itself may set.
   constexpr bool SameButAccessedDirty(EptEntry other) const {
     return ((raw_ ^ other.raw_) & ~(kAccessed | kDirty)) == 0;
@@ -86,6 +113,10 @@ class EptEntry {
   friend constexpr bool operator==(EptEntry, EptEntry) = default;
 
  private:
+  constexpr EptEntry With(uint64_t bit, bool set) const {
+    return EptEntry(set ? raw_ | bit : raw_ & ~bit);
+  }
+
   uint64_t raw_ = 0;
 };
 
@@ -115,17 +146,47 @@ constexpr bool IsEptMisconfiguration(EptEntry entry, Level level,
   return entry.IsLeaf(level) && !IsMemType(entry.mem_type());
 }
 
+// What nearly every entry above the PT is: a link that grants R, W and X and has no reserved bit. A
+// short way past the rules above for such a one, and for no other.
+class EptPlainLink {
+ public:
+  constexpr explicit EptPlainLink(int maxphyaddr)
+      : mask_((EptEntry::kAddressMask & ~((uint64_t{1} << maxphyaddr) - 1)) |
+              EptEntry::kMemTypeMask | EptEntry::kIgnorePat | EptEntry::kPageSize |
+              EptEntry::kRightsMask) {}
+  constexpr bool Is(EptEntry entry, Level level) const {
+    return level != Level::k4K && (entry.raw() & mask_) == EptEntry::kRightsMask;
+  }
+
+ private:
+  uint64_t mask_;
+};
+
 // Index of `frame` in a table whose entries are of `level`.
 constexpr uint64_t EptIndex(HwGfn frame, Level level) {
   return (frame.value / FramesPerEntry(level)) % kEntriesPerTable;
 }
 
+// Every bit has exactly one meaning.
+static_assert((EptEntry::kRightsMask ^ EptEntry::kMemTypeMask ^ EptEntry::kIgnorePat ^
+               EptEntry::kPageSize ^ EptEntry::kAccessed ^ EptEntry::kDirty ^
+               EptEntry::kExecuteUser ^ EptEntry::kAddressMask ^ EptEntry::kIgnoredMask ^
+               EptEntry::kVerifyGuestPaging ^ EptEntry::kPagingWrite ^
+               EptEntry::kSupervisorShadowStack ^ EptEntry::kSubPageWrite ^
+               EptEntry::kSuppressVe) == ~uint64_t{0});
+static_assert(EptEntry::kIgnoredMask == 0x49F0'0000'0000'0800);
 static_assert(EptEntry::Table(Hpa(0x7000)).raw() == 0x7407);
 static_assert(EptEntry::Leaf(Hpa(0x20'0000), Level::k2M, Access::All(), MemType::kWriteBack)
                   .raw() == 0x2004B7);
 static_assert(EptEntry::Leaf(Hpa(0x5000), Level::k4K, Access::Read(), MemType::kWriteBack).raw() ==
               0x5031);
 static_assert(EptEntry(0x5031).WithAccess(Access::Read() | Access::Write()).raw() == 0x5033);
+static_assert(EptEntry(0x5031).WithMemType(MemType::kUncacheable).WithIgnorePat().raw() == 0x5041);
+static_assert(EptEntry(0x5437).WithUserExecute(false).WithSuppressVe(true).raw() ==
+              0x8000'0000'0000'5037);
+static_assert(EptEntry(0x5037).WithAccessedDirty(true, true).raw() == 0x5337);
+static_assert(EptEntry(0x5337).WithoutDirty().raw() == 0x5137);
+static_assert(EptEntry(0x5337).WithoutAccessed().raw() == 0x5237);
 static_assert(!EptEntry(EptEntry::kExecuteUser).Present(false) &&
               EptEntry(EptEntry::kExecuteUser).Present(true));
 static_assert(IsEptMisconfiguration(EptEntry(0x2), Level::k4K, {}, 52));    // W without R

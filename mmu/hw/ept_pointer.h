@@ -17,6 +17,8 @@ class EptPointer {
   static constexpr int kWalkLengthShift = 3;     // 5:3 levels - 1
   static constexpr uint64_t kWalkLengthMask = 0x7 << kWalkLengthShift;
   static constexpr uint64_t kAccessedDirty = uint64_t{1} << 6;  // 6 enable A and D bits
+  // 7 enforce supervisor shadow-stack rights; never set here.
+  static constexpr uint64_t kSupervisorShadowStack = uint64_t{1} << 7;
   static constexpr uint64_t kAddressMask = 0x000F'FFFF'FFFF'F000;
 
   constexpr EptPointer() = default;
@@ -37,16 +39,18 @@ class EptPointer {
   }
   constexpr Level root_level() const { return static_cast<Level>(levels()); }
   constexpr bool accessed_dirty() const { return raw_ & kAccessedDirty; }
+  constexpr bool supervisor_shadow_stack() const { return raw_ & kSupervisorShadowStack; }
 
-  // What VM entry checks (SDM vol. 3C, "VM-Execution Control Fields"): type UC or WB, a supported
-  // walk length, A/D only where it exists, reserved bits 11:7 and 63:MAXPHYADDR zero.
+  // What VM entry checks (SDM vol. 3C, "VM-Execution Control Fields"): a type and a walk
+  // length that the capabilities report, A/D flags and shadow-stack control only where they exist,
+  // bits 11:8 and 63:MAXPHYADDR zero.
   constexpr bool Valid(const EptCapabilities& capabilities, int maxphyaddr) const {
-    const uint64_t type = raw_ & kMemTypeMask;
     const uint64_t defined = kMemTypeMask | kWalkLengthMask | kAccessedDirty |
+                             kSupervisorShadowStack |
                              (kAddressMask & ((uint64_t{1} << maxphyaddr) - 1));
-    return (type == static_cast<uint64_t>(MemType::kUncacheable) ||
-            type == static_cast<uint64_t>(MemType::kWriteBack)) &&
-           capabilities.Walks(levels()) && (!accessed_dirty() || capabilities.accessed_dirty) &&
+    return capabilities.ReadsTablesAs(raw_ & kMemTypeMask) && capabilities.Walks(levels()) &&
+           (!accessed_dirty() || capabilities.accessed_dirty) &&
+           (!supervisor_shadow_stack() || capabilities.supervisor_shadow_stack) &&
            (raw_ & ~defined) == 0;
   }
 
@@ -60,6 +64,8 @@ static_assert(EptPointer::Make(Hpa(0x1234'5000), 4, true).raw() == 0x1234'505E);
 static_assert(EptPointer::Make(Hpa(0x1234'5000), 5, false).raw() == 0x1234'5026);
 static_assert(EptPointer(0x1234'5026).root_level() == Level::k256T);
 static_assert(EptPointer(0x505E).Valid({}, 39) && !EptPointer(0x50DE).Valid({}, 39));
+static_assert(EptPointer(0x50DE).Valid({.supervisor_shadow_stack = true}, 39));
+static_assert(!EptPointer(0x5058).Valid({.uncacheable_tables = false}, 39));
 static_assert(!EptPointer((uint64_t{1} << 39) | 0x5E).Valid({}, 39));
 
 }  // namespace twinroot::mmu

@@ -34,6 +34,8 @@ class Cursor {
   bool valid() const { return valid_; }
   Level level() const { return level_; }
   uint64_t index() const { return EptIndex(at_, level_); }
+  // After a return: where in the table below the walk ended.
+  uint64_t index_below() const { return EptIndex(at_, Below(level_)); }
   EntrySlot& slot() const { return slots()[index()]; }
   // The slots of the table it stands in.
   EntrySlot* slots() const { return slots_[static_cast<int>(level_)]; }

@@ -153,10 +153,10 @@ void EntryChange::Forget(const Turn&, const Root& root, Level leaves_at, uint64_
   if (leaves != 0) counts_.Add(LeafCount(root.kind, leaves_at), ~leaves + 1);
 }
 
-bool EntryChange::Seal(const Turn&, EntrySlot* slots) {
+bool EntryChange::Seal(const Turn&, EntrySlot* slots, uint64_t hint) {
   // Most tables are not empty: look before anything is written.
   for (uint64_t i = 0; i < kEntriesPerTable; ++i) {
-    if (slots[i].Load() != kEmptyEntry) return false;
+    if (slots[(hint + i) % kEntriesPerTable].Load() != kEmptyEntry) return false;
   }
   for (uint64_t i = 0; i < kEntriesPerTable; ++i) {
     EptEntry expected = kEmptyEntry;

@@ -64,7 +64,8 @@ class EntryChange {
   void Forget(const Turn&, const Root& root, Level leaves_at, uint64_t leaves);
 
   // Freezes every slot of a table for good, if all are empty. False: they are not; nothing changed.
-  bool Seal(const Turn&, EntrySlot* slots);
+  // The look begins at `hint`, where a full slot is most likely.
+  bool Seal(const Turn&, EntrySlot* slots, uint64_t hint = 0);
   // Link -> leaf; the table below it stays as it is, out of reach for new walks.
   void Cover(const Turn&, const Root& root, EntrySlot& slot, Level level, EptEntry leaf);
 

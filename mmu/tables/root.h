@@ -18,6 +18,7 @@ struct Root {
   MemoryKind kind = MemoryKind::kPrivate;
   bool execute_only = false;  // the alias whose leaves grant fetches and nothing else (A10)
   HwGfn base;                 // where the walk finds gfn 0: the alias's stolen bits
+  HwGfn kind_base;            // of them, those that stand for the kind
   ExternalTables* external = nullptr;  // null: processors walk our tables themselves
 
   HwGfn FrameOf(Gfn gfn) const { return base + gfn.value; }
@@ -27,16 +28,15 @@ struct Root {
 };
 
 // The identity of the table that an entry of `parent` links, on the way to `gfn`. A table that
-// holds frames of both aliases belongs to neither.
+// holds frames of several aliases belongs to what they have in common.
 constexpr TableIdentity ChildIdentity(const TableIdentity& parent, const Root& root, Gfn gfn) {
   TableIdentity child = parent;
   const uint64_t frames = FramesPerEntry(parent.role.level);
   child.gfn = gfn - gfn.value % frames;
   child.role.level = Below(parent.role.level);
-  if (root.base.value % frames == 0) {
-    child.role.kind = root.kind;
-    child.role.execute_only = root.execute_only;
-  }
+  // Each bit by itself: one may choose the entry, the other an entry far below.
+  if (root.kind_base.value % frames == 0) child.role.kind = root.kind;
+  if ((root.base - root.kind_base) % frames == 0) child.role.execute_only = root.execute_only;
   return child;
 }
 

@@ -11,6 +11,13 @@ namespace {
 // So many retired tables are worth the wait for an epoch.
 constexpr size_t kManyRetired = 256;
 
+void Clean(Table& table) {
+  // What was never named holds nothing.
+  if (table.named) std::memset(static_cast<void*>(table.slots), 0, kPageSize);
+  table.named = false;
+  table.parent = nullptr;
+}
+
 }  // namespace
 
 TablePool::TablePool(Hpa base, std::byte* memory, size_t pages)
@@ -35,10 +42,10 @@ absl::Status TablePool::Preload(size_t count, PreloadedTables& preload) {
         for (size_t i = 0; i < missing; ++i) {
           preload.tables_.push_back(&free_.Pop());
         }
-        peak_ = std::max(peak_, pages_ - free_.size() - retired_.size());
+        peak_ = std::max(peak_, Used());
         return absl::OkStatus();
       }
-      if (reclaimed || retired_.empty()) {
+      if (reclaimed) {
         ++refused_;
         return absl::ResourceExhaustedError("no page-table pages left: " + std::to_string(missing) +
                                             " needed, " + std::to_string(free_.size()) + " of " +
@@ -51,10 +58,7 @@ absl::Status TablePool::Preload(size_t count, PreloadedTables& preload) {
 }
 
 void TablePool::Free(Table& table) {
-  // What was never named holds nothing.
-  if (table.named) std::memset(static_cast<void*>(table.slots), 0, kPageSize);
-  table.named = false;
-  table.parent = nullptr;
+  Clean(table);
   const MutexLock lock(mutex_);
   free_.Push(table);
 }
@@ -70,13 +74,25 @@ void TablePool::Retire(const std::vector<Table*>& tables) {
 }
 
 void TablePool::Reclaim() {
+  // Who finds nothing retired while another thread waits here must not take that for a shortage.
+  const MutexLock one_at_a_time(reclaim_mutex_);
   TableList tables;
   {
     const MutexLock lock(mutex_);
     std::swap(tables, retired_);
+    reclaiming_ = tables.size();
   }
+  if (tables.empty()) return;
   SynchronizeEpoch();
-  while (!tables.empty()) Free(tables.Pop());
+  TableList clean;
+  while (!tables.empty()) {
+    Table& table = tables.Pop();
+    Clean(table);
+    clean.Push(table);
+  }
+  const MutexLock lock(mutex_);
+  while (!clean.empty()) free_.Push(clean.Pop());
+  reclaiming_ = 0;
 }
 
 Hpa TablePool::AddressOf(const EntrySlot* slot) const {
@@ -85,10 +101,7 @@ Hpa TablePool::AddressOf(const EntrySlot* slot) const {
 
 TablePool::Stats TablePool::stats() const {
   const MutexLock lock(mutex_);
-  return {.pages = pages_,
-          .used = pages_ - free_.size() - retired_.size(),
-          .peak = peak_,
-          .refused = refused_};
+  return {.pages = pages_, .used = Used(), .peak = peak_, .refused = refused_};
 }
 
 PreloadedTables::~PreloadedTables() {

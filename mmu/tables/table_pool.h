@@ -93,12 +93,18 @@ class TablePool {
   const size_t pages_;
   const std::unique_ptr<Table[]> tables_;
 
-  // Waits for an epoch and frees what had been retired before.
+  // Waits for an epoch and frees what had been retired before. If another thread is about to, waits
+  // for that.
   void Reclaim();
+  size_t Used() const TWINROOT_REQUIRES(mutex_) {
+    return pages_ - free_.size() - retired_.size() - reclaiming_;
+  }
 
+  Mutex reclaim_mutex_;  // before mutex_
   mutable Mutex mutex_;
   TableList free_ TWINROOT_GUARDED_BY(mutex_);
   TableList retired_ TWINROOT_GUARDED_BY(mutex_);
+  size_t reclaiming_ TWINROOT_GUARDED_BY(mutex_) = 0;  // wait for an epoch in Reclaim
   size_t peak_ TWINROOT_GUARDED_BY(mutex_) = 0;
   uint64_t refused_ TWINROOT_GUARDED_BY(mutex_) = 0;
 };

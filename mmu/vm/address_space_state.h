@@ -19,7 +19,9 @@
 #include "mmu/vm/dirty_log.h"
 #include "mmu/vm/guest_address_space.h"
 #include "mmu/vm/invalidation_seq.h"
+#include "mmu/vm/mem_type_map.h"
 #include "mmu/vm/memslot_map.h"
+#include "mmu/vm/page_waiters.h"
 #include "mmu/vm/root_set.h"
 
 namespace twinroot::mmu {
@@ -73,6 +75,8 @@ struct AddressSpaceState {
   MemslotMap slots;
   AttributeMap attributes;
   InvalidationSeq seq;
+  MemTypeMap mem_types;
+  PageWaiters page_waiters;
   std::atomic<const DirtyLog*> log{nullptr};  // null: logging is off; changed by the Turn
   // Faults that tell an external table of a leaf right now, with its slot frozen and no guard.
   std::atomic<int> external_sets{0};

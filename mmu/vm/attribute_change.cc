@@ -32,6 +32,7 @@ class Change {
     if (absl::Status status = invalidation.Zap({&from_, 1}); !status.ok()) return status;
     MoveContent();
     invalidation.Commit([&] { Commit(); });
+    for (const GfnRange& part : parts_) vm_.attributes.Collapse(turn_, part);
     return result;
   }
 

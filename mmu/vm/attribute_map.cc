@@ -1,269 +1,366 @@
 #include "mmu/vm/attribute_map.h"
 
 #include <algorithm>
-#include <bit>
 #include <cassert>
 #include <new>
 #include <optional>
+#include <type_traits>
 
 namespace twinroot::mmu {
 namespace {
 
-// A kind, marked by bit 0, or the address of the split below.
-using Word = std::atomic<uintptr_t>;
-
-// The split of a word of 1 GiB and more.
-struct Words {
-  Word child[kEntriesPerTable];
-};
-
-// The split of a word of 2 MiB: one bit a frame, 1 = shared.
-struct Bitmap {
-  static constexpr uint64_t kBits = 64;
-  std::atomic<uint64_t> bits[kEntriesPerTable / kBits];
-};
-static_assert(sizeof(Bitmap) == 64);
-
-// Above the largest entry of a 5-level walk: covers more than any Gfn.
-constexpr int kRootLevel = static_cast<int>(Level::k256T) + 1;
-constexpr int kBitmapLevel = static_cast<int>(Level::k2M);
-
-constexpr uint64_t FramesOf(int level) { return uint64_t{1} << (kIndexBits * (level - 1)); }
-constexpr GfnRange kEverything{Gfn(0), FramesOf(kRootLevel)};
-
-constexpr uintptr_t Uniform(MemoryKind kind) { return (static_cast<uintptr_t>(kind) << 1) | 1; }
-constexpr bool IsUniform(uintptr_t word) { return word & 1; }
-constexpr MemoryKind KindOf(uintptr_t word) { return static_cast<MemoryKind>(word >> 1); }
-Words* WordsOf(uintptr_t word) { return reinterpret_cast<Words*>(word); }
-Bitmap* BitmapOf(uintptr_t word) { return reinterpret_cast<Bitmap*>(word); }
-constexpr size_t SizeOfSplit(int level) {
-  return level == kBitmapLevel ? sizeof(Bitmap) : sizeof(Words);
+size_t SizeOfSplit(uintptr_t split, int tier) {
+  if (tier == 0) return IsWide(split) ? sizeof(AttributeWideLeaf) : sizeof(AttributeNarrowLeaf);
+  return AttributeFanOut(tier) == 8 ? sizeof(AttributeSplitOf8) : sizeof(AttributeSplitOf64);
 }
 
-GfnRange ChildRange(GfnRange covered, int level, size_t index) {
-  return {covered.first + index * FramesOf(level - 1), FramesOf(level - 1)};
-}
-size_t ChildIndex(GfnRange covered, int level, Gfn gfn) {
-  return (gfn - covered.first) / FramesOf(level - 1);
+void Free(AttributeNode* node) { ::operator delete(node); }
+
+// 0: no memory.
+template <typename Node>
+uintptr_t New(uintptr_t fill) {
+  static_assert(std::is_trivially_destructible_v<Node>);  // Free does not ask what it frees
+  void* memory = ::operator new(sizeof(Node), std::nothrow);
+  return memory == nullptr ? 0 : reinterpret_cast<uintptr_t>(new (memory) Node(fill));
 }
 
-// Null if there is no memory.
-uintptr_t NewSplit(int level, MemoryKind kind) {
-  if (level == kBitmapLevel) {
-    auto* bitmap = new (std::nothrow) Bitmap;
-    if (bitmap == nullptr) return 0;
-    for (auto& bits : bitmap->bits) bits = kind == MemoryKind::kShared ? ~uint64_t{0} : 0;
-    return reinterpret_cast<uintptr_t>(bitmap);
+uintptr_t NewWideLeaf(uint8_t value) {
+  const uintptr_t leaf = New<AttributeWideLeaf>(value);
+  return leaf == 0 ? 0 : leaf | kWideTag;
+}
+
+// A split of a uniform word, in which `next` will be set. 0: no memory.
+uintptr_t NewSplit(int tier, uint8_t value, uint8_t next) {
+  if (tier == 0) {
+    return FitsNarrowLeaf(value) && FitsNarrowLeaf(next) ? New<AttributeNarrowLeaf>(value)
+                                                         : NewWideLeaf(value);
   }
-  auto* words = new (std::nothrow) Words;
-  if (words == nullptr) return 0;
-  for (Word& child : words->child) child.store(Uniform(kind), std::memory_order_relaxed);
-  return reinterpret_cast<uintptr_t>(words);
+  return AttributeFanOut(tier) == 8 ? New<AttributeSplitOf8>(UniformWord(value))
+                                    : New<AttributeSplitOf64>(UniformWord(value));
 }
 
-// The kind that everything below a split has, if it is one.
-std::optional<MemoryKind> CommonKind(uintptr_t split, int level) {
-  if (level == kBitmapLevel) {
-    const Bitmap& bitmap = *BitmapOf(split);
-    const uint64_t first = bitmap.bits[0].load(std::memory_order_relaxed);
-    if (first != 0 && first != ~uint64_t{0}) return std::nullopt;
-    for (const auto& bits : bitmap.bits) {
-      if (bits.load(std::memory_order_relaxed) != first) return std::nullopt;
+// What child `index` of a split of `tier` covers; `inside` is some gfn of the split.
+GfnRange ChildRange(int tier, Gfn inside, size_t index) {
+  const uint64_t span = AttributeSpan(tier - 1);
+  return {Gfn(inside.value / AttributeSpan(tier) * AttributeSpan(tier) + index * span), span};
+}
+
+GfnRange TrunkRange(int tier) {
+  const uint64_t first = tier == 0 ? 0 : AttributeSpan(tier - 1);
+  return {Gfn(first), AttributeSpan(tier) - first};
+}
+
+// Copies a leaf into one of another width that can hold it.
+template <typename To>
+void Copy(uintptr_t from, uintptr_t to) {
+  To& target = *static_cast<To*>(NodeOf(to));
+  WithLeaf(from, [&target](const auto& leaf) {
+    for (uint64_t i = 0; i < kEntriesPerTable;) {
+      const auto [value, n] = leaf.RunAt(i);
+      target.Set(i, n, value);
+      i += n;
     }
-    return first == 0 ? MemoryKind::kPrivate : MemoryKind::kShared;
-  }
-  const Words& words = *WordsOf(split);
-  const uintptr_t first = words.child[0].load(std::memory_order_relaxed);
-  if (!IsUniform(first)) return std::nullopt;
-  for (const Word& child : words.child) {
-    if (child.load(std::memory_order_relaxed) != first) return std::nullopt;
-  }
-  return KindOf(first);
+  });
 }
 
-void SetBits(Bitmap& bitmap, uint64_t first, uint64_t count, MemoryKind kind) {
-  for (uint64_t i = first; i < first + count;) {
-    const uint64_t at = i % Bitmap::kBits;
-    const uint64_t n = std::min(Bitmap::kBits - at, first + count - i);
-    const uint64_t mask = (n == Bitmap::kBits ? ~uint64_t{0} : (uint64_t{1} << n) - 1) << at;
-    auto& bits = bitmap.bits[i / Bitmap::kBits];
-    const uint64_t old = bits.load(std::memory_order_relaxed);
-    bits.store(kind == MemoryKind::kShared ? old | mask : old & ~mask, std::memory_order_relaxed);
-    i += n;
-  }
+bool NothingDenied(const AttributeWideLeaf& leaf) {
+  uint64_t all = 0;
+  for (const auto& word : leaf.words) all |= word.load(std::memory_order_relaxed);
+  return (all & ~AttributeWideLeaf::Repeat(1)) == 0;
 }
 
-class Writer {
- public:
-  explicit Writer(std::atomic<size_t>& bytes) : bytes_(bytes) {}
-
-  // False: no memory.
-  bool Split(Word& word, int level, GfnRange covered, GfnRange range) {
-    if (range.Contains(covered) || !range.Overlaps(covered)) return true;
-    uintptr_t now = word.load(std::memory_order_relaxed);
-    if (IsUniform(now)) {
-      now = NewSplit(level, KindOf(now));
-      if (now == 0) return false;
-      bytes_ += SizeOfSplit(level);
-      word.store(now, std::memory_order_release);
-    }
-    if (level == kBitmapLevel) return true;
-    // Only the children at the two ends can be covered in part.
-    const GfnRange inside = Intersection(covered, range);
-    for (const Gfn end : {inside.first, inside.end() - 1}) {
-      const size_t i = ChildIndex(covered, level, end);
-      if (!Split(WordsOf(now)->child[i], level - 1, ChildRange(covered, level, i), range)) {
-        return false;
+// Calls `visit` for the pieces of a part of one word; false ends it. `range` is inside the word.
+template <typename F>
+bool Visit(uintptr_t word, int tier, GfnRange range, F& visit) {
+  if (IsUniform(word)) return visit(range, UniformValue(word));
+  if (tier == 0) {
+    return WithLeaf(word, [&](const auto& leaf) {
+      for (Gfn at = range.first; at < range.end();) {
+        const auto [value, same] = leaf.RunAt(at.value % kEntriesPerTable);
+        const uint64_t n = std::min(same, range.end() - at);
+        if (!visit(GfnRange{at, n}, value)) return false;
+        at = at + n;
       }
-    }
-    return true;
+      return true;
+    });
   }
-
-  // Sets the range, if there is a kind, and collapses what became uniform on the way.
-  void Set(Word& word, int level, GfnRange covered, GfnRange range,
-           std::optional<MemoryKind> kind) {
-    const uintptr_t now = word.load(std::memory_order_relaxed);
-    if (kind && range.Contains(covered)) {
-      word.store(Uniform(*kind), std::memory_order_release);
-      Free(now, level);
-      return;
-    }
-    if (IsUniform(now)) {
-      assert(!kind || KindOf(now) == *kind);  // else it was not prepared
-      return;
-    }
-    const GfnRange inside = Intersection(covered, range);
-    if (level == kBitmapLevel) {
-      if (kind) SetBits(*BitmapOf(now), inside.first - covered.first, inside.count, *kind);
-    } else {
-      const size_t last = ChildIndex(covered, level, inside.end() - 1);
-      for (size_t i = ChildIndex(covered, level, inside.first); i <= last; ++i) {
-        Set(WordsOf(now)->child[i], level - 1, ChildRange(covered, level, i), range, kind);
-      }
-    }
-    if (const std::optional<MemoryKind> common = CommonKind(now, level)) {
-      word.store(Uniform(*common), std::memory_order_release);
-      Free(now, level);
-    }
-  }
-
-  void Free(uintptr_t word, int level) {
-    if (IsUniform(word)) return;
-    bytes_ -= SizeOfSplit(level);
-    if (level == kBitmapLevel) {
-      (void)BitmapOf(word);
-      return;
-    }
-    for (Word& child : WordsOf(word)->child) {
-      Free(child.load(std::memory_order_relaxed), level - 1);
-    }
-  }
-
- private:
-  std::atomic<size_t>& bytes_;
-};
-
-// Joins neighbours of one kind.
-class RunMerger {
- public:
-  explicit RunMerger(const std::function<void(GfnRange, MemoryAttributes)>& visit)
-      : visit_(visit) {}
-
-  void Add(GfnRange range, MemoryKind kind) {
-    if (!run_.empty() && kind == kind_ && run_.end() == range.first) {
-      run_.count += range.count;
-      return;
-    }
-    Finish();
-    run_ = range;
-    kind_ = kind;
-  }
-  void Finish() {
-    if (!run_.empty()) visit_(run_, {kind_, {}});
-    run_.count = 0;
-  }
-
- private:
-  const std::function<void(GfnRange, MemoryAttributes)>& visit_;
-  GfnRange run_;
-  MemoryKind kind_ = MemoryKind::kPrivate;
-};
-
-void Visit(uintptr_t word, int level, GfnRange covered, GfnRange range, RunMerger& runs) {
-  const GfnRange inside = Intersection(covered, range);
-  if (IsUniform(word)) {
-    runs.Add(inside, KindOf(word));
-  } else if (level == kBitmapLevel) {
-    const Bitmap& bitmap = *BitmapOf(word);
-    for (Gfn at = inside.first; at < inside.end();) {
-      const uint64_t i = at - covered.first;
-      const uint64_t bits =
-          bitmap.bits[i / Bitmap::kBits].load(std::memory_order_acquire) >> (i % Bitmap::kBits);
-      const bool shared = bits & 1;
-      const uint64_t same = shared ? std::countr_one(bits) : std::countr_zero(bits);
-      const uint64_t n = std::min({same, Bitmap::kBits - i % Bitmap::kBits, inside.end() - at});
-      runs.Add({at, n}, shared ? MemoryKind::kShared : MemoryKind::kPrivate);
-      at = at + n;
-    }
-  } else {
-    const size_t last = ChildIndex(covered, level, inside.end() - 1);
-    for (size_t i = ChildIndex(covered, level, inside.first); i <= last; ++i) {
-      Visit(WordsOf(word)->child[i].load(std::memory_order_acquire), level - 1,
-            ChildRange(covered, level, i), range, runs);
-    }
-  }
-}
-
-}  // namespace
-
-AttributeMap::AttributeMap(Gfn) : root_(Uniform(MemoryKind::kShared)) {}
-
-AttributeMap::~AttributeMap() { Writer(bytes_).Free(root_.load(), kRootLevel); }
-
-MemoryAttributes AttributeMap::Get(const MmuRead&, Gfn gfn) const {
-  uintptr_t word = root_.load(std::memory_order_acquire);
-  for (int level = kRootLevel; !IsUniform(word); --level) {
-    const uint64_t i = gfn.value / FramesOf(level - 1) % kEntriesPerTable;
-    if (level == kBitmapLevel) {
-      const uint64_t bits = BitmapOf(word)->bits[i / Bitmap::kBits].load(std::memory_order_acquire);
-      return {bits >> (i % Bitmap::kBits) & 1 ? MemoryKind::kShared : MemoryKind::kPrivate, {}};
-    }
-    word = WordsOf(word)->child[i].load(std::memory_order_acquire);
-  }
-  return {KindOf(word), {}};
-}
-
-bool AttributeMap::UniformAt(const MmuRead&, Gfn gfn, Level level) const {
-  uintptr_t word = root_.load(std::memory_order_acquire);
-  for (int at = kRootLevel; !IsUniform(word); --at) {
-    if (at <= static_cast<int>(level)) return level == Level::k4K;
-    if (at == kBitmapLevel) return true;  // one frame is always uniform
-    const uint64_t i = gfn.value / FramesOf(at - 1) % kEntriesPerTable;
-    word = WordsOf(word)->child[i].load(std::memory_order_acquire);
+  const AttributeWord* const children = AttributeChildren(word);
+  const size_t last = AttributeIndex(tier, range.end() - 1);
+  for (size_t i = AttributeIndex(tier, range.first); i <= last; ++i) {
+    const GfnRange part = Intersection(ChildRange(tier, range.first, i), range);
+    if (!Visit(children[i].load(std::memory_order_acquire), tier - 1, part, visit)) return false;
   }
   return true;
 }
 
-void AttributeMap::ForEachRun(const MmuRead&, GfnRange range,
-                              const std::function<void(GfnRange, MemoryAttributes)>& visit) const {
-  if (range.empty()) return;
-  RunMerger runs(visit);
-  Visit(root_.load(std::memory_order_acquire), kRootLevel, kEverything, range, runs);
-  runs.Finish();
+template <typename F>
+bool VisitAll(const AttributeWord* trunk, GfnRange range, F&& visit) {
+  if (range.empty()) return true;
+  const int last = AttributeTierOf(range.end() - 1);
+  for (int tier = AttributeTierOf(range.first); tier <= last; ++tier) {
+    const GfnRange part = Intersection(TrunkRange(tier), range);
+    if (!Visit(trunk[tier].load(std::memory_order_acquire), tier, part, visit)) return false;
+  }
+  return true;
 }
 
-absl::Status AttributeMap::Prepare(const Turn&, GfnRange range, MemoryAttributes) {
-  if (Writer(bytes_).Split(root_, kRootLevel, kEverything, range)) return absl::OkStatus();
+template <int kTier>
+[[gnu::always_inline]] inline uintptr_t Descend(uintptr_t word, Gfn gfn, int stop) {
+  if constexpr (kTier > 0) {
+    if (kTier > stop && !IsUniform(word)) {
+      word = AttributeChildren(word)[AttributeIndex(kTier, gfn)].load(std::memory_order_acquire);
+      return Descend<kTier - 1>(word, gfn, stop);
+    }
+  }
+  return word;
+}
+
+// The word that covers gfn: a uniform one, or that of tier `stop`, if the trunk's is not lower. The
+// look-up of every fault: unrolled, so that it shifts by constants.
+template <int kTier = 0>
+[[gnu::always_inline]] inline uintptr_t WordAt(const AttributeWord* trunk, Gfn gfn, int stop) {
+  if constexpr (kTier + 1 < kAttributeTiers) {
+    if (gfn.value >> kAttributeSpanBits[kTier] != 0) return WordAt<kTier + 1>(trunk, gfn, stop);
+  }
+  return Descend<kTier>(trunk[kTier].load(std::memory_order_acquire), gfn, stop);
+}
+
+}  // namespace
+
+class AttributeMap::Writer {
+ public:
+  explicit Writer(AttributeMap& map) : map_(map) {}
+
+  // False: no memory.
+  bool Prepare(GfnRange range, uint8_t value) {
+    const int first = AttributeTierOf(range.first);
+    const int last = AttributeTierOf(range.end() - 1);
+    return Split(map_.trunk_[first], first, TrunkRange(first), range, value) &&
+           (first == last || Split(map_.trunk_[last], last, TrunkRange(last), range, value));
+  }
+
+  void Set(GfnRange range, uint8_t value) {
+    const int last = AttributeTierOf(range.end() - 1);
+    for (int tier = AttributeTierOf(range.first); tier <= last; ++tier) {
+      Fill(map_.trunk_[tier], tier, TrunkRange(tier), range, value);
+    }
+  }
+
+  void Collapse(GfnRange range) {
+    const int first = AttributeTierOf(range.first);
+    const int last = AttributeTierOf(range.end() - 1);
+    Join(map_.trunk_[first], first, TrunkRange(first), range);
+    if (first != last) Join(map_.trunk_[last], last, TrunkRange(last), range);
+  }
+
+  // Takes a word that is no longer in the tree, and everything below it.
+  void Retire(uintptr_t word, int tier) {
+    if (IsUniform(word)) return;
+    for (size_t i = 0; tier != 0 && i < AttributeFanOut(tier); ++i) {
+      Retire(AttributeChildren(word)[i].load(std::memory_order_relaxed), tier - 1);
+    }
+    const size_t size = SizeOfSplit(word, tier);
+    Count(-size);
+    map_.retired_bytes_ += size;
+    AttributeNode* const node = NodeOf(word);
+    node->next_retired = map_.retired_;
+    map_.retired_ = node;
+  }
+
+ private:
+  bool Split(AttributeWord& word, int tier, GfnRange covered, GfnRange range, uint8_t value) {
+    if (range.Contains(covered)) return true;
+    uintptr_t now = word.load(std::memory_order_relaxed);
+    if (IsUniform(now)) {
+      if (UniformValue(now) == value) return true;
+      now = NewSplit(tier, UniformValue(now), value);
+      if (now == 0) return false;
+      Count(SizeOfSplit(now, tier));
+      word.store(now, std::memory_order_release);
+    }
+    if (tier == 0) return IsWide(now) || FitsNarrowLeaf(value) || Widen(word, now);
+    // Only the children at the two ends can be covered in part.
+    const GfnRange inside = Intersection(covered, range);
+    const size_t first = AttributeIndex(tier, inside.first);
+    const size_t last = AttributeIndex(tier, inside.end() - 1);
+    AttributeWord* const children = AttributeChildren(now);
+    const auto split = [&](size_t i) {
+      return Split(children[i], tier - 1, ChildRange(tier, inside.first, i), range, value);
+    };
+    return split(first) && (first == last || split(last));
+  }
+
+  void Fill(AttributeWord& word, int tier, GfnRange covered, GfnRange range, uint8_t value) {
+    const uintptr_t now = word.load(std::memory_order_relaxed);
+    if (range.Contains(covered)) {
+      word.store(UniformWord(value), std::memory_order_release);
+      Retire(now, tier);
+      return;
+    }
+    if (IsUniform(now)) {
+      assert(UniformValue(now) == value);  // else it was not prepared
+      return;
+    }
+    const GfnRange inside = Intersection(covered, range);
+    if (tier == 0) {
+      assert(IsWide(now) || FitsNarrowLeaf(value));  // else it was not prepared
+      WithLeaf(now, [&](auto& leaf) {
+        leaf.Set(inside.first.value % kEntriesPerTable, inside.count, value);
+      });
+      return;
+    }
+    AttributeWord* const children = AttributeChildren(now);
+    const size_t last = AttributeIndex(tier, inside.end() - 1);
+    for (size_t i = AttributeIndex(tier, inside.first); i <= last; ++i) {
+      Fill(children[i], tier - 1, ChildRange(tier, inside.first, i), range, value);
+    }
+  }
+
+  // Makes splits along the ends uniform again where they are. True: the word is uniform now.
+  bool Join(AttributeWord& word, int tier, GfnRange covered, GfnRange range) {
+    const uintptr_t now = word.load(std::memory_order_relaxed);
+    if (IsUniform(now)) return true;
+    if (range.Contains(covered)) return false;  // neither split nor set by this range
+    if (tier == 0) {
+      const std::optional<uint8_t> common =
+          WithLeaf(now, [](const auto& leaf) { return leaf.Common(); });
+      if (!common) return TryToNarrow(word, now), false;
+      Replace(word, now, tier, UniformWord(*common));
+      return true;
+    }
+    const GfnRange inside = Intersection(covered, range);
+    const size_t first = AttributeIndex(tier, inside.first);
+    const size_t last = AttributeIndex(tier, inside.end() - 1);
+    AttributeWord* const children = AttributeChildren(now);
+    const auto join = [&](size_t i) {
+      return Join(children[i], tier - 1, ChildRange(tier, inside.first, i), range);
+    };
+    const bool first_is_uniform = join(first);
+    if ((first != last && !join(last)) || !first_is_uniform) return false;
+    const uintptr_t common = children[first].load(std::memory_order_relaxed);
+    for (size_t i = AttributeIndex(tier, covered.first); i < AttributeFanOut(tier); ++i) {
+      if (children[i].load(std::memory_order_relaxed) != common) return false;
+    }
+    Replace(word, now, tier, common);
+    return true;
+  }
+
+  // False: no memory.
+  bool Widen(AttributeWord& word, uintptr_t narrow) {
+    const uintptr_t wide = NewWideLeaf(0);
+    if (wide == 0) return false;
+    Copy<AttributeWideLeaf>(narrow, wide);
+    Count(sizeof(AttributeWideLeaf));
+    Replace(word, narrow, 0, wide);
+    return true;
+  }
+
+  // Denials are gone from a leaf: it goes back to a bit a frame, unless memory is short.
+  void TryToNarrow(AttributeWord& word, uintptr_t now) {
+    if (!IsWide(now) || !NothingDenied(*static_cast<AttributeWideLeaf*>(NodeOf(now)))) return;
+    const uintptr_t narrow = New<AttributeNarrowLeaf>(0);
+    if (narrow == 0) return;
+    Copy<AttributeNarrowLeaf>(now, narrow);
+    Count(sizeof(AttributeNarrowLeaf));
+    Replace(word, now, 0, narrow);
+  }
+
+  void Replace(AttributeWord& word, uintptr_t old, int tier, uintptr_t now) {
+    word.store(now, std::memory_order_release);
+    Retire(old, tier);
+  }
+
+  // Only the writer counts, so no locked add.
+  void Count(size_t bytes) {
+    map_.bytes_.store(map_.bytes_.load(std::memory_order_relaxed) + bytes,
+                      std::memory_order_relaxed);
+  }
+
+  AttributeMap& map_;
+};
+
+AttributeMap::AttributeMap(Gfn limit) : limit_(limit) {
+  assert(limit.value <= AttributeSpan(kAttributeTiers - 1));
+  for (AttributeWord& word : trunk_) word.store(kNeverSet, std::memory_order_relaxed);
+}
+
+AttributeMap::~AttributeMap() {
+  for (int tier = 0; tier < kAttributeTiers; ++tier) {
+    Writer(*this).Retire(trunk_[tier].exchange(kNeverSet), tier);
+  }
+  FreeRetired();
+}
+
+void AttributeMap::FreeRetired() {
+  if (retired_ == nullptr) return;
+  SynchronizeEpoch();
+  while (retired_ != nullptr) {
+    AttributeNode* const node = retired_;
+    retired_ = node->next_retired;
+    Free(node);
+  }
+  retired_bytes_ = 0;
+}
+
+uint8_t AttributeMap::ValueAt(Gfn gfn) const {
+  assert(gfn < limit_);
+  const uintptr_t word = WordAt(trunk_, gfn, 0);
+  if (IsUniform(word)) return UniformValue(word);
+  return WithLeaf(word, [gfn](const auto& leaf) { return leaf.Get(gfn.value % kEntriesPerTable); });
+}
+
+bool AttributeMap::UniformAt(const MmuRead&, Gfn gfn, Level level) const {
+  assert(gfn < limit_);
+  if (level == Level::k4K) return true;
+  const uint64_t frames = FramesPerEntry(level);
+  if (gfn.value < frames) {
+    // The first leaf of a level is all words of the trunk up to it.
+    const uintptr_t first = trunk_[0].load(std::memory_order_acquire);
+    bool uniform = IsUniform(first);
+    for (int tier = 1; uniform && AttributeSpan(tier) <= frames; ++tier) {
+      uniform = trunk_[tier].load(std::memory_order_acquire) == first;
+    }
+    return uniform;
+  }
+  return IsUniform(WordAt(trunk_, gfn, AttributeTierOf(Gfn(frames - 1))));
+}
+
+bool AttributeMap::AllAre(const MmuRead&, GfnRange range, MemoryAttributes attributes) const {
+  return VisitAll(trunk_, range,
+                  [value = attributes.word()](GfnRange, uint8_t at) { return at == value; });
+}
+
+void AttributeMap::ForEachRun(const MmuRead&, GfnRange range,
+                              absl::FunctionRef<void(GfnRange, MemoryAttributes)> visit) const {
+  GfnRange run;
+  uint8_t value = 0;
+  VisitAll(trunk_, range, [&](GfnRange piece, uint8_t of_piece) {
+    if (!run.empty() && of_piece == value) {
+      run.count += piece.count;
+      return true;
+    }
+    if (!run.empty()) visit(run, MemoryAttributes::FromWord(value));
+    run = piece;
+    value = of_piece;
+    return true;
+  });
+  if (!run.empty()) visit(run, MemoryAttributes::FromWord(value));
+}
+
+absl::Status AttributeMap::Prepare(const Turn&, GfnRange range, MemoryAttributes attributes) {
+  assert(range.end() <= limit_);
+  if (range.empty() || Writer(*this).Prepare(range, attributes.word())) return absl::OkStatus();
   return absl::ResourceExhaustedError("no memory for the attributes of the range");
 }
 
 void AttributeMap::Set(const Turn&, GfnRange range, MemoryAttributes attributes) {
-  const MemoryKind kind = attributes.kind;
-  if (!range.empty()) Writer(bytes_).Set(root_, kRootLevel, kEverything, range, kind);
+  assert(range.end() <= limit_);
+  if (!range.empty()) Writer(*this).Set(range, attributes.word());
 }
 
 void AttributeMap::Collapse(const Turn&, GfnRange range) {
-  if (!range.empty()) Writer(bytes_).Set(root_, kRootLevel, kEverything, range, std::nullopt);
+  if (!range.empty()) Writer(*this).Collapse(range);
+  if (retired_bytes_ > kRetiredBytes) FreeRetired();
 }
 
 }  // namespace twinroot::mmu

@@ -92,7 +92,7 @@ class FaultHandler {
                              .pfn = *pfn,
                              .level = choice.level,
                              .access = access_,
-                             .leaf = LeafOf(vm_, root_, wish)};
+                             .leaf = LeafOf(vm_, guard, root_, wish)};
     // The mark before the right to write: see dirty_log.h.
     if (log != nullptr && log->withholds_write() && access_.write()) log->Mark(gfn_, vcpu_);
     const MapOutcome outcome = Map(guard, *vm_.env.pool, vm_.change, root_, request, preload,
@@ -108,7 +108,7 @@ class FaultHandler {
   Look GiveRight(const EpochGuard& guard, const LeafInTheWay& there, const DirtyLog* log,
                  PreloadedTables& preload) {
     EptEntry leaf = there.leaf;
-    if (HasSavedRights(leaf)) leaf = WithSavedRights(leaf);
+    if (HasSavedAccess(leaf)) leaf = WithRestoredAccess(leaf);
     const bool large = there.level != Level::k4K;
     const bool split = large && ((access_.fetch() && IsNxHugePage(leaf)) ||
                                  (access_.write() && !leaf.access().write() && log != nullptr));
@@ -196,7 +196,17 @@ class FaultHandler {
 
   // Without a guard: may block. The frame is compared with the memslot's in the next look.
   std::optional<FaultOutcome> ResolvePage() {
-    const absl::StatusOr<PageSource::Page> page = vm_.env.pages->Resolve(gfn_, kind_);
+    absl::StatusOr<PageSource::Page> page = vm_.env.pages->Resolve(gfn_, kind_);
+    if (absl::IsUnavailable(page.status())) {
+      // Waits first, then asks once more: the page may have come in between.
+      vm_.page_waiters.Add(gfn_, kind_, vcpu_);
+      page = vm_.env.pages->Resolve(gfn_, kind_);
+      if (absl::IsUnavailable(page.status())) {
+        return PagePending{layout_.GpaOf(gfn_, MemoryKind::kPrivate),
+                           kind_ == MemoryKind::kShared || vm_.config.tell_private_pending};
+      }
+      vm_.page_waiters.Remove(gfn_, kind_, vcpu_);
+    }
     if (page.ok()) {
       page_ = page->pfn;
       backing_ = page->max_level;
@@ -250,6 +260,7 @@ VmCount CountOf(const FaultOutcome& outcome) {
     VmCount operator()(const Retry&) { return VmCount::kFaultRetry; }
     VmCount operator()(const Mmio&) { return VmCount::kFaultMmio; }
     VmCount operator()(const MemoryFaultExit&) { return VmCount::kFaultMemory; }
+    VmCount operator()(const PagePending&) { return VmCount::kFaultPending; }
     VmCount operator()(const DirtyRingFull&) { return VmCount::kFaultPending; }
     VmCount operator()(const Failed&) { return VmCount::kFaultFailed; }
   };

@@ -11,6 +11,7 @@
 #include "mmu/vm/dirty_tracking.h"
 #include "mmu/vm/fault_handler.h"
 #include "mmu/vm/invalidation.h"
+#include "mmu/vm/mem_type_change.h"
 #include "mmu/vm/page_sizes.h"
 
 namespace twinroot::mmu {
@@ -127,6 +128,7 @@ absl::Status GuestAddressSpace::AddMemslot(const Memslot& slot) {
     vm.slots.Add(turn, slot);
     vm.frames[static_cast<int>(MemoryKind::kPrivate)] += slot.range.count;
   });
+  vm.attributes.Collapse(turn, slot.range);
   return absl::OkStatus();
 }
 
@@ -280,7 +282,18 @@ absl::StatusOr<SplitResult> GuestAddressSpace::SplitPages(GfnRange range, Level 
   return mmu::SplitPages(*impl_, range, target);
 }
 absl::StatusOr<RecoverResult> GuestAddressSpace::RecoverPages(GfnRange range) {
+  {
+    const Turn turn(impl_->turn_mutex);
+    if (absl::Status status = CheckRange(*impl_, turn, range); !status.ok()) return status;
+  }
   return mmu::RecoverPages(*impl_, range, VmCount::kCollapseAttributes);
+}
+
+absl::Status GuestAddressSpace::SetMemoryTypes(const MemTypes& types) {
+  return ChangeMemTypes(*impl_, types);
+}
+std::vector<uint32_t> GuestAddressSpace::PageReady(Gfn gfn, MemoryKind kind) {
+  return impl_->page_waiters.Take(gfn, kind);
 }
 
 EptPointer GuestAddressSpace::ept_pointer(MemoryKind root) const {

@@ -32,6 +32,7 @@
 #include "mmu/types/memory_kind.h"
 #include "mmu/vm/dirty_log.h"
 #include "mmu/vm/gpa_layout.h"
+#include "mmu/vm/mem_type_map.h"
 #include "mmu/vm/page_source.h"
 #include "mmu/vm/pml_source.h"
 #include "mmu/vm/root_set.h"
@@ -74,6 +75,12 @@ struct MemoryFaultExit {
   Access denied;      // none: the page is of the other kind; else what its attributes (D11) or its
                       // alias (A10) deny of this access
 };
+// The page is not here yet (F13). The vCPU waits until PageReady names it; where `may_tell`, the
+// guest may be told instead and do something else meanwhile.
+struct PagePending {
+  Gpa gpa;  // page-aligned, unaliased
+  bool may_tell;
+};
 // The vCPU's dirty ring is nearly full: it waits for HarvestDirtyRing, then tries again.
 struct DirtyRingFull {};
 // The environment: no page, no table; or the VM is bugged.
@@ -81,7 +88,7 @@ struct Failed {
   absl::Status status;
 };
 using FaultOutcome =
-    std::variant<Fixed, Spurious, Retry, Mmio, MemoryFaultExit, DirtyRingFull, Failed>;
+    std::variant<Fixed, Spurious, Retry, Mmio, MemoryFaultExit, PagePending, DirtyRingFull, Failed>;
 
 enum class Content : uint8_t { kDestroy, kPreserve };
 enum class Requester : uint8_t { kGuest, kHost };  // D6: only the guest may preserve to shared
@@ -149,6 +156,13 @@ struct AddressSpaceStats {
   uint64_t private_frames_attribute = 0, shared_frames_attribute = 0;
 };
 
+// Who decides the memory type of guest memory (F12).
+enum class CachePolicy : uint8_t {
+  kWriteBack,  // the host: write-back, whatever the guest's PAT says
+  kGuestPat,   // the guest's PAT over write-back
+  kGuestMtrr,  // the guest's MTRRs (SetMemoryTypes) and its PAT
+};
+
 class GuestAddressSpace {
  public:
   struct Config {
@@ -162,6 +176,9 @@ class GuestAddressSpace {
     RootArrangement arrangement = RootArrangement::kTwoRoots;
     // NX-huge-page mitigation (F8): large pages are not executable, a fetch splits them.
     bool nx_huge_pages = false;
+    CachePolicy cache = CachePolicy::kGuestPat;
+    // The guest can be told that a private page is on its way (a paravirtual interface of its own).
+    bool tell_private_pending = false;
   };
   // Not owned; must outlive the address space. `flusher` and the external tables may be null.
   struct Environment {
@@ -234,6 +251,15 @@ class GuestAddressSpace {
   absl::StatusOr<SplitResult> SplitPages(GfnRange range, Level target);
   // Makes pages large where nothing forbids it.
   absl::StatusOr<RecoverResult> RecoverPages(GfnRange range);
+
+  // The guest's MTRRs, under CachePolicy::kGuestMtrr; otherwise kFailedPrecondition. What changes
+  // its type is mapped anew. kInvalidArgument: ranges that are empty, out of order or beyond
+  // memory.
+  absl::Status SetMemoryTypes(const MemTypes& types);
+
+  // A page that its source did not have is here now: which vCPUs wait for it. The caller wakes
+  // them.
+  std::vector<uint32_t> PageReady(Gfn gfn, MemoryKind kind);
 
   EptPointer ept_pointer(MemoryKind root) const;
   const GpaLayout& layout() const;

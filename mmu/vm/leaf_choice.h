@@ -33,17 +33,20 @@ inline LevelChoice LevelFor(const AddressSpaceState& vm, const MmuRead& read, co
       .nx_fetch = vm.config.nx_huge_pages && wish.access.fetch()};
   return ChooseLevel(
       limits, [&](Level level) { return vm.attributes.UniformAt(read, wish.gfn, level); },
-      [](Level) { return true; });
+      [&](Level level) { return vm.mem_types.Same(read, LeafRange(wish.gfn, level)); });
 }
 
-inline LeafRequest LeafOf(const AddressSpaceState& vm, const Root& root, const LeafWish& wish) {
+inline LeafRequest LeafOf(const AddressSpaceState& vm, const MmuRead& read, const Root& root,
+                          const LeafWish& wish) {
   return {
       .allowed = wish.attributes.allowed() & root.rights(),
       // A write is marked before the leaf is published; anything else gets W with its first
       // write.
       .withhold_write = wish.log != nullptr && wish.log->withholds_write() && !wish.access.write(),
       // Where the alias grants nothing but fetches, withholding them would leave nothing.
-      .withhold_fetch = vm.config.nx_huge_pages && !root.execute_only};
+      .withhold_fetch = vm.config.nx_huge_pages && !root.execute_only,
+      .mem_type = vm.mem_types.Of(read, wish.gfn),
+      .ignore_pat = vm.config.cache == CachePolicy::kWriteBack};
 }
 
 }  // namespace twinroot::mmu

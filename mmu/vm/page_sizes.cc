@@ -32,7 +32,7 @@ std::optional<EptEntry> LargeLeaf(const Turn& turn, AddressSpaceState& vm, const
     wish.backing = page->max_level;
   }
   if (wish.backing < level) return std::nullopt;
-  const LeafRequest leaf = LeafOf(vm, root, wish);
+  const LeafRequest leaf = LeafOf(vm, turn, root, wish);
   if (leaf.allowed.empty()) return std::nullopt;
   return MakeLeaf(*pfn, level, leaf);
 }

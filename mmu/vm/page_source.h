@@ -29,6 +29,7 @@ class PageSource {
 
   // The page behind `gfn`; allocates it (zeroed) if there is none. May block. No lock is held.
   // kResourceExhausted: no memory. kFailedPrecondition: the slot has no backing of this kind.
+  // kUnavailable: not here yet (F13); GuestAddressSpace::PageReady will be told when it is.
   virtual absl::StatusOr<Page> Resolve(Gfn gfn, MemoryKind kind) = 0;
 
   // Allocates every page of the range, so that Copy into it cannot fail.

@@ -32,6 +32,7 @@ absl::Status RootSet::Create(const GpaLayout& layout, RootArrangement arrangemen
           .kind = kind,
           .execute_only = execute_only == 1,
           .base = layout.HwGfnOf(Gfn(0), kind, execute_only == 1),
+          .kind_base = layout.HwGfnOf(Gfn(0), kind),
           .external = kind == MemoryKind::kPrivate ? external_private : external_shared};
     }
   }

@@ -9,7 +9,8 @@
 
 namespace twinroot::mmu::vmx {
 
-// Thread-safe; what At has returned stays valid as long as processors run.
+// Thread-safe. Processors keep what At has returned with the translation that led there: it stays
+// valid until they have flushed that translation.
 class PhysicalMemory {
  public:
   virtual ~PhysicalMemory() = default;

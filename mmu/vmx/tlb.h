@@ -1,14 +1,15 @@
 // What a processor remembers of walks: guest-physical mappings, tagged by the root they came from
 // (SDM vol. 3C, "Caching Translation Information").
 //
-// Not thread-safe; the vCPU that owns it locks. It keeps an entry until that entry is flushed or
-// another takes its place, however wrong the tables have made it since: a flush that somebody
+// Not thread-safe; the vCPU that owns it stops first. It keeps an entry until that entry is flushed
+// or another takes its place, however wrong the tables have made it since: a flush that somebody
 // forgot shows. Bounded: direct-mapped, one array for each page size.
 #ifndef TWINROOT_MMU_VMX_TLB_H_
 #define TWINROOT_MMU_VMX_TLB_H_
 
+#include <array>
 #include <cstdint>
-#include <optional>
+#include <limits>
 #include <vector>
 
 #include "mmu/types/address.h"
@@ -33,21 +34,25 @@ class Tlb {
   void FlushAll();
 
  private:
+  // No page has this number.
+  static constexpr uint64_t kNone = std::numeric_limits<uint64_t>::max();
   struct Entry {
+    uint64_t page = kNone;  // frame number in pages of this array's size
     Hpa root;
-    uint64_t page;  // frame number in pages of this array's size
     EptTranslation translation;
   };
   struct PageSizeArray {
     Level level;
-    std::vector<std::optional<Entry>> entries;
+    uint64_t entries;        // a power of two
+    uint64_t first;          // in entries_
+    bool ever_used = false;  // since the last FlushAll
 
     uint64_t PageOf(HwGfn frame) const { return frame.value / FramesPerEntry(level); }
-    const std::optional<Entry>& Slot(uint64_t page) const { return entries[page % entries.size()]; }
-    std::optional<Entry>& Slot(uint64_t page) { return entries[page % entries.size()]; }
+    uint64_t IndexOf(uint64_t page) const { return first + (page & (entries - 1)); }
   };
 
-  std::vector<PageSizeArray> arrays_;
+  std::array<PageSizeArray, 3> arrays_;
+  std::vector<Entry> entries_;
 };
 
 }  // namespace twinroot::mmu::vmx

@@ -20,7 +20,7 @@ class FakeExternalTables : public ExternalTables {
   Level MaxLevel() const override { return max_level; }
 
   absl::Status Set(Gfn gfn, Level level, Access, Pfn pfn) override {
-    log_.Add(CallText("set", kind_, gfn.value, FramesPerEntry(level)));
+    LogCall(log_, "set", kind_, gfn.value, FramesPerEntry(level));
     if (on_set) on_set();
     const std::lock_guard<std::mutex> lock(mutex_);
     if (fail_sets > 0) {
@@ -38,7 +38,7 @@ class FakeExternalTables : public ExternalTables {
   }
 
   absl::Status Remove(GfnRange range) override {
-    log_.Add(CallText("remove", kind_, range.first.value, range.count));
+    LogCall(log_, "remove", kind_, range.first.value, range.count);
     const std::lock_guard<std::mutex> lock(mutex_);
     if (fail_removes > 0) {
       --fail_removes;

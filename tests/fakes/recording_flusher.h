@@ -11,7 +11,7 @@ class RecordingFlusher : public TlbFlusher {
  public:
   explicit RecordingFlusher(CallLog& log) : log_(log) {}
   void FlushRange(MemoryKind root, HwGfn first, uint64_t count) override {
-    log_.Add(CallText("flush", root, first.value, count));
+    LogCall(log_, "flush", root, first.value, count);
   }
   void FlushAll() override { log_.Add("flush all"); }
 

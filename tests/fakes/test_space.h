@@ -39,7 +39,10 @@ struct TestSpaceOptions {
   std::optional<int> shared_bit = 46;
   int walk_bits = 48;
   int guest_maxphyaddr = 46;  // the shared bit lies beyond it (A3)
-  uint64_t frames = 2048;     // four 2M pages
+  std::optional<int> execute_only_bit = {};
+  RootArrangement arrangement = RootArrangement::kTwoRoots;
+  EptCapabilities capabilities = {};
+  uint64_t frames = 2048;  // four 2M pages
   bool private_backing = true;
   bool shared_backing = true;
   size_t pool_pages = 64;
@@ -47,12 +50,14 @@ struct TestSpaceOptions {
   bool external = false;
   TlbFlusher* flusher = nullptr;  // null: the recording one
   bool add_slot = true;
+  CachePolicy cache = CachePolicy::kGuestPat;
+  bool tell_private_pending = false;
 };
 
 struct TestSpace {
-  static constexpr Hpa kPoolBase{uint64_t{0x10} << 30};
+  static constexpr Hpa kPoolBase{uint64_t{0x20} << 30};
   static constexpr Pfn kPrivatePfn{(uint64_t{1} << 30) >> kPageShift};
-  static constexpr Pfn kSharedPfn{(uint64_t{2} << 30) >> kPageShift};
+  static constexpr Pfn kSharedPfn{(uint64_t{0x10} << 30) >> kPageShift};
 
   explicit TestSpace(const TestSpaceOptions& o = {})
       : options(o),
@@ -63,8 +68,14 @@ struct TestSpace {
         external_private(MemoryKind::kPrivate, log),
         external_shared(MemoryKind::kShared, log) {
     pages.max_level = o.max_level;
-    const auto layout = GpaLayout::Create(o.shared_bit, o.walk_bits, o.guest_maxphyaddr);
-    GuestAddressSpace::Config config{.layout = *layout, .host_maxphyaddr = 52, .capabilities = {}};
+    const auto layout =
+        GpaLayout::Create(o.shared_bit, o.walk_bits, o.guest_maxphyaddr, o.execute_only_bit);
+    GuestAddressSpace::Config config{.layout = *layout,
+                                     .host_maxphyaddr = 52,
+                                     .capabilities = o.capabilities,
+                                     .arrangement = o.arrangement,
+                                     .cache = o.cache,
+                                     .tell_private_pending = o.tell_private_pending};
     GuestAddressSpace::Environment env{.pool = &pool,
                                        .pages = &pages,
                                        .flusher = o.flusher != nullptr ? o.flusher : &flusher,
@@ -87,6 +98,11 @@ struct TestSpace {
   FaultOutcome Touch(uint64_t gfn, MemoryKind kind, Access access = Access::Read()) {
     return space->HandleFault({space->layout().GpaOf(Gfn(gfn), kind), access});
   }
+  // Through the execute-only alias.
+  FaultOutcome TouchExecuteOnly(uint64_t gfn, MemoryKind kind, Access access) {
+    const HwGfn frame = space->layout().HwGfnOf(Gfn(gfn), kind, /*execute_only=*/true);
+    return space->HandleFault({Gpa(frame.value << kPageShift), access});
+  }
   bool Fixes(uint64_t gfn, MemoryKind kind) {
     return std::holds_alternative<Fixed>(Touch(gfn, kind));
   }
@@ -96,8 +112,8 @@ struct TestSpace {
     return space->SetMemoryAttributes(
         {.ranges = std::move(ranges), .kind = kind, .content = content, .requester = requester});
   }
-  bool IsMapped(uint64_t gfn, MemoryKind kind) const {
-    return space->Translate(Gpa(gfn << kPageShift), kind)->mapped;
+  bool IsMapped(uint64_t gfn, MemoryKind kind, bool execute_only = false) const {
+    return space->Translate(Gpa(gfn << kPageShift), kind, execute_only)->mapped;
   }
   Level LevelOf(uint64_t gfn, MemoryKind kind) const {
     return space->Translate(Gpa(gfn << kPageShift), kind)->level;

@@ -1,9 +1,12 @@
 // What a guest's memory is, without tables: for each frame its kind and one word of content in
-// each backing. Small enough to be believed; the engine must agree with it.
+// each backing. Small enough to be believed; the engine must agree with it. Kept as runs and as
+// words that are not zero, so its size is that of what happened, not that of the memory.
 #ifndef TWINROOT_TESTS_MODEL_MEMORY_MODEL_H_
 #define TWINROOT_TESTS_MODEL_MEMORY_MODEL_H_
 
+#include <algorithm>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -15,25 +18,25 @@ namespace twinroot::mmu {
 
 class MemoryModel {
  public:
-  explicit MemoryModel(uint64_t frames) : frames_(frames) {}
+  explicit MemoryModel(uint64_t frames)
+      : frames_(frames), kinds_{{0, MemoryKind::kPrivate}, {frames, MemoryKind::kPrivate}} {}
 
   bool Inside(GfnRange range) const {
-    return !range.empty() && range.count <= frames_.size() &&
-           range.first.value <= frames_.size() - range.count;
+    return !range.empty() && range.count <= frames_ && range.first.value <= frames_ - range.count;
   }
-  MemoryKind KindOf(Gfn gfn) const { return frames_[gfn.value].kind; }
+  MemoryKind KindOf(Gfn gfn) const { return std::prev(kinds_.upper_bound(gfn.value))->second; }
 
   // What a guest reads through an alias; nullopt: a memory fault.
   std::optional<uint64_t> Read(Gfn gfn, MemoryKind alias) const {
-    const Frame& frame = frames_[gfn.value];
-    if (frame.kind != alias) return std::nullopt;
-    return frame.word[static_cast<int>(alias)];
+    if (KindOf(gfn) != alias) return std::nullopt;
+    const auto& words = words_[static_cast<int>(alias)];
+    const auto it = words.find(gfn.value);
+    return it == words.end() ? 0 : it->second;
   }
   // False: a memory fault.
   bool Write(Gfn gfn, MemoryKind alias, uint64_t value) {
-    Frame& frame = frames_[gfn.value];
-    if (frame.kind != alias) return false;
-    frame.word[static_cast<int>(alias)] = value;
+    if (KindOf(gfn) != alias) return false;
+    words_[static_cast<int>(alias)][gfn.value] = value;
     return true;
   }
 
@@ -48,15 +51,16 @@ class MemoryModel {
         change.requester == Requester::kHost) {
       return absl::StatusCode::kPermissionDenied;
     }
-    const int to = static_cast<int>(change.kind);
     for (const GfnRange& range : change.ranges) {
-      for (uint64_t i = 0; i < range.count; ++i) {
-        Frame& frame = frames_[range.first.value + i];
-        if (frame.kind == change.kind) continue;
-        frame.word[to] = change.content == Content::kPreserve ? frame.word[1 - to] : 0;
-        frame.word[1 - to] = 0;
-        frame.kind = change.kind;
-      }
+      // A word stands in the backing of its frame's kind, so what is left in the other is what
+      // changes its kind here.
+      Words& from = words_[static_cast<int>(Other(change.kind))];
+      Words& to = words_[static_cast<int>(change.kind)];
+      const auto first = from.lower_bound(range.first.value);
+      const auto end = from.lower_bound(range.end().value);
+      if (change.content == Content::kPreserve) to.insert(first, end);
+      from.erase(first, end);
+      SetKind(range, change.kind);
     }
     return absl::StatusCode::kOk;
   }
@@ -67,31 +71,38 @@ class MemoryModel {
 
   absl::StatusCode PunchHole(GfnRange range, MemoryKind kind) {
     if (!Inside(range)) return absl::StatusCode::kInvalidArgument;
-    for (uint64_t i = 0; i < range.count; ++i) {
-      frames_[range.first.value + i].word[static_cast<int>(kind)] = 0;
-    }
+    Words& words = words_[static_cast<int>(kind)];
+    words.erase(words.lower_bound(range.first.value), words.lower_bound(range.end().value));
     return absl::StatusCode::kOk;
   }
 
   // Maximal runs of everything.
   std::vector<AttributeRun> Runs() const {
     std::vector<AttributeRun> runs;
-    for (uint64_t gfn = 0; gfn < frames_.size(); ++gfn) {
-      if (!runs.empty() && runs.back().kind == frames_[gfn].kind) {
-        ++runs.back().range.count;
-      } else {
-        runs.push_back({{Gfn(gfn), 1}, frames_[gfn].kind});
-      }
+    for (auto it = kinds_.begin(); it->first < frames_; ++it) {
+      const uint64_t end = std::next(it)->first;
+      runs.push_back({{Gfn(it->first), end - it->first}, it->second, Access::None()});
     }
     return runs;
   }
 
  private:
-  struct Frame {
-    MemoryKind kind = MemoryKind::kPrivate;
-    uint64_t word[2] = {};
-  };
-  std::vector<Frame> frames_;
+  using Words = std::map<uint64_t, uint64_t>;  // not zero, by gfn
+
+  void SetKind(GfnRange range, MemoryKind kind) {
+    const uint64_t first = range.first.value, end = range.end().value;
+    const MemoryKind behind = end < frames_ ? KindOf(Gfn(end)) : MemoryKind::kPrivate;
+    kinds_.erase(kinds_.lower_bound(first), kinds_.upper_bound(end));
+    kinds_[first] = kind;
+    kinds_[end] = behind;
+    // Runs are maximal.
+    if (first > 0 && std::prev(kinds_.find(first))->second == kind) kinds_.erase(first);
+    if (end < frames_ && behind == kind) kinds_.erase(end);
+  }
+
+  uint64_t frames_;
+  std::map<uint64_t, MemoryKind> kinds_;  // by the first gfn of a run; the last one is an end mark
+  Words words_[2];                        // [MemoryKind]
 };
 
 }  // namespace twinroot::mmu

@@ -2,6 +2,7 @@
 #ifndef TWINROOT_TESTS_PROPERTIES_ENGINE_OPERATIONS_H_
 #define TWINROOT_TESTS_PROPERTIES_ENGINE_OPERATIONS_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <functional>
@@ -16,19 +17,31 @@
 namespace twinroot::mmu {
 
 struct Operation {
-  enum class Type : uint8_t { kRead, kWrite, kConvert, kZap, kPunchHole } type = Type::kRead;
+  enum class Type : uint8_t {
+    kRead,
+    kWrite,
+    kFetch,
+    kConvert,
+    kZap,
+    kPunchHole,
+    kSplit,
+    kRecover,
+  } type = Type::kRead;
+  bool execute_only = false;  // an access through the execute-only alias
   int vcpu = 0;
   uint64_t value = 0;
   AttributeChange change;  // its kind and first range serve the other types too
 
+  bool is_access() const { return type <= Type::kFetch; }
   MemoryKind kind() const { return change.kind; }
   GfnRange range() const { return change.ranges.front(); }
 
   std::string Text() const {
-    static constexpr const char* kNames[] = {"read", "write", "convert", "zap", "punch"};
+    static constexpr const char* kNames[] = {"read", "write", "fetch", "convert",
+                                             "zap",  "punch", "split", "recover"};
     std::ostringstream text;
-    text << kNames[static_cast<int>(type)] << " vcpu " << vcpu
-         << (kind() == MemoryKind::kPrivate ? " private" : " shared");
+    text << kNames[static_cast<int>(type)] << (execute_only ? " execute-only" : "") << " vcpu "
+         << vcpu << (kind() == MemoryKind::kPrivate ? " private" : " shared");
     for (const GfnRange& range : change.ranges) {
       text << " " << range.first.value << "+" << range.count;
     }
@@ -41,36 +54,66 @@ struct Operation {
   }
 };
 
+// Where random ranges begin and how long they are.
+class RandomRanges {
+ public:
+  RandomRanges(std::mt19937_64& random, uint64_t frames)
+      : random_(random), frames_(frames), gib_(frames > 2 * kGib) {
+    if (!gib_) {
+      for (uint64_t border = 0; border <= frames; border += 512) borders_.push_back(border);
+    } else {
+      borders_ = {0, 512, kGib - 512, kGib, kGib + 512, 2 * kGib, frames / 512 * 512};
+    }
+  }
+
+  uint64_t Pick(uint64_t n) { return random_() % n; }
+
+  // Mostly near the borders of large pages, sometimes anywhere, rarely wrong.
+  GfnRange Range() {
+    static constexpr uint64_t kSmall[] = {1, 1, 1, 2, 3, 17, 511, 512, 513, 1024};
+    static constexpr uint64_t kLarge[] = {1, 1, 2, 512, 513, 511, 8192, kGib - 1, kGib, kGib + 1};
+    const uint64_t count = Pick(200) == 0 ? 0 : (gib_ ? kLarge : kSmall)[Pick(10)];
+    const uint64_t border = borders_[Pick(borders_.size())];
+    const uint64_t first =
+        Pick(gib_ ? 20 : 3) == 0 ? Pick(frames_) : border + Pick(5) - (border > 0 ? 2 : 0);
+    if (Pick(50) == 0) return {Gfn(first), count};
+    const uint64_t inside = std::min(first, frames_ - 1);
+    return {Gfn(inside), std::min(count, frames_ - inside)};
+  }
+
+ private:
+  static constexpr uint64_t kGib = FramesPerEntry(Level::k1G);
+  std::mt19937_64& random_;
+  const uint64_t frames_;
+  const bool gib_;
+  std::vector<uint64_t> borders_;
+};
+
+// `execute_only`: the VM has such an alias.
 inline std::vector<Operation> RandomOperations(std::mt19937_64& random, size_t count,
-                                               uint64_t frames) {
-  const auto pick = [&random](uint64_t n) { return random() % n; };
-  const auto range = [&]() -> GfnRange {
-    // Mostly near the borders of large pages, sometimes anywhere, rarely wrong.
-    const uint64_t sizes[] = {1, 1, 1, 2, 3, 17, 511, 512, 513, 1024};
-    const uint64_t count = pick(200) == 0 ? 0 : sizes[pick(10)];
-    const uint64_t border = pick(frames / 512 + 1) * 512;
-    const uint64_t first = pick(3) == 0 ? pick(frames) : border + pick(5) - (border > 0 ? 2 : 0);
-    if (pick(50) == 0) return {Gfn(first), count};
-    const uint64_t inside = first < frames ? first : frames - 1;
-    return {Gfn(inside), count < frames - inside ? count : frames - inside};
-  };
+                                               uint64_t frames, bool execute_only = false) {
+  RandomRanges ranges(random, frames);
   std::vector<Operation> operations(count);
   for (Operation& op : operations) {
-    const uint64_t dice = pick(100);
-    op.type = dice < 40   ? Operation::Type::kRead
-              : dice < 80 ? Operation::Type::kWrite
-              : dice < 94 ? Operation::Type::kConvert
-              : dice < 97 ? Operation::Type::kZap
-                          : Operation::Type::kPunchHole;
-    op.vcpu = static_cast<int>(pick(2));
+    const uint64_t dice = ranges.Pick(100);
+    op.type = dice < 34   ? Operation::Type::kRead
+              : dice < 70 ? Operation::Type::kWrite
+              : dice < 78 ? Operation::Type::kFetch
+              : dice < 91 ? Operation::Type::kConvert
+              : dice < 94 ? Operation::Type::kZap
+              : dice < 96 ? Operation::Type::kPunchHole
+              : dice < 98 ? Operation::Type::kSplit
+                          : Operation::Type::kRecover;
+    op.execute_only = execute_only && ranges.Pick(op.type == Operation::Type::kFetch ? 2 : 10) == 0;
+    op.vcpu = static_cast<int>(ranges.Pick(2));
     op.value = random() | 1;
-    op.change.kind = static_cast<MemoryKind>(pick(2));
-    op.change.content = pick(3) == 0 ? Content::kPreserve : Content::kDestroy;
-    op.change.requester = static_cast<Requester>(pick(2));
-    op.change.ranges.push_back(range());
+    op.change.kind = static_cast<MemoryKind>(ranges.Pick(2));
+    op.change.content = ranges.Pick(3) == 0 ? Content::kPreserve : Content::kDestroy;
+    op.change.requester = static_cast<Requester>(ranges.Pick(2));
+    op.change.ranges.push_back(ranges.Range());
     if (op.type == Operation::Type::kConvert) {
-      while (pick(3) == 0) op.change.ranges.push_back(range());
-    } else if (op.type <= Operation::Type::kWrite) {
+      while (ranges.Pick(3) == 0) op.change.ranges.push_back(ranges.Range());
+    } else if (op.is_access()) {
       op.change.ranges[0] = {Gfn(op.range().first.value % frames), 1};
     }
   }
@@ -111,6 +154,12 @@ inline std::string Explain(const std::vector<Operation>& operations, const RunOp
 inline uint64_t TestSeed() {
   const char* seed = std::getenv("TWINROOT_TEST_SEED");
   return seed != nullptr ? std::strtoull(seed, nullptr, 0) : std::random_device()();
+}
+
+// TWINROOT_TEST_OPERATIONS asks for another number of operations, over all arrangements.
+inline uint64_t TestOperations(uint64_t usual) {
+  const char* operations = std::getenv("TWINROOT_TEST_OPERATIONS");
+  return operations != nullptr ? std::strtoull(operations, nullptr, 0) : usual;
 }
 
 }  // namespace twinroot::mmu

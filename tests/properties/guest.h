@@ -26,14 +26,34 @@ struct Broken {     // what must never happen
 };
 using Touch = std::variant<Touched, Refused, Broken>;
 
+// One access to the first word of a page.
+struct GuestAccess {
+  Gfn gfn;
+  MemoryKind alias;
+  mmu::Access needed = mmu::Access::Read();
+  bool execute_only = false;  // through the execute-only alias
+  uint64_t value = 0;         // to write
+};
+
 class Guest {
  public:
   virtual ~Guest() = default;
+  // A fetch gives the first byte only.
+  virtual Touch Make(int vcpu, const GuestAccess& access) = 0;
   // `write`: the word to write, else it is a read.
-  virtual Touch Access(int vcpu, Gfn gfn, MemoryKind alias, std::optional<uint64_t> write) = 0;
+  Touch Access(int vcpu, Gfn gfn, MemoryKind alias, std::optional<uint64_t> write) {
+    return Make(vcpu, {.gfn = gfn,
+                       .alias = alias,
+                       .needed = write ? mmu::Access::Write() : mmu::Access::Read(),
+                       .value = write.value_or(0)});
+  }
   TestSpace& t() { return *t_; }
 
  protected:
+  Gpa GpaOf(const GuestAccess& access) const {
+    const HwGfn frame = t_->space->layout().HwGfnOf(access.gfn, access.alias, access.execute_only);
+    return Gpa(frame.value << kPageShift);
+  }
   // Nullopt: mapped, go on.
   std::optional<Touch> Fault(Gpa gpa, mmu::Access access) {
     const FaultOutcome outcome = t_->space->HandleFault({gpa, access});
@@ -52,17 +72,17 @@ class TranslatingGuest : public Guest {
   explicit TranslatingGuest(const TestSpaceOptions& options) {
     t_ = std::make_unique<TestSpace>(options);
   }
-  Touch Access(int, Gfn gfn, MemoryKind alias, std::optional<uint64_t> write) override {
-    if (const auto exit = Fault(t_->space->layout().GpaOf(gfn, alias), mmu::Access::Read())) {
-      return *exit;
-    }
-    const auto walk = t_->space->Translate(Gpa(gfn.value << kPageShift), alias);
+  Touch Make(int, const GuestAccess& access) override {
+    if (const auto exit = Fault(GpaOf(access), access.needed)) return *exit;
+    const auto walk = t_->space->Translate(Gpa(access.gfn.value << kPageShift), access.alias,
+                                           access.execute_only);
     if (!walk.ok() || !walk->mapped) return Broken{"not mapped after its fault was fixed"};
+    if (!walk->access.Includes(access.needed)) return Broken{"the leaf does not grant the access"};
     std::byte* bytes = t_->pages.At(walk->hpa);
     if (bytes == nullptr) return Broken{"maps no page of the VM"};
     auto& word = *reinterpret_cast<uint64_t*>(bytes);
-    if (write) word = *write;
-    return Touched{word};
+    if (access.needed.write()) word = access.value;
+    return Touched{access.needed.fetch() ? word & 0xFF : word};
   }
 };
 
@@ -100,13 +120,15 @@ class ProcessorGuest : public Guest, private vmx::PhysicalMemory {
     }
   }
 
-  Touch Access(int vcpu, Gfn gfn, MemoryKind alias, std::optional<uint64_t> write) override {
-    const Gpa gpa = t_->space->layout().GpaOf(gfn, alias);
+  Touch Make(int vcpu, const GuestAccess& access) override {
+    const Gpa gpa = GpaOf(access);
     while (true) {
-      const vmx::AccessOutcome outcome =
-          write ? vcpus_[vcpu]->Write(gpa, 8, *write) : vcpus_[vcpu]->Read(gpa, 8);
+      const vmx::AccessOutcome outcome = access.needed.write()
+                                             ? vcpus_[vcpu]->Write(gpa, 8, access.value)
+                                         : access.needed.fetch() ? vcpus_[vcpu]->Fetch(gpa)
+                                                                 : vcpus_[vcpu]->Read(gpa, 8);
       if (const auto* done = std::get_if<vmx::AccessDone>(&outcome)) {
-        return Touched{write.value_or(done->value)};
+        return Touched{access.needed.write() ? access.value : done->value};
       }
       const auto* violation = std::get_if<vmx::EptViolationExit>(&outcome);
       if (violation == nullptr) return Broken{"a misconfiguration or a machine check"};

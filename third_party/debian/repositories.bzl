@@ -76,7 +76,7 @@ def debian_repositories():
         name = "com_google_absl",
         packages = ["libabsl-dev", "pkg-config"],
         targets = {
-            "absl/container": ["flat_hash_map", "flat_hash_set"],
+            "absl/container": ["btree", "flat_hash_map", "flat_hash_set"],
             "absl/cleanup": ["cleanup"],
             "absl/functional": ["any_invocable", "function_ref"],
             "absl/flags": ["flag=absl_flags", "parse=absl_flags_parse", "usage=absl_flags_usage"],

@@ -1,58 +1,72 @@
 // Map and Zap on bare tables: no VM, no pages.
 #include <gtest/gtest.h>
 
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
 #include "mmu/engine/audit.h"
 #include "mmu/engine/make_entry.h"
 #include "mmu/engine/map.h"
 #include "mmu/engine/zap.h"
-#include "mmu/tables/cursor.h"
 #include "tests/mmu/tables/tables_fixture.h"
 
 namespace twinroot::mmu {
 namespace {
 
-static_assert(MakeLeaf(Pfn(5), Level::k4K, Access::All()).raw() == 0x5437);
-static_assert(MakeLeaf(Pfn(512), Level::k2M, Access::Read()).raw() == 0x20'00B1);
+using Leaf = std::pair<uint64_t, Level>;
 
 class MapZapTest : public testing::Test {
  protected:
-  MapOutcome MapOnce(uint64_t gfn, Level level, PreloadedTables& preload) {
-    const MmuLock::Shared lock(t_.mmu_lock);
-    return Map(lock, t_.pool, t_.change, t_.root,
-               {.gfn = Gfn(gfn), .pfn = Pfn((1 << 20) + gfn), .level = level}, preload);
+  MapOutcome MapOnce(uint64_t gfn, Level level, PreloadedTables& preload, bool valid = true) {
+    const EpochGuard guard;
+    return Map(guard, t_.pool, t_.change, t_.root,
+               {.gfn = Gfn(gfn),
+                .pfn = Pfn((1 << 20) + gfn),
+                .level = level,
+                .access = Access::Read(),
+                .leaf = leaf_},
+               preload, [valid](GfnRange) { return valid; });
   }
-  MapOutcome MapNow(uint64_t gfn, Level level) {
+  MapOutcome MapNow(uint64_t gfn, Level level, bool valid = true) {
     PreloadedTables preload(t_.pool);
     EXPECT_TRUE(t_.pool.Preload(3, preload).ok());
-    return MapOnce(gfn, level, preload);
+    return MapOnce(gfn, level, preload, valid);
   }
-  void ZapNow(GfnRange range) {
-    FlushBatch batch = t_.Batch();
-    const MmuLock::Exclusive lock(t_.mmu_lock);
-    Zap(lock, t_.pool, t_.change, t_.root, range, batch);
-    EXPECT_TRUE(batch.Finish(lock).ok());
+  // Says what every leaf was that went.
+  std::vector<Leaf> ZapNow(GfnRange range) {
+    std::vector<Leaf> gone;
+    FlushBatch batch =
+        t_.Batch([&gone](Gfn gfn, Level level, EptEntry) { gone.emplace_back(gfn.value, level); });
+    const Turn turn(t_.turn_mutex);
+    Zap(turn, t_.pool, t_.change, t_.root, range, batch);
+    EXPECT_TRUE(batch.Finish(turn).ok());
+    return gone;
   }
   // The gfn and level of every leaf, by the auditor, which checks everything on its way.
-  std::vector<std::pair<uint64_t, Level>> Leaves() {
-    std::vector<std::pair<uint64_t, Level>> leaves;
+  std::vector<Leaf> Leaves() {
+    std::vector<Leaf> leaves;
     AuditTotals totals;
-    const MmuLock::Exclusive lock(t_.mmu_lock);
+    const Turn turn(t_.turn_mutex);
     const absl::Status status = AuditRoot(
-        lock, t_.pool, t_.root, {}, 52,
-        [&](Gfn gfn, Level level, EptEntry) {
+        turn, t_.pool, {t_.root}, {}, 52,
+        [&](const Root&, Gfn gfn, Level level, EptEntry) {
           leaves.emplace_back(gfn.value, level);
           return absl::OkStatus();
         },
         totals);
     EXPECT_TRUE(status.ok()) << status;
-    EXPECT_EQ(totals.tables.size(), t_.counts.tables.load());
+    EXPECT_EQ(totals.tables.size(), t_.tables());
+    for (const Level level : {Level::k4K, Level::k2M, Level::k1G}) {
+      EXPECT_EQ(totals.leaves[0][static_cast<int>(level) - 1], t_.leaves(level));
+    }
     return leaves;
   }
 
+  LeafRequest leaf_;
   TablesFixture t_{32};
 };
-
-using Leaf = std::pair<uint64_t, Level>;
 
 TEST_F(MapZapTest, SaysHowManyTablesItNeedsAndChangesNothing) {
   PreloadedTables none(t_.pool);
@@ -61,8 +75,10 @@ TEST_F(MapZapTest, SaysHowManyTablesItNeedsAndChangesNothing) {
   EXPECT_EQ(std::get<NeedTables>(small).count, 3u);
   const MapOutcome large = MapOnce(5, Level::k2M, none);
   EXPECT_EQ(std::get<NeedTables>(large).count, 2u);
-  EXPECT_EQ(t_.counts.tables, 1u);
-  EXPECT_EQ(t_.root.table->present, 0u);
+  const MapOutcome huge = MapOnce(5, Level::k1G, none);
+  EXPECT_EQ(std::get<NeedTables>(huge).count, 1u);
+  EXPECT_EQ(t_.tables(), 1u);
+  EXPECT_EQ(Leaves(), std::vector<Leaf>{});
 }
 
 TEST_F(MapZapTest, TakesOnlyTheTablesThatAreMissing) {
@@ -99,7 +115,7 @@ TEST_F(MapZapTest, ZapTakesWholeLeavesAndEmptyTables) {
   ZapNow(Frames(0, 1));
   EXPECT_EQ(Leaves().size(), 2u);
   ZapNow(Frames(0, 2048));
-  EXPECT_EQ(t_.counts.tables, 1u);
+  EXPECT_EQ(t_.tables(), 1u);
   EXPECT_EQ(t_.pool.stats().used, 1u);
 }
 
@@ -113,33 +129,95 @@ TEST_F(MapZapTest, ZapOfFarRangesVisitsOnlyWhatIsThere) {
   EXPECT_EQ(Leaves(), (std::vector<Leaf>{{3, Level::k4K}}));
 }
 
-TEST_F(MapZapTest, PruneTakesEmptyTablesAndLeavesLeaves) {
+TEST_F(MapZapTest, ZapTakesTheEmptyTablesThatAMapLeftWhichCameTooLate) {
   MapNow(5, Level::k4K);
-  // What a map that failed at its last step leaves.
+  ASSERT_TRUE(std::holds_alternative<Raced>(MapNow(600, Level::k4K, /*valid=*/false)));
+  EXPECT_EQ(t_.tables(), 5u);
+  EXPECT_EQ(Leaves(), (std::vector<Leaf>{{5, Level::k4K}}));
+  EXPECT_EQ(ZapNow(Frames(600, 1)), std::vector<Leaf>{});
+  EXPECT_EQ(t_.tables(), 4u);
+  EXPECT_EQ(Leaves(), (std::vector<Leaf>{{5, Level::k4K}}));
+}
+
+TEST_F(MapZapTest, ALeafThatIsNoLongerValidIsNeverPublished) {
+  for (const Level level : {Level::k4K, Level::k2M, Level::k1G}) {
+    EXPECT_TRUE(std::holds_alternative<Raced>(MapNow(5 << 18, level, /*valid=*/false)));
+    EXPECT_EQ(Leaves(), std::vector<Leaf>{});
+    ZapNow(Frames(5 << 18, 1));
+  }
+  EXPECT_EQ(t_.tables(), 1u);
+}
+
+TEST_F(MapZapTest, A1GLeafServesEveryFrameUnderItAndGoesWhole) {
+  ASSERT_TRUE(std::holds_alternative<Mapped>(MapNow((2 << 18) + 700, Level::k1G)));
+  EXPECT_EQ(Leaves(), (std::vector<Leaf>{{2 << 18, Level::k1G}}));
+  EXPECT_EQ(t_.tables(), 2u);
+  EXPECT_TRUE(std::holds_alternative<AlreadyMapped>(MapNow((3 << 18) - 1, Level::k4K)));
+  EXPECT_EQ(ZapNow(Frames((2 << 18) + 5, 1)), (std::vector<Leaf>{{2 << 18, Level::k1G}}));
+  // Its table went with it, so all that the table covered.
+  EXPECT_EQ(t_.log.Take(), (std::vector<std::string>{"flush private 0x0+134217728"}));
+  EXPECT_EQ(t_.tables(), 1u);
+}
+
+// From a few large pages on whole tables are detached: the result is the same.
+TEST_F(MapZapTest, AZapOfWholeTablesHearsOfEveryLeafAndFreesEveryTable) {
+  for (uint64_t gfn = 0; gfn < 5; ++gfn) MapNow((1 << 18) + gfn * 512, Level::k2M);
+  for (uint64_t gfn = 4000; gfn < 4010; ++gfn) MapNow((1 << 18) + gfn, Level::k4K);
+  MapNow((1 << 18) - 1, Level::k4K);
+  MapNow(2 << 18, Level::k4K);
+  const size_t before = Leaves().size();
+  ASSERT_EQ(before, 17u);
+  const auto gone = ZapNow(Frames(1 << 18, 1 << 18));
+  EXPECT_EQ(gone.size(), 15u);
+  EXPECT_EQ(Leaves(), (std::vector<Leaf>{{(1 << 18) - 1, Level::k4K}, {2 << 18, Level::k4K}}));
+  EXPECT_EQ(t_.tables(), 6u);
+  EXPECT_EQ(t_.pool.stats().used, 6u);
+  EXPECT_EQ(t_.log.Take(), (std::vector<std::string>{"flush private 0x40000+262144"}));
+}
+
+TEST_F(MapZapTest, AFaultThatNeedsARightThatTheLeafLacksFindsItInTheWay) {
+  leaf_.allowed = Access::Fetch();
+  PreloadedTables preload(t_.pool);
+  ASSERT_TRUE(t_.pool.Preload(3, preload).ok());
   {
-    PreloadedTables preload(t_.pool);
-    ASSERT_TRUE(t_.pool.Preload(1, preload).ok());
-    const MmuLock::Shared lock(t_.mmu_lock);
-    Cursor at(lock, t_.pool, t_.root, Frames(600, 1));
-    at.Descend(*at.Child(at.entry()));
-    at.Descend(*at.Child(at.entry()));
-    ASSERT_EQ(t_.change.Link(lock, at.table(), at.index(), preload.Take(), Gfn(600)),
-              ChangeResult::kDone);
+    const EpochGuard guard;
+    const MapRequest fetch{.gfn = Gfn(5),
+                           .pfn = Pfn(5),
+                           .level = Level::k4K,
+                           .access = Access::Fetch(),
+                           .leaf = leaf_};
+    ASSERT_TRUE(std::holds_alternative<Mapped>(
+        Map(guard, t_.pool, t_.change, t_.root, fetch, preload, [](GfnRange) { return true; })));
   }
-  EXPECT_EQ(t_.counts.tables, 5u);
-  FlushBatch batch = t_.Batch();
-  const MmuLock::Exclusive lock(t_.mmu_lock);
-  for (const uint64_t gfn : {5, 600}) {
-    PruneEmptyTables(lock, t_.pool, t_.change, t_.root, Frames(gfn, 1), batch);
-  }
-  ASSERT_TRUE(batch.Finish(lock).ok());
-  EXPECT_EQ(t_.counts.tables, 4u);
-  EXPECT_EQ(t_.counts.leaves[0][0], 1u);
+  const MapOutcome outcome = MapNow(5, Level::k4K);  // wants to read
+  ASSERT_TRUE(std::holds_alternative<LeafInTheWay>(outcome));
+  EXPECT_EQ(std::get<LeafInTheWay>(outcome).leaf.access(), Access::Fetch());
+  EXPECT_EQ(std::get<LeafInTheWay>(outcome).level, Level::k4K);
+}
+
+TEST_F(MapZapTest, E1_WithAnExternalTableTheSlotIsHandedOverFrozen) {
+  FakeExternalTables external(MemoryKind::kPrivate, t_.log);
+  t_.root.external = &external;
+  const MapOutcome outcome = MapNow(700, Level::k2M);
+  ASSERT_TRUE(std::holds_alternative<FrozenSlot>(outcome));
+  const FrozenSlot frozen = std::get<FrozenSlot>(outcome);
+  EXPECT_EQ(frozen.gfn, Gfn(512));
+  EXPECT_EQ(frozen.level, Level::k2M);
+  EXPECT_EQ(frozen.before, kEmptyEntry);
+  EXPECT_EQ(frozen.slot->Load(), kFrozenEntry);
+  EXPECT_TRUE(std::holds_alternative<Raced>(MapNow(701, Level::k2M)));
+  EXPECT_EQ(t_.log.Take(), std::vector<std::string>{}) << "telling it is the caller's business";
+  t_.change.Publish(t_.root, *frozen.slot, frozen.level, frozen.before, frozen.leaf);
+  // A leaf that stands is frozen again, to tell its owner once more.
+  const MapOutcome again = MapNow(701, Level::k2M);
+  ASSERT_TRUE(std::holds_alternative<FrozenSlot>(again));
+  EXPECT_EQ(std::get<FrozenSlot>(again).before, frozen.leaf);
+  t_.change.Restore(*frozen.slot, frozen.leaf);
+  EXPECT_EQ(Leaves(), (std::vector<Leaf>{{512, Level::k2M}}));
 }
 
 TEST_F(MapZapTest, ALinkOutsideThePoolIsReportedNotFollowed) {
-  auto* word = reinterpret_cast<std::atomic<uint64_t>*>(&t_.root.table->slots[0]);
-  *word = 0x407;
+  RawWord(t_.root.table->slots[0]) = 0x407 | kMmuPresent;
   EXPECT_TRUE(std::holds_alternative<BrokenTables>(MapNow(5, Level::k4K)));
 }
 

@@ -1,6 +1,8 @@
 // Roots with an external table behind them, seen through the facade.
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <string>
 #include <thread>
 #include <vector>
@@ -37,19 +39,75 @@ TEST(ExternalTablesTest, E1_TheSlotIsFrozenWhileTheExternalTableIsSet) {
   EXPECT_TRUE(t.space->Audit().ok()) << t.space->Audit();
 }
 
-TEST(ExternalTablesTest, E1_AFailingSetRollsBackAndLeavesNoTrace) {
+TEST(ExternalTablesTest, E1_AFailingSetLeavesNoLeafAndTablesThatTheNextZapPrunes) {
   TestSpace t(External(Level::k4K));
   const uint64_t tables = t.space->stats().table_pages;
   t.external_private.fail_sets = 1;
   const FaultOutcome outcome = t.Touch(5, kPrivate);
   ASSERT_TRUE(std::holds_alternative<Failed>(outcome));
   EXPECT_TRUE(absl::IsResourceExhausted(std::get<Failed>(outcome).status));
-  EXPECT_FALSE(t.IsMapped(5, kPrivate));
-  EXPECT_EQ(t.space->stats().table_pages, tables);
-  EXPECT_EQ(t.pool.stats().used, tables);
+  const Translation walk = *t.space->Translate(Gpa(0x5000), kPrivate);
+  EXPECT_FALSE(walk.mapped);
+  EXPECT_EQ(walk.steps.back().entry, 0u) << "the slot is as it was";
+  // Tables that were made on the way may stay, linked and empty: they are counted and no more.
+  EXPECT_EQ(t.pool.stats().used, t.space->stats().table_pages);
+  EXPECT_LE(t.space->stats().table_pages, tables + 3);
   EXPECT_EQ(t.space->bugged(), "");
   ASSERT_TRUE(t.space->Audit().ok()) << t.space->Audit();
+  ASSERT_TRUE(t.space->Zap(Frames(5, 1)).ok());
+  EXPECT_EQ(t.space->stats().table_pages, tables);
+  EXPECT_EQ(t.pool.stats().used, tables);
   EXPECT_TRUE(t.Fixes(5, kPrivate));
+}
+
+TEST(ExternalTablesTest, E1_ARefusedRefreshLeavesTheLeafAsItWas) {
+  TestSpace t(External());
+  ASSERT_TRUE(t.Fixes(5, kPrivate));
+  const uint64_t before = t.space->Translate(Gpa(0x5000), kPrivate)->steps.back().entry;
+  t.external_private.fail_sets = 1;
+  EXPECT_TRUE(std::holds_alternative<Failed>(t.Touch(6, kPrivate)));
+  EXPECT_EQ(t.space->Translate(Gpa(0x5000), kPrivate)->steps.back().entry, before);
+  EXPECT_TRUE(t.space->Audit().ok()) << t.space->Audit();
+}
+
+TEST(ExternalTablesTest, E1_AChangeWaitsForASetThatIsUnderWay) {
+  TestSpace t(External());
+  std::thread change;
+  std::atomic<bool> changed{false};
+  t.external_private.on_set = [&] {
+    change = std::thread([&] {
+      EXPECT_TRUE(t.Convert({Frames(5, 1)}, kShared).ok());
+      changed = true;
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    EXPECT_FALSE(changed);
+  };
+  EXPECT_TRUE(t.Fixes(5, kPrivate));
+  change.join();
+  EXPECT_FALSE(t.IsMapped(5, kPrivate));
+  EXPECT_EQ(t.external_private.frames(), 0u);
+  EXPECT_TRUE(t.space->Audit().ok()) << t.space->Audit();
+}
+
+TEST(ExternalTablesTest, E1_AZapOfWholeTablesWaitsForASetThatIsUnderWay) {
+  TestSpace t({.frames = 16384, .max_level = Level::k2M, .external = true});
+  ASSERT_TRUE(t.Fixes(600, kPrivate));
+  std::thread change;
+  std::atomic<bool> changed{false};
+  t.external_private.on_set = [&] {
+    change = std::thread([&] {
+      EXPECT_TRUE(t.space->Zap(Frames(0, 16384)).ok());
+      changed = true;
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    EXPECT_FALSE(changed);
+  };
+  EXPECT_TRUE(t.Fixes(5, kPrivate));
+  change.join();
+  t.external_private.on_set = nullptr;
+  EXPECT_FALSE(t.IsMapped(5, kPrivate));
+  EXPECT_EQ(t.external_private.frames(), 0u);
+  EXPECT_TRUE(t.space->Audit().ok()) << t.space->Audit();
 }
 
 TEST(ExternalTablesTest, E1_AFailingSetLeavesTheNeighboursAlone) {

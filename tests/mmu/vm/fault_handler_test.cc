@@ -23,8 +23,8 @@ TEST(FaultHandlerTest, F1_MapsOneSmallPageWithFourBitExactLevels) {
   ASSERT_EQ(walk.steps.size(), 4u);
   const uint64_t indexes[] = {0, 0, 1, 3};
   for (int i = 0; i < 4; ++i) EXPECT_EQ(walk.steps[i].index, indexes[i]);
-  for (int i = 0; i < 3; ++i) EXPECT_EQ(walk.steps[i].entry & 0xFFF, 0x407u);
-  EXPECT_EQ(walk.steps[3].entry, (uint64_t{1} << 30) + 0x203'000 + 0x437);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(walk.steps[i].entry & 0xFFF, 0xC07u);
+  EXPECT_EQ(walk.steps[3].entry, (uint64_t{1} << 30) + 0x203'000 + 0xC37);
   EXPECT_EQ(walk.hpa, Hpa((uint64_t{1} << 30) + 0x203'456));
   EXPECT_EQ(walk.ept_pointer.raw() & 0xFFF, 0x5Eu);
   EXPECT_EQ(walk.steps[0].entry_hpa, walk.ept_pointer.root());
@@ -38,7 +38,7 @@ TEST(FaultHandlerTest, F1_MapsALargePageWithThreeLevels) {
   EXPECT_EQ(std::get<Fixed>(outcome).level, Level::k2M);
   const Translation walk = *t.space->Translate(Gpa(0x203'456), kPrivate);
   ASSERT_EQ(walk.steps.size(), 3u);
-  EXPECT_EQ(walk.steps[2].entry, (uint64_t{1} << 30) + 0x200'000 + 0x4B7);
+  EXPECT_EQ(walk.steps[2].entry, (uint64_t{1} << 30) + 0x200'000 + 0xCB7);
   EXPECT_EQ(walk.hpa, Hpa((uint64_t{1} << 30) + 0x203'456));
   EXPECT_EQ(t.space->stats().leaves[0][1], 1u);
 }

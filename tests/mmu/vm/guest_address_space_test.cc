@@ -251,7 +251,7 @@ class AuditTest : public testing::Test {
 };
 
 TEST_F(AuditTest, D8_FindsAPrivateFrameInTheSharedRoot) {
-  Word(1030, kShared, 3) = (HpaOf(TestSpace::kPrivatePfn + 1030).value) | 0x437;
+  Word(1030, kShared, 3) = HpaOf(TestSpace::kPrivatePfn + 1030).value | 0xC37;
   ExpectViolation("maps a frame of another backing");
 }
 TEST_F(AuditTest, FindsALeafThatContradictsTheAttribute) {
@@ -259,7 +259,7 @@ TEST_F(AuditTest, FindsALeafThatContradictsTheAttribute) {
   ASSERT_TRUE(t_.Convert({Frames(0, 16)}, kShared).ok());
   ASSERT_TRUE(t_.Fixes(6, kShared));
   ASSERT_TRUE(t_.Convert({Frames(0, 6), Frames(7, 9)}, kPrivate).ok());
-  (&Word(6, kShared, 3))[1] = HpaOf(TestSpace::kSharedPfn + 7).value | 0x437;
+  (&Word(6, kShared, 3))[1] = HpaOf(TestSpace::kSharedPfn + 7).value | 0xC37;
   ExpectViolation("contradicts the attribute");
 }
 TEST_F(AuditTest, FindsAFrozenEntryAtRest) {
@@ -271,20 +271,29 @@ TEST_F(AuditTest, FindsAMisconfiguration) {
   ExpectViolation("is misconfigured");
 }
 TEST_F(AuditTest, FindsALinkOutsideThePool) {
-  Word(5, kPrivate, 1) = 0x407;
+  Word(5, kPrivate, 1) = 0xC07;
   ExpectViolation("links a page outside the pool");
 }
 TEST_F(AuditTest, FindsATableReachedFromTheWrongRoot) {
   Word(1030, kShared, 2) = Word(5, kPrivate, 2).load();
   ExpectViolation("links a table of another identity");
 }
-TEST_F(AuditTest, FindsAWrongCountOfEntries) {
+TEST_F(AuditTest, F10_FindsAWrongCountOfLeaves) {
   Word(5, kPrivate, 3) = 0;
-  ExpectViolation("counts 1 present entries, has 0");
+  ExpectViolation("found 0 private leaves of level 1, counted 1");
+}
+TEST_F(AuditTest, F10_FindsAWrongCountOfTables) {
+  Word(5, kPrivate, 2) = 0;
+  ExpectViolation("tables, counted");
 }
 TEST_F(AuditTest, FindsAWordThatIsNeitherEmptyNorPresent) {
   (&Word(5, kPrivate, 3))[1] = uint64_t{1} << 60;
-  ExpectViolation("is neither empty nor present");
+  ExpectViolation("is neither empty, a mark, a link nor a leaf");
+}
+TEST_F(AuditTest, FindsATableThatIsReachedTwice) {
+  // In the next entry, with the name that a table there would have: only the visit tells.
+  (&Word(5, kPrivate, 2))[1] = Word(5, kPrivate, 2).load();
+  EXPECT_FALSE(t_.space->Audit().ok());
 }
 
 }  // namespace

@@ -4,9 +4,11 @@
 #define TWINROOT_TESTS_MMU_VMX_HAND_MADE_TABLES_H_
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #include "mmu/types/address.h"
@@ -42,6 +44,17 @@ class HandMadeTables : public PhysicalMemory {
 
   uint64_t Load(uint64_t hpa) { return Word(hpa).load(); }
   void Store(uint64_t hpa, uint64_t value) { Word(hpa).store(value); }
+
+  // Returns when another thread has changed the word; false: not within ten seconds.
+  bool WaitForStore(uint64_t hpa) {
+    const uint64_t was = Load(hpa);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (Load(hpa) == was) {
+      if (std::chrono::steady_clock::now() > deadline) return false;
+      std::this_thread::yield();
+    }
+    return true;
+  }
 
   // Where the entry for `gpa` at `level` (1: PT) lies, below a root of `levels`; tables on the way
   // are made. The hand-made links grant everything.

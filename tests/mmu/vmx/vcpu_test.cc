@@ -145,8 +145,12 @@ TEST_F(VcpuTest, NoStoreLandsAfterTheFlushHasReturned) {
     for (uint64_t value = 1; !stop; ++value) vcpu_.Write(Gpa(kGpa), 8, value);
   });
   int late_stores = 0;
-  for (int round = 0; round < 2000; ++round) {
+  for (int round = 0; round < 300; ++round) {
     const uint64_t away = pages[round % 2];
+    // The guest is at work there, or there would be nothing to see.
+    const bool stored = memory_.WaitForStore(away);
+    EXPECT_TRUE(stored);
+    if (!stored) break;
     memory_.Map4K(private_root_, kGpa, pages[(round + 1) % 2]);
     vcpu_.FlushRange(MemoryKind::kPrivate, HwGfn(kGpa >> 12), 1);
     const uint64_t seen = memory_.Load(away);
@@ -156,7 +160,6 @@ TEST_F(VcpuTest, NoStoreLandsAfterTheFlushHasReturned) {
   stop = true;
   guest.join();
   EXPECT_EQ(late_stores, 0);
-  EXPECT_NE(memory_.Load(pages[0]), 0u);
 }
 
 }  // namespace
