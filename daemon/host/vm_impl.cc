@@ -120,6 +120,7 @@ absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
   environment.pool = table_pool_.get();
   environment.pages = ram_.get();
   environment.flusher = machine_->flusher();
+  environment.pml = machine_->pml();
   environment.external_private = machine_->external(MemoryKind::kPrivate);
   environment.external_shared = machine_->external(MemoryKind::kShared);
   absl::StatusOr<std::unique_ptr<mmu::GuestAddressSpace>> engine =
@@ -313,7 +314,9 @@ Verdict VmImpl::OnEptViolation(VcpuIndex vcpu, const mmu::Fault& reported) {
         std::holds_alternative<mmu::Spurious>(outcome)) {
       return Verdict::kResume;
     }
-    if (std::holds_alternative<mmu::Retry>(outcome)) {
+    // Pages that are on their way: the daemon's page sources wait for theirs, so none is.
+    if (std::holds_alternative<mmu::Retry>(outcome) ||
+        std::holds_alternative<mmu::PagePending>(outcome)) {
       std::this_thread::yield();
       return Verdict::kResume;  // the guest's own second try is the retry; a stop gets in between
     }

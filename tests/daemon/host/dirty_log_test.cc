@@ -86,7 +86,8 @@ constexpr char kWriter[] = R"(vcpus {
 const Runs kWritten = {{Gfn(0x400), 1}, {Gfn(0x600), 3}};
 
 TEST_F(DirtyLogOfAVm, HarvestTellsOfTheWrittenPagesOnce) {
-  for (const DirtyLogMode mode : {DirtyLogMode::kWriteProtect, DirtyLogMode::kDirtyBit}) {
+  for (const DirtyLogMode mode :
+       {DirtyLogMode::kWriteProtect, DirtyLogMode::kDirtyBit, DirtyLogMode::kPml}) {
     Make(kWriter);
     DirtyLogOptions options;
     options.mode = mode;
@@ -159,6 +160,31 @@ TEST_F(DirtyLogOfAVm, WhatTheHostWritesCounts) {
   ASSERT_TRUE(vm_->WriteMemory(0x501ffe, "four").ok());
   EXPECT_EQ(Harvest(), (Runs{{Gfn(0x501), 2}}));
   EXPECT_FALSE(vm_->WriteMemory(0x400000, "private").ok());
+  EXPECT_EQ(Harvest(), Runs{});
+}
+
+TEST_F(DirtyLogOfAVm, AFullPageModificationLogLosesNothing) {
+  // Each round writes more pages than a log has entries.
+  Make(R"(vcpus { steps { loop { count: 20 steps { loop { count: 1300
+    steps { write { gpa: 0x400000 stride: 4096 value: 1 } } } } } } })");
+  DirtyLogOptions options;
+  options.mode = DirtyLogMode::kPml;
+  ASSERT_TRUE(vm_->EnableDirtyLog(options).ok());
+  Start();
+  std::vector<bool> seen(0x1000);
+  const auto harvest = [&] {
+    for (const GfnRange& run : Harvest()) {
+      for (Gfn gfn = run.first; gfn < run.end(); gfn = gfn + 1) seen[gfn.value] = true;
+    }
+  };
+  while (vm_->status().state != VmState::kStopped) harvest();
+  harvest();
+  for (uint64_t gfn = 0; gfn < seen.size(); ++gfn) {
+    EXPECT_EQ(seen[gfn], gfn >= 0x400 && gfn < 0x400 + 1300) << gfn;
+  }
+  // Another log begins empty.
+  ASSERT_TRUE(vm_->DisableDirtyLog().ok());
+  ASSERT_TRUE(vm_->EnableDirtyLog(options).ok());
   EXPECT_EQ(Harvest(), Runs{});
 }
 
