@@ -335,12 +335,7 @@ Verdict VmImpl::OnEptViolation(VcpuIndex vcpu, const mmu::Fault& reported) {
       if (verdict.has_value()) return *verdict;
       continue;
     }
-    if (const auto* mmio = std::get_if<mmu::Mmio>(&outcome)) {
-      OnFatal(
-          StopReason::kMmioOutsideMemory,
-          absl::StrCat("vcpu ", vcpu, ": access outside memory at 0x", absl::Hex(mmio->gpa.value)));
-      return Verdict::kStop;
-    }
+    if (const auto* mmio = std::get_if<mmu::Mmio>(&outcome)) return StopAtMmio(vcpu, mmio->gpa);
     const absl::Status& status = std::get<mmu::Failed>(outcome).status;
     OnFatal(status.code() == absl::StatusCode::kResourceExhausted ? StopReason::kOutOfMemory
             : engine_->bugged().empty()                           ? StopReason::kMemoryFault
@@ -348,6 +343,19 @@ Verdict VmImpl::OnEptViolation(VcpuIndex vcpu, const mmu::Fault& reported) {
             absl::StrCat("vcpu ", vcpu, ": ", std::string(status.message())));
     return Verdict::kStop;
   }
+}
+
+std::optional<Verdict> VmImpl::OnEptMisconfiguration(VcpuIndex vcpu, mmu::Gpa gpa) {
+  const mmu::MmioOutcome outcome = engine_->HandleMisconfiguration(gpa);
+  if (std::holds_alternative<mmu::Retry>(outcome)) return Verdict::kResume;
+  if (const auto* mmio = std::get_if<mmu::CachedMmio>(&outcome)) return StopAtMmio(vcpu, mmio->gpa);
+  return std::nullopt;
+}
+
+Verdict VmImpl::StopAtMmio(VcpuIndex vcpu, mmu::Gpa gpa) {
+  OnFatal(StopReason::kMmioOutsideMemory,
+          absl::StrCat("vcpu ", vcpu, ": access outside memory at 0x", absl::Hex(gpa.value)));
+  return Verdict::kStop;
 }
 
 vcpu::MapGpaVerdict VmImpl::OnMapGpa(VcpuIndex vcpu, const vcpu::MapGpaCall& call) {

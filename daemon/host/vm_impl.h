@@ -96,6 +96,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
 
   // MachineClient.
   vcpu::Verdict OnEptViolation(vcpu::VcpuIndex vcpu, const mmu::Fault& fault) override;
+  std::optional<vcpu::Verdict> OnEptMisconfiguration(vcpu::VcpuIndex vcpu, mmu::Gpa gpa) override;
   vcpu::MapGpaVerdict OnMapGpa(vcpu::VcpuIndex vcpu, const vcpu::MapGpaCall& call) override;
   void OnConsole(std::string_view bytes) override;
   void OnExitCode(vcpu::VcpuIndex vcpu, uint8_t code) override;
@@ -103,6 +104,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   void OnFatal(vcpu::StopReason reason, std::string message) override;
 
  private:
+  vcpu::Verdict StopAtMmio(vcpu::VcpuIndex vcpu, mmu::Gpa gpa);
   VmImpl(VmSpec spec, const House& house);
   absl::Status Build();
   absl::Status BuildEngine(const mmu::GpaLayout& layout);

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -73,6 +74,10 @@ class MachineClient {
   // before this call has returned. The same access may be reported again while it is parked (a
   // signal woke the vCPU): the answer is again kParked, and still one ResumeFault follows.
   virtual Verdict OnEptViolation(VcpuIndex vcpu, const mmu::Fault& fault) = 0;
+
+  // A vCPU met an entry that no table may hold. Nullopt: nor does the VM know it; the machine calls
+  // OnFatal(kEngineBug). Never kParked. The default knows none.
+  virtual std::optional<Verdict> OnEptMisconfiguration(VcpuIndex, mmu::Gpa) { return std::nullopt; }
 
   // An explicit conversion. After kParked, AnswerMapGpa(vcpu, result) follows.
   virtual MapGpaVerdict OnMapGpa(VcpuIndex vcpu, const MapGpaCall& call) = 0;

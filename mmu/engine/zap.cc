@@ -1,5 +1,7 @@
 #include "mmu/engine/zap.h"
 
+#include <optional>
+
 #include "mmu/tables/cursor.h"
 
 namespace twinroot::mmu {
@@ -45,8 +47,10 @@ class Zapper {
         }
         return false;
       case SlotState::kLeaf: {
-        const EptEntry last = change_.ClearLeaf(turn_, root_, at_.slot(), at_.level());
-        if (batch_.on_leaf()) batch_.on_leaf()(root_.GfnOf(at_.frame()), at_.level(), last);
+        const std::optional<EptEntry> last =
+            change_.ClearLeaf(turn_, root_, at_.slot(), at_.level());
+        if (!last) return Visit();  // it is a link now
+        if (batch_.on_leaf()) batch_.on_leaf()(root_.GfnOf(at_.frame()), at_.level(), *last);
         batch_.AddLeaf(root_, at_.frame(), at_.level());
         return false;
       }

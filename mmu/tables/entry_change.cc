@@ -3,6 +3,8 @@
 #include <cassert>
 #include <thread>
 
+#include "mmu/hw/mmio_entry.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -74,6 +76,11 @@ void EntryChange::Publish(const Root& root, EntrySlot& slot, Level level, EptEnt
 
 void EntryChange::Restore(EntrySlot& slot, EptEntry before) { slot.Store(before); }
 
+void EntryChange::PublishMark(EntrySlot& slot, EptEntry mark) {
+  assert(mark == kEmptyEntry || IsMmioEntry(mark));
+  slot.Store(mark);
+}
+
 ChangeResult EntryChange::ChangeRights(const MmuRead&, EntrySlot& slot, EptEntry seen,
                                        EptEntry leaf) {
   assert(seen.address() == leaf.address());
@@ -124,16 +131,19 @@ EptEntry EntryChange::Settle(const Turn&, const EntrySlot& slot) {
   return entry;
 }
 
-EptEntry EntryChange::ClearLeaf(const Turn& turn, const Root& root, EntrySlot& slot, Level level) {
+std::optional<EptEntry> EntryChange::ClearLeaf(const Turn& turn, const Root& root, EntrySlot& slot,
+                                               Level level) {
   EptEntry last = Settle(turn, slot);
-  assert(StateOf(last, level) == SlotState::kLeaf);
   // A processor may set A or D, a fault may give a right back or freeze the slot to tell an
   // external table again: then once more, so that the caller gets the leaf as it last was.
-  while (!slot.CompareExchange(last, kEmptyEntry)) {
+  while (StateOf(last, level) == SlotState::kLeaf) {
+    if (slot.CompareExchange(last, kEmptyEntry)) {
+      counts_.Add(LeafCount(root.kind, level), ~uint64_t{0});
+      return last;
+    }
     if (last == kFrozenEntry) last = Settle(turn, slot);
   }
-  counts_.Add(LeafCount(root.kind, level), ~uint64_t{0});
-  return last;
+  return std::nullopt;
 }
 
 void EntryChange::ClearMark(const Turn&, EntrySlot& slot) {
@@ -148,9 +158,15 @@ void EntryChange::Detach(const Turn&, EntrySlot& slot) {
   }
 }
 
-void EntryChange::Forget(const Turn&, const Root& root, Level leaves_at, uint64_t leaves) {
-  counts_.Add(VmCount::kTables, ~uint64_t{0});
-  if (leaves != 0) counts_.Add(LeafCount(root.kind, leaves_at), ~leaves + 1);
+void EntryChange::Forget(const Turn& turn, const Root& root, Level leaves_at, uint64_t leaves) {
+  ForgetTable(turn);
+  ForgetLeaves(turn, root.kind, leaves_at, leaves);
+}
+
+void EntryChange::ForgetTable(const Turn&) { counts_.Add(VmCount::kTables, ~uint64_t{0}); }
+
+void EntryChange::ForgetLeaves(const Turn&, MemoryKind kind, Level leaves_at, uint64_t leaves) {
+  if (leaves != 0) counts_.Add(LeafCount(kind, leaves_at), ~leaves + 1);
 }
 
 bool EntryChange::Seal(const Turn&, EntrySlot* slots, uint64_t hint) {

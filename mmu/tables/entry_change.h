@@ -10,6 +10,7 @@
 #define TWINROOT_MMU_TABLES_ENTRY_CHANGE_H_
 
 #include <cstdint>
+#include <optional>
 
 #include "mmu/tables/epoch.h"
 #include "mmu/tables/root.h"
@@ -38,6 +39,8 @@ class EntryChange {
   // `before`: what stood there when it was frozen.
   void Publish(const Root& root, EntrySlot& slot, Level level, EptEntry before, EptEntry leaf);
   void Restore(EntrySlot& slot, EptEntry before);
+  // The third way out of frozen: an MMIO mark, or empty instead of a stale one.
+  void PublishMark(EntrySlot& slot, EptEntry mark);
 
   // A leaf gets other rights or soft bits; `seen` and `leaf` map the same page.
   ChangeResult ChangeRights(const MmuRead&, EntrySlot& slot, EptEntry seen, EptEntry leaf);
@@ -53,15 +56,18 @@ class EntryChange {
 
   // The slot once nobody is in the middle of a change of it.
   static EptEntry Settle(const Turn&, const EntrySlot& slot);
-  // Leaf -> empty; returns the leaf as it last stood, A and D bits included. The slot was settled;
-  // whoever freezes it meanwhile is waited for.
-  EptEntry ClearLeaf(const Turn&, const Root& root, EntrySlot& slot, Level level);
+  // Leaf -> empty; returns the leaf as it last stood, A and D bits included. Whoever freezes it
+  // meanwhile is waited for. Nullopt: it is no leaf any more, a fault has split it.
+  std::optional<EptEntry> ClearLeaf(const Turn&, const Root& root, EntrySlot& slot, Level level);
   // An MMIO mark -> empty.
   void ClearMark(const Turn&, EntrySlot& slot);
   // The link, with all that is below it, -> empty. Takes nothing from the books.
   void Detach(const Turn&, EntrySlot& slot);
   // A detached table, or one that Seal froze, leaves the books together with its leaves.
   void Forget(const Turn&, const Root& root, Level leaves_at, uint64_t leaves);
+  // The two halves of it, for a detached table that may hold leaves of several aliases.
+  void ForgetTable(const Turn&);
+  void ForgetLeaves(const Turn&, MemoryKind kind, Level leaves_at, uint64_t leaves);
 
   // Freezes every slot of a table for good, if all are empty. False: they are not; nothing changed.
   // The look begins at `hint`, where a full slot is most likely.

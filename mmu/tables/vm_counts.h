@@ -23,6 +23,7 @@ enum class VmCount : uint8_t {
   kFaultMemory,
   kFaultFailed,
   kFaultPending,
+  kMmioCached,  // accesses that found an MMIO entry of the current generation
   // Leaves split and collapsed, by why.
   kSplitDirtyLog,
   kSplitRequest,

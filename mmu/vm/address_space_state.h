@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "mmu/hw/mmio_entry.h"
 #include "mmu/tables/bug_sink.h"
 #include "mmu/tables/entry_change.h"
 #include "mmu/tables/epoch.h"
@@ -21,8 +22,10 @@
 #include "mmu/vm/invalidation_seq.h"
 #include "mmu/vm/mem_type_map.h"
 #include "mmu/vm/memslot_map.h"
+#include "mmu/vm/page_resolves.h"
 #include "mmu/vm/page_waiters.h"
 #include "mmu/vm/root_set.h"
+#include "mmu/vm/table_limbo.h"
 
 namespace twinroot::mmu {
 
@@ -57,7 +60,9 @@ struct AddressSpaceState {
       : config(the_config),
         env(the_env),
         roots(*the_env.pool, change),
-        attributes(the_config.layout.gfn_limit()) {}
+        limbo(*the_env.pool, change, counts, config.layout),
+        attributes(the_config.layout.gfn_limit()),
+        mmio_generation(the_config.first_mmio_generation & kMmioGenerationMask) {}
 
   ~AddressSpaceState() { delete log.load(); }
 
@@ -72,12 +77,16 @@ struct AddressSpaceState {
   EntryChange change{counts};
 
   RootSet roots;
+  TableLimbo limbo;
   MemslotMap slots;
   AttributeMap attributes;
   InvalidationSeq seq;
   MemTypeMap mem_types;
   PageWaiters page_waiters;
   std::atomic<const DirtyLog*> log{nullptr};  // null: logging is off; changed by the Turn
+  PageResolves resolves;
+  // Of the memslots, as MMIO marks have it; changed under the turn.
+  std::atomic<uint64_t> mmio_generation;
   // Faults that tell an external table of a leaf right now, with its slot frozen and no guard.
   std::atomic<int> external_sets{0};
   std::atomic<uint64_t> frames[2] = {};  // [MemoryKind]: frames inside slots with that attribute

@@ -9,7 +9,9 @@
 #include "mmu/engine/split.h"
 #include "mmu/vm/invalidation.h"
 #include "mmu/vm/leaf_choice.h"
+#include "mmu/vm/mmio_cache.h"
 #include "mmu/vm/page_sizes.h"
+#include "mmu/vm/zap_all.h"
 
 namespace twinroot::mmu {
 namespace {
@@ -24,8 +26,12 @@ using Look = std::variant<FaultOutcome, NeedPage, NeedTables, NeedSplit, Again, 
 
 class FaultHandler {
  public:
-  FaultHandler(AddressSpaceState& vm, const Fault& fault)
+  enum class Why : uint8_t { kFault, kPopulate };  // kPopulate: no vCPU is behind it
+
+  FaultHandler(AddressSpaceState& vm, const Fault& fault, Why why)
       : vm_(vm),
+        why_(why),
+        leave_mark_(why == Why::kFault),
         layout_(vm.config.layout),
         raw_(fault.gpa),
         access_(fault.access),
@@ -47,8 +53,12 @@ class FaultHandler {
       if (auto* outcome = std::get_if<FaultOutcome>(&look)) return *std::move(outcome);
       if (const auto* frozen = std::get_if<FrozenSlot>(&look)) return TellExternal(*frozen);
       if (const auto* need = std::get_if<NeedTables>(&look)) {
-        absl::Status loaded = vm_.env.pool->Preload(need->count, preload);
-        if (!loaded.ok()) return Failed{std::move(loaded)};
+        absl::Status loaded = PreloadTables(vm_, need->count, preload);
+        if (!loaded.ok() && need_is_for_mark_) {
+          leave_mark_ = false;  // it goes without
+        } else if (!loaded.ok()) {
+          return Failed{std::move(loaded)};
+        }
       } else if (std::holds_alternative<NeedPage>(look)) {
         if (std::optional<FaultOutcome> end = ResolvePage()) return *std::move(end);
       } else if (std::holds_alternative<NeedSplit>(look)) {
@@ -61,25 +71,34 @@ class FaultHandler {
   // Attribute, memslot, backing, rights, page, level, leaf: in this order (D1).
   Look LookOnce(PreloadedTables& preload) {
     const EpochGuard guard;
+    need_is_for_mark_ = false;
     const Memslot* slot = vm_.slots.Find(guard, gfn_);
     // Without a shared bit there is no other kind to ask for: outside the slots all is MMIO.
-    if (slot == nullptr && !layout_.shared_bit()) return Exit(guard, Mmio{UnaliasedGpa()});
+    if (slot == nullptr && !layout_.shared_bit()) return MmioExit(guard, preload);
     const MemoryAttributes attributes = vm_.attributes.Get(guard, gfn_);
     // The attribute comes before the slot; outside the slots everything is shared.
     if (attributes.kind != kind_) return Exit(guard, MemoryFault());
-    if (slot == nullptr) return Exit(guard, Mmio{UnaliasedGpa()});
+    if (slot == nullptr) return MmioExit(guard, preload);
     const std::optional<Pfn> pfn = BackingOf(*slot, gfn_, kind_);
     if (!pfn) return Exit(guard, MemoryFault());  // D2
     const Access allowed = attributes.allowed() & root_.rights();
     if (!allowed.Includes(access_)) return Exit(guard, MemoryFault(access_.Without(allowed)));
 
     if (!backing_) backing_ = vm_.env.pages->Ready(gfn_, kind_);
-    if (!backing_) return NeedPage{};
-    // Always on (D8): a frame of another kind, slot or VM never gets into a root.
-    if (page_ && *page_ != *pfn) return Bug("the page source gave a frame of another backing");
+    if (!backing_) {
+      resolve_.emplace(guard, vm_.resolves, gfn_);
+      return NeedPage{};
+    }
+    // Always on (D8): a frame of another kind, slot or VM never gets into a root. If the page was
+    // resolved for a slot that is gone, or has moved, it is no bug.
+    if (page_ && *page_ != *pfn) {
+      if (!StillValid(guard, GfnRange{gfn_, 1})) return FaultOutcome(Retry{});
+      return Bug("the page source gave a frame of another backing");
+    }
 
     const DirtyLog* log = vm_.log.load(std::memory_order_acquire);
-    if (log != nullptr && log->SoftFull(vcpu_)) return Exit(guard, DirtyRingFull{});
+    if (log != nullptr && why_ == Why::kFault && log->SoftFull(vcpu_))
+      return Exit(guard, DirtyRingFull{});
     const LeafWish wish{.gfn = gfn_,
                         .pfn = *pfn,
                         .slot = slot->range,
@@ -198,6 +217,7 @@ class FaultHandler {
   std::optional<FaultOutcome> ResolvePage() {
     absl::StatusOr<PageSource::Page> page = vm_.env.pages->Resolve(gfn_, kind_);
     if (absl::IsUnavailable(page.status())) {
+      if (why_ == Why::kPopulate) return PagePending{layout_.GpaOf(gfn_, MemoryKind::kPrivate), {}};
       // Waits first, then asks once more: the page may have come in between.
       vm_.page_waiters.Add(gfn_, kind_, vcpu_);
       page = vm_.env.pages->Resolve(gfn_, kind_);
@@ -207,11 +227,15 @@ class FaultHandler {
       }
       vm_.page_waiters.Remove(gfn_, kind_, vcpu_);
     }
+    resolve_.reset();
     if (page.ok()) {
       page_ = page->pfn;
       backing_ = page->max_level;
       return std::nullopt;
     }
+    const EpochGuard guard;
+    // A slot that went, or moved, has no pages here.
+    if (!StillValid(guard, GfnRange{gfn_, 1})) return Retry{};
     if (absl::IsFailedPrecondition(page.status())) return MemoryFault();
     return Failed{page.status()};
   }
@@ -223,6 +247,17 @@ class FaultHandler {
   FaultOutcome Exit(const EpochGuard& guard, FaultOutcome outcome) const {
     if (!StillValid(guard, GfnRange{gfn_, 1})) return Retry{};
     return outcome;
+  }
+
+  Look MmioExit(const EpochGuard& guard, PreloadedTables& preload) {
+    if (leave_mark_) {
+      const std::optional<NeedTables> need =
+          MarkMmio(vm_, guard, root_, gfn_, preload,
+                   [&](GfnRange range) { return StillValid(guard, range); });
+      need_is_for_mark_ = need.has_value();
+      if (need) return *need;
+    }
+    return Exit(guard, Mmio{UnaliasedGpa()});
   }
 
   FaultOutcome Bug(const std::string& what) {
@@ -241,6 +276,9 @@ class FaultHandler {
   }
 
   AddressSpaceState& vm_;
+  const Why why_;
+  bool leave_mark_;
+  bool need_is_for_mark_ = false;  // the tables that the last look lacked
   const GpaLayout& layout_;
   const Gpa raw_;
   const Access access_;
@@ -251,6 +289,7 @@ class FaultHandler {
   uint64_t snapshot_ = 0;
   std::optional<Level> backing_;  // the page is there; the largest leaf around it
   std::optional<Pfn> page_;       // as Resolve named it
+  std::optional<PageResolves::Resolve> resolve_;
 };
 
 VmCount CountOf(const FaultOutcome& outcome) {
@@ -270,9 +309,14 @@ VmCount CountOf(const FaultOutcome& outcome) {
 }  // namespace
 
 FaultOutcome HandleFault(AddressSpaceState& vm, const Fault& fault) {
-  FaultOutcome outcome = FaultHandler(vm, fault).Handle();
+  FaultOutcome outcome = FaultHandler(vm, fault, FaultHandler::Why::kFault).Handle();
   vm.counts.Add(CountOf(outcome));
   return outcome;
+}
+
+FaultOutcome PopulatePage(AddressSpaceState& vm, Gpa gpa) {
+  const Fault nothing{gpa, Access::None()};
+  return FaultHandler(vm, nothing, FaultHandler::Why::kPopulate).Handle();
 }
 
 }  // namespace twinroot::mmu

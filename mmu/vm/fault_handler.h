@@ -12,6 +12,10 @@ namespace twinroot::mmu {
 
 FaultOutcome HandleFault(AddressSpaceState& vm, const Fault& fault);
 
+// The same for an access that needs nothing and that nobody makes: maps the page, leaves no MMIO
+// mark, and is not counted as a fault.
+FaultOutcome PopulatePage(AddressSpaceState& vm, Gpa gpa);
+
 }  // namespace twinroot::mmu
 
 #endif  // TWINROOT_MMU_VM_FAULT_HANDLER_H_

@@ -12,7 +12,11 @@
 #include "mmu/vm/fault_handler.h"
 #include "mmu/vm/invalidation.h"
 #include "mmu/vm/mem_type_change.h"
+#include "mmu/vm/memslot_change.h"
+#include "mmu/vm/mmio_cache.h"
 #include "mmu/vm/page_sizes.h"
+#include "mmu/vm/prefault.h"
+#include "mmu/vm/zap_all.h"
 
 namespace twinroot::mmu {
 
@@ -80,56 +84,31 @@ absl::StatusOr<std::unique_ptr<GuestAddressSpace>> GuestAddressSpace::Create(
 }
 
 absl::Status GuestAddressSpace::AddMemslot(const Memslot& slot) {
-  Impl& vm = *impl_;
-  if (absl::Status status = vm.bugs.Check(); !status.ok()) return status;
-  const std::string name = absl::StrCat("memslot at 0x", absl::Hex(slot.range.first.value << 12));
-  const uint64_t limit = vm.config.layout.gfn_limit().value;
-  if (slot.range.empty()) return absl::InvalidArgumentError(name + " is empty");
-  if (slot.range.first.value >= limit || slot.range.count > limit - slot.range.first.value) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(name, " ends beyond the last guest address 0x", absl::Hex((limit << 12) - 1)));
-  }
-  if (!slot.private_pfn && !slot.shared_pfn) {
-    return absl::InvalidArgumentError(name + " has no backing");
-  }
-  const uint64_t frames = uint64_t{1} << (vm.config.host_maxphyaddr - kPageShift);
-  for (const std::optional<Pfn>& pfn : {slot.private_pfn, slot.shared_pfn}) {
-    if (!pfn) continue;
-    if (pfn->value >= frames || slot.range.count > frames - pfn->value) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(name, " has a backing beyond the host's physical address width of ",
-                       vm.config.host_maxphyaddr));
-    }
-    const Pfn tables = PfnOf(vm.env.pool->base());
-    if (*pfn < tables + vm.env.pool->pages() && tables < *pfn + slot.range.count) {
-      return absl::InvalidArgumentError(name + " has page-table pages as backing");
-    }
-  }
+  return mmu::AddMemslot(*impl_, slot);
+}
 
-  const Turn turn(vm.turn_mutex);
-  if (absl::Status status = vm.slots.Check(turn, slot); !status.ok()) {
-    return absl::Status(status.code(), absl::StrCat(name, " ", status.message()));
-  }
-  constexpr MemoryAttributes kNew{MemoryKind::kPrivate, Access::None()};
-  if (absl::Status prepared = vm.attributes.Prepare(turn, slot.range, kNew); !prepared.ok()) {
-    vm.attributes.Collapse(turn, slot.range);
-    return prepared;
-  }
-  std::vector<GfnRange> slots = {slot.range};
-  for (const Memslot& other : vm.slots.all(turn)) slots.push_back(other.range);
-  if (absl::Status logged = LogSlots(turn, vm, std::move(slots)); !logged.ok()) {
-    vm.attributes.Collapse(turn, slot.range);
-    return logged;
-  }
-  // Accesses there were MMIO so far: what was found out before is out of date.
-  Invalidation invalidation(turn, vm, {slot.range});
-  invalidation.Commit([&] {
-    vm.attributes.Set(turn, slot.range, kNew);
-    vm.slots.Add(turn, slot);
-    vm.frames[static_cast<int>(MemoryKind::kPrivate)] += slot.range.count;
-  });
-  vm.attributes.Collapse(turn, slot.range);
-  return absl::OkStatus();
+absl::Status GuestAddressSpace::RemoveMemslot(Gfn first) {
+  return mmu::RemoveMemslot(*impl_, first);
+}
+
+absl::Status GuestAddressSpace::MoveMemslot(Gfn first, Gfn new_first) {
+  return mmu::MoveMemslot(*impl_, first, new_first);
+}
+
+MmioOutcome GuestAddressSpace::HandleMisconfiguration(Gpa gpa) {
+  return mmu::HandleMisconfiguration(*impl_, gpa);
+}
+
+absl::StatusOr<PrefaultResult> GuestAddressSpace::Prefault(
+    GfnRange range, std::optional<MemoryKind> kind,
+    const std::function<bool(uint64_t frames_done)>& progress) {
+  return mmu::Prefault(*impl_, range, kind, progress);
+}
+
+absl::Status GuestAddressSpace::ZapAll() { return mmu::ZapAll(*impl_); }
+
+size_t GuestAddressSpace::ReclaimTables(size_t max_tables) {
+  return mmu::ReclaimTables(*impl_, max_tables);
 }
 
 FaultOutcome GuestAddressSpace::HandleFault(const Fault& fault) {
@@ -324,7 +303,7 @@ AddressSpaceStats GuestAddressSpace::stats() const {
   for (const MemoryKind kind : kAllKinds) {
     for (const Level level : {Level::k4K, Level::k2M, Level::k1G}) {
       stats.leaves[static_cast<int>(kind)][static_cast<int>(level) - 1] =
-          sum(LeafCount(kind, level));
+          sum(LeafCount(kind, level)) - vm.limbo.leaves(kind, level);
     }
   }
   stats.table_pages = sum(VmCount::kTables);
@@ -332,6 +311,9 @@ AddressSpaceStats GuestAddressSpace::stats() const {
   stats.flushes_range = sum(VmCount::kFlushRange);
   stats.flushes_full = sum(VmCount::kFlushFull);
   stats.invalidations = vm.seq.invalidations();
+  stats.zap_generation = vm.limbo.generation();
+  stats.detached_tables = vm.limbo.waiting();
+  stats.mmio_cached = sum(VmCount::kMmioCached);
   stats.private_frames_attribute = vm.frames[static_cast<int>(MemoryKind::kPrivate)];
   stats.shared_frames_attribute = vm.frames[static_cast<int>(MemoryKind::kShared)];
   return stats;
@@ -354,6 +336,8 @@ absl::Status GuestAddressSpace::Audit() const {
   const auto differ = [](const std::string& what, uint64_t found, uint64_t counted) {
     return absl::InternalError(absl::StrCat("found ", found, " ", what, ", counted ", counted));
   };
+  const TableLimbo::Recount detached =
+      vm.limbo.Count(turn, [&totals](const Table& table) { totals.tables.insert(&table); });
   const uint64_t tables = vm.counts.Sum(VmCount::kTables);
   if (totals.tables.size() != tables) return differ("tables", totals.tables.size(), tables);
   uint64_t frames[2] = {};
@@ -367,7 +351,12 @@ absl::Status GuestAddressSpace::Audit() const {
     const std::string name = kind == MemoryKind::kPrivate ? "private" : "shared";
     if (frames[k] != vm.frames[k]) return differ(name + " frames", frames[k], vm.frames[k].load());
     for (const Level level : {Level::k4K, Level::k2M, Level::k1G}) {
-      const uint64_t found = totals.leaves[k][static_cast<int>(level) - 1];
+      const uint64_t waiting = detached.leaves[k][static_cast<int>(level) - 1];
+      if (waiting != vm.limbo.leaves(kind, level)) {
+        return differ(absl::StrCat("detached ", name, " leaves of level ", static_cast<int>(level)),
+                      waiting, vm.limbo.leaves(kind, level));
+      }
+      const uint64_t found = totals.leaves[k][static_cast<int>(level) - 1] + waiting;
       const uint64_t counted = vm.counts.Sum(LeafCount(kind, level));
       if (found != counted) {
         return differ(absl::StrCat(name, " leaves of level ", static_cast<int>(level)), found,

@@ -90,6 +90,23 @@ struct Failed {
 using FaultOutcome =
     std::variant<Fixed, Spurious, Retry, Mmio, MemoryFaultExit, PagePending, DirtyRingFull, Failed>;
 
+// What became of an EPT misconfiguration. CachedMmio: as Mmio, known from an MMIO mark.
+struct CachedMmio {
+  Gpa gpa;  // unaliased
+};
+using MmioOutcome = std::variant<CachedMmio, Retry, Failed>;
+
+// Whether accesses outside of memslots leave a mark that makes the next one cheaper (F9).
+enum class MmioCaching : uint8_t {
+  kNone,
+  kMisconfiguration,  // the next access is an EPT misconfiguration: to HandleMisconfiguration
+};
+
+struct PrefaultResult {
+  uint64_t frames_done = 0;  // from the start of the range, without a gap
+  absl::Status status;       // why not more; OK: all of them
+};
+
 enum class Content : uint8_t { kDestroy, kPreserve };
 enum class Requester : uint8_t { kGuest, kHost };  // D6: only the guest may preserve to shared
 
@@ -151,9 +168,14 @@ struct AddressSpaceStats {
   // [MemoryKind][0: 4K, 1: 2M, 2: 1G] leaves present now.
   uint64_t leaves[2][3] = {};
   uint64_t table_pages = 0, table_pages_budget = 0;
+  // Full flushes: one for each ZapAll.
   uint64_t flushes_range = 0, flushes_full = 0;
   uint64_t invalidations = 0;
   uint64_t private_frames_attribute = 0, shared_frames_attribute = 0;
+  // How often everything was zapped; detached tables that wait to be taken down, each with all that
+  // is below it. Those count in table_pages until then, what they map is in no `leaves`.
+  uint64_t zap_generation = 0, detached_tables = 0;
+  uint64_t mmio_cached = 0;  // accesses that an MMIO mark answered
 };
 
 // Who decides the memory type of guest memory (F12).
@@ -179,6 +201,8 @@ class GuestAddressSpace {
     CachePolicy cache = CachePolicy::kGuestPat;
     // The guest can be told that a private page is on its way (a paravirtual interface of its own).
     bool tell_private_pending = false;
+    MmioCaching mmio_caching = MmioCaching::kNone;
+    uint64_t first_mmio_generation = 0;  // for tests of the wrap
   };
   // Not owned; must outlive the address space. `flusher` and the external tables may be null.
   struct Environment {
@@ -199,9 +223,33 @@ class GuestAddressSpace {
   // All frames of a new slot are private. kInvalidArgument: empty, beyond gfn_limit, or frames
   // beyond host_maxphyaddr. kAlreadyExists: overlaps another slot.
   absl::Status AddMemslot(const Memslot& slot);
+  // The slot that begins at `first` goes: its frames are MMIO again, with the attributes that they
+  // had before there was a slot. When it returns, nothing uses the backing any more, and no
+  // PageSource call for it is under way; its content is the caller's. Not from inside PageSource.
+  // kNotFound; kInternal: an external table kept something, and the VM is bugged. Errors leave the
+  // slot.
+  absl::Status RemoveMemslot(Gfn first);
+  // The slot that begins at `first` begins at `new_first`: content and attributes go along. The
+  // places may overlap. PageSource::Move is told. kNotFound; kInvalidArgument: beyond gfn_limit;
+  // kAlreadyExists: another slot is there; what PageSource::Move says. Errors change nothing.
+  absl::Status MoveMemslot(Gfn first, Gfn new_first);
 
   // The walk "EPT violation": never blocks on another vCPU; may block in PageSource.
   FaultOutcome HandleFault(const Fault& fault);
+
+  // An EPT misconfiguration. Failed: it was no mark of ours, and the VM is bugged. Never blocks.
+  MmioOutcome HandleMisconfiguration(Gpa gpa);
+
+  // Maps memory that no vCPU has touched yet, as faults would, large where they would be (D9): of
+  // `kind`, or if unset each page by its attribute. `progress`, if set, is called every 512 frames
+  // or leaf, and stops it by returning false (status kCancelled). It may block in PageSource.
+  // kInvalidArgument: a bad, aliased or unmapped range. In the result: kFailedPrecondition: a page
+  // of the other kind, without backing, or removed meanwhile; kAborted: a page changed too often;
+  // kUnavailable: a page is on its way (F13);
+  // kResourceExhausted.
+  absl::StatusOr<PrefaultResult> Prefault(
+      GfnRange range, std::optional<MemoryKind> kind,
+      const std::function<bool(uint64_t frames_done)>& progress);
 
   // The walk "SetMemoryAttributes" (D4, D5, D6). kInvalidArgument: an empty, wrapping, overlapping
   // or aliased range, or frames outside every memslot (the first such range is named);
@@ -225,6 +273,15 @@ class GuestAddressSpace {
   // Host-initiated reclaim of backing: removes every mapping of the range in every root (A4);
   // content and attributes stay.
   absl::Status Zap(GfnRange range);
+
+  // Removes every mapping of the VM, in a time that does not grow with memory (F7): everything is
+  // detached, flushed, and gone from external tables when it returns; content and attributes stay.
+  // The tables wait for ReclaimTables. kInternal: an external table kept something; the VM is
+  // bugged.
+  absl::Status ZapAll();
+  // Takes down at most `max_tables` of those that wait, and says how many: call it in the
+  // background until it says 0. A fault that finds no table does so by itself.
+  size_t ReclaimTables(size_t max_tables);
 
   // D7: zeroes the range's backing of one kind and removes its mappings; attributes stay.
   absl::Status PunchHole(GfnRange range, MemoryKind kind);

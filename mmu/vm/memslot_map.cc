@@ -47,18 +47,20 @@ absl::Status MemslotMap::Check(const Turn&, const Memslot& slot, std::optional<G
   return absl::OkStatus();
 }
 
-void MemslotMap::Add(const Turn& turn, const Memslot& slot) {
-  Slots slots = *Now();
-  const auto behind = std::find_if(slots.begin(), slots.end(), [&slot](const Memslot& other) {
-    return other.range.first > slot.range.first;
-  });
-  slots.insert(behind, slot);
-  Swap(turn, std::move(slots));
-}
+void MemslotMap::Add(const Turn& turn, const Memslot& slot) { Replace(turn, std::nullopt, slot); }
 
-void MemslotMap::Remove(const Turn& turn, Gfn first) {
+void MemslotMap::Remove(const Turn& turn, Gfn first) { Replace(turn, first, std::nullopt); }
+
+void MemslotMap::Replace(const Turn& turn, std::optional<Gfn> gone,
+                         const std::optional<Memslot>& added) {
   Slots slots = *Now();
-  std::erase_if(slots, [first](const Memslot& slot) { return slot.range.first == first; });
+  if (gone) std::erase_if(slots, [&](const Memslot& slot) { return slot.range.first == *gone; });
+  if (added) {
+    const auto behind = std::find_if(slots.begin(), slots.end(), [&](const Memslot& other) {
+      return other.range.first > added->range.first;
+    });
+    slots.insert(behind, *added);
+  }
   Swap(turn, std::move(slots));
 }
 
@@ -72,6 +74,13 @@ const Memslot* MemslotMap::Find(const MmuRead&, Gfn gfn) const {
   const auto it = std::upper_bound(slots.begin(), slots.end(), gfn,
                                    [](Gfn g, const Memslot& slot) { return g < slot.range.end(); });
   return it != slots.end() && it->range.first <= gfn ? &*it : nullptr;
+}
+
+bool MemslotMap::Touches(const MmuRead&, GfnRange range) const {
+  const Slots& slots = *Now();
+  const auto it = std::upper_bound(slots.begin(), slots.end(), range.first,
+                                   [](Gfn g, const Memslot& slot) { return g < slot.range.end(); });
+  return it != slots.end() && it->range.Overlaps(range);
 }
 
 std::optional<std::vector<GfnRange>> MemslotMap::Parts(const MmuRead& lock, GfnRange range) const {

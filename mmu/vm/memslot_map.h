@@ -30,9 +30,14 @@ class MemslotMap {
   void Add(const Turn&, const Memslot& slot);
   // The slot that begins at `first`, if there is one.
   void Remove(const Turn&, Gfn first);
+  // Both in one step, either or none: the slot that begins at `gone` goes, `added` comes.
+  void Replace(const Turn&, std::optional<Gfn> gone, const std::optional<Memslot>& added);
 
   // Valid as long as the guard or the turn is held.
   const Memslot* Find(const MmuRead&, Gfn gfn) const;
+
+  // Some slot has a frame of the range.
+  bool Touches(const MmuRead&, GfnRange range) const;
 
   // The parts of a range, each inside one slot; nullopt if a frame of it lies in none.
   std::optional<std::vector<GfnRange>> Parts(const MmuRead&, GfnRange range) const;

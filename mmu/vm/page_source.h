@@ -39,6 +39,13 @@ class PageSource {
   // the source never had read zero, and stay unallocated if they can.
   virtual void Copy(GfnRange range, MemoryKind from, MemoryKind to) = 0;
 
+  // A memslot moves: the backings of `from` are those of as many frames from `to` on, which may
+  // overlap. Called between the first and the last step of the change: faults on either place
+  // retry, whatever Resolve says to them meanwhile. An error refuses the move; nothing changed.
+  virtual absl::Status Move(GfnRange, Gfn) {
+    return absl::UnimplementedError("this VM's memory cannot be moved");
+  }
+
   // Frees the range: it reads zero when next used. Cannot fail.
   virtual void Discard(GfnRange range, MemoryKind kind) = 0;
 };

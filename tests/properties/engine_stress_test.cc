@@ -112,7 +112,27 @@ class Stress {
     }
   }
 
-  void Run() {
+  // Writes are withheld, and give back or split large leaves, while others zap them.
+  void LogDirty(uint64_t seed) {
+    std::mt19937_64 random(seed);
+    GuestAddressSpace& space = *guest_.t().space;
+    while (running_ > 0 && !failed_) {
+      DirtyLogOptions options;
+      options.eager_split = random() % 2 == 0;
+      const auto enabled = space.EnableDirtyLog(options);
+      if (!enabled.ok()) Fail(enabled.status().ToString());
+      for (int i = 0; i < 20; ++i) {
+        const auto dirty = space.HarvestDirty({Gfn(0), frames_});
+        if (!dirty.ok()) Fail(dirty.status().ToString());
+      }
+      const auto disabled = space.DisableDirtyLog();
+      if (!disabled.ok()) Fail(disabled.status().ToString());
+    }
+  }
+
+  enum class With { kNoLog, kDirtyLog };
+
+  void Run(With with = With::kNoLog) {
     ASSERT_TRUE(guest_.t().create_status.ok()) << guest_.t().create_status;
     guest_.t().log.Mute();
     const uint64_t seed = TestSeed();
@@ -126,6 +146,7 @@ class Stress {
     threads.emplace_back([this, seed] { Convert(seed + 11); });
     threads.emplace_back([this, seed] { ReadShared(seed + 12); });
     threads.emplace_back([this, seed] { Prefault(seed + 13); });
+    if (with == With::kDirtyLog) threads.emplace_back([this, seed] { LogDirty(seed + 14); });
     for (std::thread& thread : threads) thread.join();
     EXPECT_EQ(failure_, "") << "seed " << seed;
     const absl::Status audit = guest_.t().space->Audit();
@@ -175,6 +196,10 @@ TEST_P(EngineStressTest, NoThreadSeesAPageThatIsNotItsOwnWithExternalTables) {
   TestSpaceOptions options = Options(kFrames, GetParam());
   options.external = true;
   Stress(options).Run();
+}
+
+TEST_P(EngineStressTest, NoThreadSeesAPageThatIsNotItsOwnWhileWritesAreLogged) {
+  Stress(Options(kFrames, GetParam())).Run(Stress::With::kDirtyLog);
 }
 
 // Tables are retired and reused all the time, under readers that still know them.

@@ -160,6 +160,12 @@ SimVcpu::Result SimVcpu::Access(const Op& op, uint64_t value) {
       continue;
     }
     if (const auto* exit = std::get_if<mmu::vmx::EptMisconfigurationExit>(&outcome)) {
+      if (const std::optional<Verdict> verdict =
+              shared_.client->OnEptMisconfiguration(index_, exit->gpa)) {
+        if (*verdict != Verdict::kResume) return std::nullopt;
+        std::this_thread::yield();
+        continue;
+      }
       Fatal(op, StopReason::kEngineBug,
             absl::StrCat("EPT misconfiguration for 0x", absl::Hex(AddressOf(op)), " at level ",
                          static_cast<int>(exit->level)));

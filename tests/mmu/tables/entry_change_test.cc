@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -135,13 +137,13 @@ TEST_F(LeafChangeTest, ClearGivesTheLastAccessedAndDirtyBitsThatAProcessorSet) {
         }
       }
     });
-    EptEntry last;
+    std::optional<EptEntry> last;
     {
       const Turn turn(t_.turn_mutex);
       last = t_.change.ClearLeaf(turn, t_.root, Slot(3), Level::k1G);
     }
     processor.join();
-    EXPECT_EQ(last.dirty(), set_in_time);
+    EXPECT_EQ(last->dirty(), set_in_time);
     ASSERT_EQ(Slot(3).Load(), kEmptyEntry);
   }
   EXPECT_EQ(leaves(), 0u);
@@ -161,6 +163,41 @@ TEST_F(LeafChangeTest, SettleAndClearWaitForWhoeverHoldsTheSlotFrozen) {
     ASSERT_EQ(Slot(3).Load(), kEmptyEntry);
     ASSERT_EQ(leaves(), 0u);
   }
+}
+
+// A fault may split a large leaf for a write while the holder of the Turn is about to clear it.
+TEST_F(LeafChangeTest, ALeafThatAFaultHasSplitIsNotClearedAsALeaf) {
+  int split_first = 0;
+  for (int round = 0; round < 200; ++round) {
+    ASSERT_EQ(SetLeaf(3), ChangeResult::kDone);
+    Table& child = t_.NewTable();
+    std::atomic<bool> start{false};
+    ChangeResult split = ChangeResult::kRaced;
+    std::thread fault([&] {
+      while (!start) std::this_thread::yield();
+      const EpochGuard guard;
+      split = t_.change.Split(guard, t_.root, table_, Slot(3), kLeaf, child, Gfn(3 << 18),
+                              MakeSplitLeaf(kLeaf, Level::k1G));
+    });
+    const Turn turn(t_.turn_mutex);
+    start = true;
+    if (round % 2 == 0) {
+      while (Slot(3).Load() == kLeaf) std::this_thread::yield();
+    }
+    const std::optional<EptEntry> last = t_.change.ClearLeaf(turn, t_.root, Slot(3), Level::k1G);
+    fault.join();
+    ASSERT_EQ(last.has_value(), split == ChangeResult::kRaced);
+    ASSERT_EQ(leaves(), 0u);
+    ASSERT_EQ(t_.leaves(Level::k2M), last ? 0 : kEntriesPerTable);
+    if (!last) {
+      ++split_first;
+      ASSERT_EQ(StateOf(Slot(3).Load(), Level::k1G), SlotState::kLink);
+      t_.change.Detach(turn, Slot(3));
+      t_.change.Forget(turn, t_.root, Level::k2M, kEntriesPerTable);
+    }
+    t_.pool.Free(child);
+  }
+  EXPECT_GE(split_first, 100);
 }
 
 TEST_F(LeafChangeTest, ClearMarkTakesMarksOnly) {
@@ -191,10 +228,10 @@ TEST_F(LeafChangeTest, ADetachedTableKeepsItsPlaceInTheBooksUntilItIsForgotten) 
 TEST_F(LeafChangeTest, SealTakesAnEmptyTableWholeAndLeavesAnyOtherAsItIs) {
   const Turn turn(t_.turn_mutex);
   ASSERT_EQ(SetLeaf(511), ChangeResult::kDone);
-  EXPECT_FALSE(t_.change.Seal(turn, table_.slots));
+  EXPECT_FALSE(t_.change.Seal(turn, table_.slots, 5));
   for (uint64_t i = 0; i < 511; ++i) ASSERT_EQ(Slot(i).Load(), kEmptyEntry);
   t_.change.ClearLeaf(turn, t_.root, Slot(511), Level::k1G);
-  EXPECT_TRUE(t_.change.Seal(turn, table_.slots));
+  EXPECT_TRUE(t_.change.Seal(turn, table_.slots, 5));
   for (uint64_t i = 0; i < kEntriesPerTable; ++i) ASSERT_EQ(Slot(i).Load(), kFrozenEntry);
   EXPECT_EQ(SetLeaf(7), ChangeResult::kRaced);
 }
@@ -203,10 +240,10 @@ TEST_F(LeafChangeTest, ASlotThatAFaultHoldsFrozenPinsItsTable) {
   const EpochGuard guard;
   ASSERT_EQ(t_.change.Freeze(guard, Slot(400), kEmptyEntry), ChangeResult::kDone);
   const Turn turn(t_.turn_mutex);
-  EXPECT_FALSE(t_.change.Seal(turn, table_.slots));
+  EXPECT_FALSE(t_.change.Seal(turn, table_.slots, 5));
   for (uint64_t i = 0; i < 400; ++i) ASSERT_EQ(Slot(i).Load(), kEmptyEntry);
   t_.change.Restore(Slot(400), kEmptyEntry);
-  EXPECT_TRUE(t_.change.Seal(turn, table_.slots));
+  EXPECT_TRUE(t_.change.Seal(turn, table_.slots, 5));
 }
 
 TEST_F(LeafChangeTest, EitherTheSealOrTheFaultsWin) {
@@ -226,7 +263,7 @@ TEST_F(LeafChangeTest, EitherTheSealOrTheFaultsWin) {
     const Turn turn(t_.turn_mutex);
     start = true;
     if (round % 2 == 0) std::this_thread::yield();
-    const bool done = t_.change.Seal(turn, table_.slots);
+    const bool done = t_.change.Seal(turn, table_.slots, 5);
     for (std::thread& fault : faults) fault.join();
     ASSERT_EQ(done, won == 0);
     ASSERT_EQ(leaves(), static_cast<uint64_t>(won));

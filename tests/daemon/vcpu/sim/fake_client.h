@@ -20,6 +20,7 @@ class FakeClient : public vcpu::MachineClient {
  public:
   struct Notes {
     std::vector<std::pair<vcpu::VcpuIndex, mmu::Fault>> violations;
+    std::vector<mmu::Gpa> misconfigurations;
     std::vector<vcpu::MapGpaCall> map_gpa_calls;
     std::string console;
     std::vector<std::pair<vcpu::VcpuIndex, int>> exit_codes;
@@ -30,6 +31,7 @@ class FakeClient : public vcpu::MachineClient {
 
   // Set before the machine starts. By default a violation stops the vCPU and MapGPA succeeds.
   std::function<vcpu::Verdict(vcpu::VcpuIndex, const mmu::Fault&)> on_violation;
+  std::function<std::optional<vcpu::Verdict>(mmu::Gpa)> on_misconfiguration;
   std::function<vcpu::MapGpaVerdict(vcpu::VcpuIndex, const vcpu::MapGpaCall&)> on_map_gpa;
 
   Notes notes() const {
@@ -50,6 +52,10 @@ class FakeClient : public vcpu::MachineClient {
   vcpu::Verdict OnEptViolation(vcpu::VcpuIndex vcpu, const mmu::Fault& fault) override {
     Note([&](Notes& n) { n.violations.emplace_back(vcpu, fault); });
     return on_violation ? on_violation(vcpu, fault) : vcpu::Verdict::kStop;
+  }
+  std::optional<vcpu::Verdict> OnEptMisconfiguration(vcpu::VcpuIndex, mmu::Gpa gpa) override {
+    Note([&](Notes& n) { n.misconfigurations.push_back(gpa); });
+    return on_misconfiguration ? on_misconfiguration(gpa) : std::nullopt;
   }
   vcpu::MapGpaVerdict OnMapGpa(vcpu::VcpuIndex vcpu, const vcpu::MapGpaCall& call) override {
     Note([&](Notes& n) { n.map_gpa_calls.push_back(call); });

@@ -51,7 +51,9 @@ class SimEngineTest : public ::testing::Test {
     client_.on_map_gpa = [this](VcpuIndex, const vcpu::MapGpaCall& call) { return MapGpa(call); };
   }
 
-  void Start(const std::string& program, uint32_t vcpus) {
+  // Until the vCPUs run, `before` may use the engine.
+  void Start(
+      const std::string& program, uint32_t vcpus, const std::function<void()>& before = [] {}) {
     SimConfig config;
     config.vcpus = vcpus;
     config.program = CompileText(program, vcpus, kMemory);
@@ -61,9 +63,12 @@ class SimEngineTest : public ::testing::Test {
     environment.pages = ram_.get();
     environment.flusher = machine_->flusher();
     mmu::GuestAddressSpace::Config space = {*mmu::GpaLayout::Create(47, 48, 46), 52, {}};
+    space.mmio_caching = mmu::MmioCaching::kMisconfiguration;
+    client_.on_misconfiguration = [this](mmu::Gpa gpa) { return Misconfigured(gpa); };
     engine_ = *mmu::GuestAddressSpace::Create(space, environment);
     for (const mmu::Memslot& slot : ram_->Memslots()) ASSERT_TRUE(engine_->AddMemslot(slot).ok());
     machine_->Attach(engine_.get());
+    before();
     ASSERT_TRUE(machine_->Start().ok());
   }
   FakeClient::Notes End(uint32_t vcpus) {
@@ -73,8 +78,9 @@ class SimEngineTest : public ::testing::Test {
     EXPECT_TRUE(engine_->Audit().ok()) << engine_->Audit();
     return client_.notes();
   }
-  FakeClient::Notes Run(const std::string& program, uint32_t vcpus = 1) {
-    Start(program, vcpus);
+  FakeClient::Notes Run(
+      const std::string& program, uint32_t vcpus = 1, const std::function<void()>& before = [] {}) {
+    Start(program, vcpus, before);
     return End(vcpus);
   }
 
@@ -97,6 +103,17 @@ class SimEngineTest : public ::testing::Test {
       return Verdict::kStop;
     }
     return Verdict::kResume;
+  }
+  std::optional<Verdict> Misconfigured(mmu::Gpa gpa) {
+    const mmu::MmioOutcome outcome = engine_->HandleMisconfiguration(gpa);
+    if (std::holds_alternative<mmu::Retry>(outcome)) return Verdict::kResume;
+    if (!std::holds_alternative<mmu::CachedMmio>(outcome)) return std::nullopt;
+    client_.OnFatal(StopReason::kMmioOutsideMemory, "outside, as is known");
+    return Verdict::kStop;
+  }
+  bool IsMmio(uint64_t gpa, MemoryKind alias) {
+    const mmu::Gpa raw = engine_->layout().GpaOf(Gfn(gpa >> mmu::kPageShift), alias);
+    return std::holds_alternative<mmu::Mmio>(engine_->HandleFault({raw, mmu::Access::Read()}));
   }
   MapGpaVerdict MapGpa(const vcpu::MapGpaCall& call) {
     const absl::Status status = Convert(
@@ -159,6 +176,34 @@ TEST_F(SimEngineTest, D1_SharedAccessOutsideMemoryIsMmio) {
       Run("vcpus { steps { read { gpa: 0x1000000 alias: MEMORY_KIND_SHARED } } }");
   ASSERT_THAT(notes.fatal, SizeIs(1));
   EXPECT_EQ(notes.fatal[0].first, StopReason::kMmioOutsideMemory);
+}
+
+TEST_F(SimEngineTest, F9_AMarkedAddressLeavesTheGuestAsAMisconfiguration) {
+  const FakeClient::Notes notes =
+      Run("vcpus { steps { read { gpa: 0x1000000 alias: MEMORY_KIND_SHARED } } }", 1,
+          [&] { EXPECT_TRUE(IsMmio(0x1000000, MemoryKind::kShared)); });
+  ASSERT_THAT(notes.fatal, SizeIs(1));
+  EXPECT_EQ(notes.fatal[0].first, StopReason::kMmioOutsideMemory);
+  EXPECT_THAT(notes.violations, IsEmpty());
+  EXPECT_THAT(notes.misconfigurations, SizeIs(1));
+}
+
+TEST_F(SimEngineTest, F9_MemoryWhereAMarkStoodIsUsedAsMemory) {
+  const FakeClient::Notes notes = Run(
+      R"(vcpus {
+      steps { write { gpa: 0x400000 alias: MEMORY_KIND_SHARED value: 7 } }
+      steps { read { gpa: 0x400000 alias: MEMORY_KIND_SHARED expect: 7 } } })",
+      1, [&] {
+        const std::vector<mmu::Memslot> slots = ram_->Memslots();
+        for (const mmu::Memslot& slot : slots) {
+          ASSERT_TRUE(engine_->RemoveMemslot(slot.range.first).ok());
+        }
+        EXPECT_TRUE(IsMmio(0x400000, MemoryKind::kShared));
+        for (const mmu::Memslot& slot : slots) ASSERT_TRUE(engine_->AddMemslot(slot).ok());
+      });
+  EXPECT_EQ(notes.console, "");
+  EXPECT_THAT(notes.fatal, IsEmpty());
+  EXPECT_THAT(notes.misconfigurations, SizeIs(1));
 }
 
 TEST_F(SimEngineTest, CodeThatTheGuestHasWrittenIsFetched) {

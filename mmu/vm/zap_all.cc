@@ -1,0 +1,70 @@
+#include "mmu/vm/zap_all.h"
+
+#include <algorithm>
+#include <string>
+
+#include "mmu/vm/invalidation.h"
+
+namespace twinroot::mmu {
+namespace {
+
+// A fault that ran out of tables takes down so many at least: the next ones find some free.
+constexpr size_t kTablesForFault = 32;
+
+absl::Status RemoveFromExternal(const Turn& turn, AddressSpaceState& vm, ExternalTables& external) {
+  absl::Status first_error;
+  for (const Memslot& slot : vm.slots.all(turn)) {
+    absl::Status removed = external.Remove(slot.range);
+    if (!removed.ok()) removed = external.Remove(slot.range);
+    first_error.Update(removed);
+  }
+  return first_error;
+}
+
+}  // namespace
+
+absl::Status ZapAll(AddressSpaceState& vm) {
+  const Turn turn(vm.turn_mutex);
+  if (absl::Status status = vm.bugs.Check(); !status.ok()) return status;
+  // Every leaf that a fault was about to publish stands and is counted; no external Set is under
+  // way. Faults that look from here on publish nothing.
+  const Quiet quiet(turn, vm);
+  vm.limbo.DetachAll(turn, vm.roots);
+  if (vm.env.flusher != nullptr) vm.env.flusher->FlushAll();
+  vm.counts.Add(VmCount::kFlushFull);
+  // What processors marked dirty in the leaves is known nowhere else: it cannot wait.
+  if (const DirtyLog* log = vm.log.load(); log != nullptr && !log->withholds_write()) {
+    const auto mark_dirty = [log](Gfn gfn, Level level, EptEntry leaf) {
+      if (leaf.dirty()) log->MarkRange({gfn, FramesPerEntry(level)});
+    };
+    while (vm.limbo.TakeDown(turn, vm.env.pool->pages(), mark_dirty) != 0) {
+    }
+  }
+  absl::Status status;
+  for (const MemoryKind kind : kAllKinds) {
+    if (!vm.roots.Has(kind) || vm.roots.Of(kind).external == nullptr) continue;
+    status.Update(RemoveFromExternal(turn, vm, *vm.roots.Of(kind).external));
+  }
+  if (!status.ok()) {
+    vm.bugs.ReportBug("an external table did not remove what was zapped: " +
+                      std::string(status.message()));
+  }
+  return status;
+}
+
+size_t ReclaimTables(AddressSpaceState& vm, size_t max_tables) {
+  if (vm.limbo.waiting() == 0) return 0;
+  const Turn turn(vm.turn_mutex);
+  return vm.limbo.TakeDown(turn, max_tables);
+}
+
+absl::Status PreloadTables(AddressSpaceState& vm, size_t count, PreloadedTables& preload) {
+  while (true) {
+    absl::Status loaded = vm.env.pool->Preload(count, preload);
+    if (loaded.ok() || !absl::IsResourceExhausted(loaded)) return loaded;
+    // Others may take what was reclaimed; but each round takes something down.
+    if (ReclaimTables(vm, std::max(count, kTablesForFault)) == 0) return loaded;
+  }
+}
+
+}  // namespace twinroot::mmu

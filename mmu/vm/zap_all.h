@@ -1,0 +1,25 @@
+// Zap-all-fast (behaviour F7): every mapping of the VM goes in a time that does not depend on how
+// much is mapped; its tables are taken down later, some at a time.
+//
+// Thread-safe: changes take turns. Faults meanwhile retry and build new tables.
+#ifndef TWINROOT_MMU_VM_ZAP_ALL_H_
+#define TWINROOT_MMU_VM_ZAP_ALL_H_
+
+#include <cstddef>
+
+#include "absl/status/status.h"
+#include "mmu/vm/address_space_state.h"
+
+namespace twinroot::mmu {
+
+// As GuestAddressSpace says.
+absl::Status ZapAll(AddressSpaceState& vm);
+size_t ReclaimTables(AddressSpaceState& vm, size_t max_tables);
+
+// Pool::Preload; when the pool has too few tables, those that wait to be taken down go first. Waits
+// for the turn then, so not inside a guard and not with the turn.
+absl::Status PreloadTables(AddressSpaceState& vm, size_t count, PreloadedTables& preload);
+
+}  // namespace twinroot::mmu
+
+#endif  // TWINROOT_MMU_VM_ZAP_ALL_H_
