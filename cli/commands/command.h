@@ -128,6 +128,7 @@ void AddVmRunCommands(CLI::App* vm, Invocation* invocation);  // wait, console
 void AddMemoryCommands(CLI::App* root, Invocation* invocation);
 void AddMemoryContentCommands(CLI::App* memory, Invocation* invocation);  // read, write
 void AddMemoryPageCommands(CLI::App* memory, Invocation* invocation);     // split, recover, stats
+void AddMemorySlotCommands(CLI::App* memory, Invocation* invocation);     // prefault, add, ...
 void AddDirtyCommands(CLI::App* root, Invocation* invocation);
 void AddConversionCommands(CLI::App* root, Invocation* invocation);
 void AddEventsCommand(CLI::App* root, Invocation* invocation);

@@ -165,6 +165,7 @@ void AddMemoryCommands(CLI::App* root, Invocation* invocation) {
       "Through which root (private)");
   AddMemoryContentCommands(memory, invocation);
   AddMemoryPageCommands(memory, invocation);
+  AddMemorySlotCommands(memory, invocation);
 }
 
 }  // namespace twinroot::cli

@@ -87,18 +87,6 @@ absl::StatusOr<mmu::RecoverResult> DirtyDesk::Disable() {
   return recovered;
 }
 
-std::vector<GfnRange> DirtyDesk::AllMemory() const {
-  std::vector<GfnRange> all;
-  for (const mmu::AttributeRun& run : engine_->GetMemoryAttributes()) {
-    if (!all.empty() && all.back().end() == run.range.first) {
-      all.back().count += run.range.count;
-    } else {
-      all.push_back(run.range);
-    }
-  }
-  return all;
-}
-
 absl::Status DirtyDesk::EmptyRings() {
   if (options_.ring_entries == 0) return absl::OkStatus();
   for (uint32_t vcpu = 0; vcpu < vcpus_; ++vcpu) {
@@ -110,14 +98,14 @@ absl::Status DirtyDesk::EmptyRings() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<GfnRange>> DirtyDesk::Harvest(std::optional<GfnRange> range) {
+absl::StatusOr<std::vector<GfnRange>> DirtyDesk::Harvest(const std::vector<GfnRange>& ranges) {
   std::lock_guard turn(turn_);
   if (absl::Status status = CheckOn(); !status.ok()) return status;
   if (absl::Status status = EmptyRings(); !status.ok()) return status;
   std::vector<GfnRange> runs;
   uint64_t pages_found = 0;
-  for (const GfnRange& part : range ? std::vector{*range} : AllMemory()) {
-    auto pages = engine_->HarvestDirty(part);
+  for (const GfnRange& range : ranges) {
+    auto pages = engine_->HarvestDirty(range);
     if (!pages.ok()) {
       Mark(runs);
       return pages.status();

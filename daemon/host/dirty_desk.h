@@ -11,7 +11,6 @@
 #include <cstdint>
 #include <functional>
 #include <mutex>
-#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -33,8 +32,8 @@ class DirtyDesk {
   // As dirty_log.proto says. `options.ring_vcpus` is the desk's to fill.
   absl::StatusOr<mmu::SplitResult> Enable(mmu::DirtyLogOptions options);
   absl::StatusOr<mmu::RecoverResult> Disable();
-  // Maximal runs, ordered. nullopt: all memory.
-  absl::StatusOr<std::vector<mmu::GfnRange>> Harvest(std::optional<mmu::GfnRange> range);
+  // Maximal runs, ordered, of these ranges, which are ordered too.
+  absl::StatusOr<std::vector<mmu::GfnRange>> Harvest(const std::vector<mmu::GfnRange>& ranges);
   absl::Status Clear(const std::vector<mmu::GfnRange>& ranges);
   // Somebody other than a vCPU has written, or a harvest has not reached who asked for it.
   void Mark(const std::vector<mmu::GfnRange>& ranges);
@@ -51,7 +50,6 @@ class DirtyDesk {
  private:
   // Needs turn_.
   absl::Status CheckOn() const;
-  std::vector<mmu::GfnRange> AllMemory() const;
   // What the rings know goes to the bitmap, so that nothing is lost whatever fails later.
   absl::Status EmptyRings();
   // The rings are empty, or gone: who waits goes on.

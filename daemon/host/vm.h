@@ -135,6 +135,14 @@ class Vm {
                                                       mmu::Level target) = 0;
   virtual absl::StatusOr<mmu::RecoverResult> RecoverPages(
       const std::vector<mmu::GfnRange>& ranges) = 0;
+  // As memory.proto says. `kind` nullopt: each page by its attribute.
+  virtual absl::StatusOr<mmu::PrefaultResult> Prefault(mmu::GfnRange range,
+                                                       std::optional<mmu::MemoryKind> kind) = 0;
+  virtual absl::Status AddMemslot(mmu::GfnRange range) = 0;
+  virtual absl::Status RemoveMemslot(mmu::Gfn first) = 0;
+  virtual absl::Status MoveMemslot(mmu::Gfn first, mmu::Gfn new_first) = 0;
+  // All memslots by address; neighbours are joined.
+  virtual std::vector<mmu::GfnRange> Memory() const = 0;
   // Not OK: the first invariant of the engine that does not hold.
   virtual absl::Status Audit() const = 0;
 

@@ -33,10 +33,14 @@ absl::StatusOr<mmu::GpaLayout> LayoutOf(BackendKind backend, const kvm::KvmSyste
   return mmu::GpaLayout::Create(std::min(maxphyaddr, kWalkBits) - 1, kWalkBits, maxphyaddr);
 }
 
-// Enough tables to map all memory in 4 KiB pages through both roots.
-size_t TablePagesFor(uint64_t memory_bytes, uint32_t vcpus) {
+// Enough tables to map all memory in 4 KiB pages through both roots, and on sim as much again,
+// which may be added in memslots. Pages that are never used cost nothing.
+size_t TablePagesFor(uint64_t boot_bytes, BackendKind backend, uint32_t vcpus) {
+  const uint64_t memory_bytes = backend == BackendKind::kSim ? 2 * boot_bytes : boot_bytes;
   // Roots, upper levels, the two slots' edges; and what each vCPU's fault may hold in reserve.
-  const uint64_t slack = 32 + 4 * uint64_t{vcpus};
+  uint64_t slack = 32 + 4 * uint64_t{vcpus};
+  // Added memslots may lie far from each other: upper tables and edges of their own.
+  if (backend == BackendKind::kSim) slack += 4 * MemslotDesk::kMaxAdded;
   const uint64_t leaf_tables = memory_bytes / mmu::BytesPerEntry(mmu::Level::k2M) + 2;
   const uint64_t directories = memory_bytes / mmu::BytesPerEntry(mmu::Level::k1G) + 2;
   return 2 * (leaf_tables + directories) + slack;
@@ -99,7 +103,7 @@ absl::Status VmImpl::Build() {
 }
 
 absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
-  const size_t table_pages = TablePagesFor(spec_.memory_bytes, spec_.vcpus);
+  const size_t table_pages = TablePagesFor(spec_.memory_bytes, spec_.backend, spec_.vcpus);
   absl::StatusOr<memory::HpaRange> hpas = house_.hpa_space->Allocate(table_pages * mmu::kPageSize);
   if (!hpas.ok()) return hpas.status();
   table_hpas_ = *std::move(hpas);
@@ -147,6 +151,11 @@ absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
   dirty_desk_ =
       std::make_unique<DirtyDesk>(spec_.name, spec_.vcpus, engine_.get(),
                                   [this](VcpuIndex vcpu) { machine_->ResumeFault(vcpu); });
+  // On kvm the host's own memslots would have to follow.
+  if (spec_.backend == BackendKind::kSim) {
+    memslot_desk_ = std::make_unique<MemslotDesk>(spec_.name, engine_.get(), ram_.get(),
+                                                  &physical_map_, house_.hpa_space);
+  }
   return absl::OkStatus();
 }
 

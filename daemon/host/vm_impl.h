@@ -20,6 +20,7 @@
 #include "daemon/host/console.h"
 #include "daemon/host/conversion_desk.h"
 #include "daemon/host/dirty_desk.h"
+#include "daemon/host/memslot_desk.h"
 #include "daemon/host/task_thread.h"
 #include "daemon/host/vm.h"
 #include "daemon/memory/guest_ram.h"
@@ -70,7 +71,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   absl::StatusOr<mmu::RecoverResult> DisableDirtyLog() override { return dirty_desk_->Disable(); }
   absl::StatusOr<std::vector<mmu::GfnRange>> HarvestDirty(
       std::optional<mmu::GfnRange> range) override {
-    return dirty_desk_->Harvest(range);
+    return dirty_desk_->Harvest(range ? std::vector{*range} : Memory());
   }
   absl::Status ClearDirty(const std::vector<mmu::GfnRange>& ranges) override {
     return dirty_desk_->Clear(ranges);
@@ -80,6 +81,12 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
                                               mmu::Level target) override;
   absl::StatusOr<mmu::RecoverResult> RecoverPages(
       const std::vector<mmu::GfnRange>& ranges) override;
+  absl::StatusOr<mmu::PrefaultResult> Prefault(mmu::GfnRange range,
+                                               std::optional<mmu::MemoryKind> kind) override;
+  absl::Status AddMemslot(mmu::GfnRange range) override;
+  absl::Status RemoveMemslot(mmu::Gfn first) override;
+  absl::Status MoveMemslot(mmu::Gfn first, mmu::Gfn new_first) override;
+  std::vector<mmu::GfnRange> Memory() const override;
   absl::Status Audit() const override;
   std::vector<PendingConversion> Pending() const override { return desk_->Pending(); }
   bool Resolve(uint64_t id, Resolution resolution) override {
@@ -111,6 +118,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   // Records why the VM ends, once, and lets the machine stop. Any thread.
   void BeginStop(VmStatus outcome);
   void FinishStop();
+  absl::Status CheckMemslots() const;
   // Errors if one of the ranges is not memory.
   absl::Status CheckMemory(const std::vector<mmu::GfnRange>& ranges) const;
   // Shared memory, any alignment: runs `copy` on each piece while the pages stay shared.
@@ -131,6 +139,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   std::unique_ptr<mmu::GuestAddressSpace> engine_;
   std::shared_ptr<ConversionDesk> desk_;
   std::unique_ptr<DirtyDesk> dirty_desk_;
+  std::unique_ptr<MemslotDesk> memslot_desk_;  // null: not on this backend
 
   std::mutex lifecycle_mutex_;  // Start, Stop and the join take turns
   Console console_;

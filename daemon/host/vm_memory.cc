@@ -104,6 +104,56 @@ absl::StatusOr<mmu::RecoverResult> VmImpl::RecoverPages(const std::vector<mmu::G
   return all;
 }
 
+absl::StatusOr<mmu::PrefaultResult> VmImpl::Prefault(mmu::GfnRange range,
+                                                     std::optional<MemoryKind> kind) {
+  // A large page takes one page of its backing only, and the rest when it is touched: here all of
+  // it is wanted now. What is converted meanwhile keeps an empty page too many, and no more.
+  auto runs = engine_->GetMemoryAttributes(range);
+  if (!runs.ok()) return runs.status();
+  for (const mmu::AttributeRun& run : *runs) {
+    if (kind.has_value() && run.kind != *kind) break;  // the engine stops there
+    if (absl::Status status = ram_->Populate(run.range, run.kind); !status.ok()) {
+      return mmu::PrefaultResult{0, std::move(status)};
+    }
+  }
+  return engine_->Prefault(range, kind, nullptr);
+}
+
+std::vector<mmu::GfnRange> VmImpl::Memory() const {
+  std::vector<mmu::GfnRange> all;
+  for (const mmu::AttributeRun& run : engine_->GetMemoryAttributes()) {
+    if (!all.empty() && all.back().end() == run.range.first) {
+      all.back().count += run.range.count;
+    } else {
+      all.push_back(run.range);
+    }
+  }
+  return all;
+}
+
+absl::Status VmImpl::CheckMemslots() const {
+  if (memslot_desk_ != nullptr) return absl::OkStatus();
+  return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                        "memslots of VM ", spec_.name,
+                        " stay as they are, because kvm runs it; create the VM with backend sim")),
+                    reason::kNotOnThisBackend, {{"vm", spec_.name}});
+}
+
+absl::Status VmImpl::AddMemslot(mmu::GfnRange range) {
+  absl::Status status = CheckMemslots();
+  return status.ok() ? memslot_desk_->Add(range) : status;
+}
+
+absl::Status VmImpl::RemoveMemslot(mmu::Gfn first) {
+  absl::Status status = CheckMemslots();
+  return status.ok() ? memslot_desk_->Remove(first) : status;
+}
+
+absl::Status VmImpl::MoveMemslot(mmu::Gfn first, mmu::Gfn new_first) {
+  absl::Status status = CheckMemslots();
+  return status.ok() ? memslot_desk_->Move(first, new_first) : status;
+}
+
 absl::Status VmImpl::Audit() const {
   if (std::string why = engine_->bugged(); !why.empty()) return absl::InternalError(why);
   return engine_->Audit();

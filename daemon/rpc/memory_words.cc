@@ -51,6 +51,8 @@ void ToProto(const host::VmCounters& counters, v1::MemoryStats* out) {
   out->set_shared_bytes(memory.shared_frames_attribute << mmu::kPageShift);
   out->set_private_bytes_allocated(counters.private_bytes_allocated);
   out->set_shared_bytes_allocated(counters.shared_bytes_allocated);
+  out->set_detached_tables(memory.detached_tables);
+  out->set_mmio_cached(memory.mmio_cached);
   v1::MemoryStats::DirtyLog* log = out->mutable_dirty_log();
   log->set_state(counters.dirty_log_enabled ? v1::MemoryStats::DirtyLog::STATE_ON
                                             : v1::MemoryStats::DirtyLog::STATE_OFF);

@@ -88,6 +88,50 @@ class FakeMemoryService : public v1::MemoryService::Service {
     return Status::OK;
   }
 
+  // 40 MiB, or the range; private memory cannot be mapped as shared.
+  Status Prefault(ServerContext*, const v1::PrefaultRequest* request,
+                  grpc::ServerWriter<v1::PrefaultResponse>* writer) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = Check(request->vm()); !status.ok()) return status;
+    const uint64_t total = request->has_range() ? request->range().size() : 40 << 20;
+    const bool stops = request->kind() == v1::MEMORY_KIND_SHARED;
+    v1::PrefaultResponse answer;
+    answer.set_bytes_total(total);
+    answer.set_bytes_done(total / 2);
+    answer.set_outcome(stops ? v1::PrefaultResponse::OUTCOME_STOPPED
+                             : v1::PrefaultResponse::OUTCOME_GOES_ON);
+    writer->Write(answer);
+    if (stops) {
+      return Refuse(StatusCode::FAILED_PRECONDITION, "a page is private", "WRONG_STATE");
+    }
+    answer.set_bytes_done(total);
+    answer.set_outcome(v1::PrefaultResponse::OUTCOME_COMPLETE);
+    writer->Write(answer);
+    return Status::OK;
+  }
+
+  Status AddMemslot(ServerContext*, const v1::AddMemslotRequest* request,
+                    v1::AddMemslotResponse*) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = Check(request->vm()); !status.ok()) return status;
+    if (request->range().gpa() != 0) return Status::OK;
+    return Refuse(StatusCode::ALREADY_EXISTS, "memory is there", "MEMSLOT_EXISTS");
+  }
+  Status RemoveMemslot(ServerContext*, const v1::RemoveMemslotRequest* request,
+                       v1::RemoveMemslotResponse*) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = Check(request->vm()); !status.ok()) return status;
+    if (request->gpa() != 0) return Status::OK;
+    return Refuse(StatusCode::NOT_FOUND, "none begins at 0x0", "NO_SUCH_MEMSLOT");
+  }
+  Status MoveMemslot(ServerContext*, const v1::MoveMemslotRequest* request,
+                     v1::MoveMemslotResponse*) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = Check(request->vm()); !status.ok()) return status;
+    if (request->new_gpa() != 0) return Status::OK;
+    return Refuse(StatusCode::FAILED_PRECONDITION, "kvm runs it", "NOT_ON_THIS_BACKEND");
+  }
+
   Status GetMemoryStats(ServerContext*, const v1::GetMemoryStatsRequest* request,
                         v1::GetMemoryStatsResponse* response) override {
     const std::lock_guard lock(state_.mutex);

@@ -97,6 +97,37 @@ TEST_F(HvctlDirty, SplitAndRecoverSayHowManyPages) {
   EXPECT_EQ(Run({"memory", "split", "demo"}).exit_code, 2);
 }
 
+TEST_F(HvctlDirty, PrefaultSaysHowMuchIsMapped) {
+  EXPECT_EQ(Run({"memory", "prefault", "demo"}).out, "40MiB of vm demo are mapped\n");
+  EXPECT_EQ(Run({"memory", "prefault", "demo", "--range", "0:2M,4M:1M", "-o", "json"}).out,
+            "{\n \"bytesDone\": \"3145728\",\n \"bytesTotal\": \"3145728\",\n \"outcome\": "
+            "\"COMPLETE\",\n \"detail\": \"\"\n}\n");
+  const Finished stopped = Run({"memory", "prefault", "demo", "--kind", "shared"});
+  EXPECT_EQ(stopped.exit_code, 5);
+  EXPECT_EQ(stopped.out, "");
+  EXPECT_EQ(stopped.err.rfind(
+                "hvctl: cannot prefault vm demo (20MiB are mapped): a page is private\n", 0),
+            0u)
+      << stopped.err;
+}
+
+TEST_F(HvctlDirty, MemoryIsAddedMovedAndRemoved) {
+  EXPECT_EQ(Run({"memory", "add", "demo", "4G", "64M"}).out,
+            "vm demo has 64MiB more at 0x100000000\n");
+  EXPECT_EQ(Run({"memory", "move", "demo", "4G", "8G"}).out,
+            "the memory at 0x100000000 of vm demo is at 0x200000000\n");
+  EXPECT_EQ(Run({"memory", "remove", "demo", "8G"}).out,
+            "the memory at 0x200000000 of vm demo is gone\n");
+  const Finished taken = Run({"memory", "add", "demo", "0", "2M"});
+  EXPECT_EQ(taken.exit_code, 5);
+  EXPECT_NE(taken.err.find("hint: `hvctl memory get"), std::string::npos) << taken.err;
+  EXPECT_EQ(Run({"memory", "remove", "demo", "0"}).exit_code, 3);
+  const Finished kvm = Run({"memory", "move", "demo", "4G", "0"});
+  EXPECT_EQ(kvm.exit_code, 5);
+  EXPECT_NE(kvm.err.find("hint: create the VM with --backend sim"), std::string::npos) << kvm.err;
+  EXPECT_EQ(Run({"memory", "add", "demo", "4G"}).exit_code, 2);
+}
+
 TEST_F(HvctlDirty, StatsAreASheet) {
   EXPECT_EQ(Run({"memory", "stats", "demo"}).out,
             "Private:        64MiB, 2MiB allocated\n"

@@ -104,5 +104,14 @@ TEST_F(HvctlTerminal, OnlyALargeImageShowsProgress) {
   EXPECT_EQ(small.out, "vm b is DEFINED on backend SIM\r\n");
 }
 
+TEST_F(HvctlTerminal, PrefaultShowsABarAndTakesItAway) {
+  const Finished run = HvctlProcess(On({"memory", "prefault", "demo"})).Wait();
+  EXPECT_EQ(run.exit_code, 0);
+  EXPECT_EQ(run.out,
+            "\rmapping memory: [############            ] 20MiB of 40MiB\033[K"
+            "\rmapping memory: [########################] 40MiB of 40MiB\033[K"
+            "\r\033[K40MiB of vm demo are mapped\r\n");
+}
+
 }  // namespace
 }  // namespace twinroot::cli

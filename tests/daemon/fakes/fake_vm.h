@@ -39,6 +39,9 @@ class FakeVm final : public host::Vm {
   mmu::DirtyLogOptions log_options() const;
   std::vector<mmu::GfnRange> last_ranges() const;
   mmu::Level last_target() const;
+  std::optional<mmu::MemoryKind> last_kind() const;
+  // Prefault stops at this frame.
+  void StopPrefaultAt(mmu::Gfn gfn, absl::Status why);
   // Callers that wait for the stop.
   size_t waiters() const;
   uint64_t converts() const;
@@ -72,6 +75,12 @@ class FakeVm final : public host::Vm {
                                               mmu::Level target) override;
   absl::StatusOr<mmu::RecoverResult> RecoverPages(
       const std::vector<mmu::GfnRange>& ranges) override;
+  absl::StatusOr<mmu::PrefaultResult> Prefault(mmu::GfnRange range,
+                                               std::optional<mmu::MemoryKind> kind) override;
+  absl::Status AddMemslot(mmu::GfnRange range) override;
+  absl::Status RemoveMemslot(mmu::Gfn first) override;
+  absl::Status MoveMemslot(mmu::Gfn first, mmu::Gfn new_first) override;
+  std::vector<mmu::GfnRange> Memory() const override;
   absl::Status Audit() const override;
   std::vector<host::PendingConversion> Pending() const override;
   bool Resolve(uint64_t id, host::Resolution resolution) override;
@@ -115,6 +124,9 @@ class FakeVm final : public host::Vm {
   std::vector<bool> dirty_;  // by frame
   std::vector<mmu::GfnRange> last_ranges_;
   mmu::Level last_target_ = mmu::Level::k1G;
+  std::optional<mmu::MemoryKind> last_kind_;
+  mmu::Gfn prefault_end_{~uint64_t{0}};
+  absl::Status prefault_stop_;
   host::VmCounters counters_;
 };
 

@@ -103,6 +103,48 @@ absl::StatusOr<mmu::RecoverResult> FakeVm::RecoverPages(const std::vector<mmu::G
   return mmu::RecoverResult{8};
 }
 
+void FakeVm::StopPrefaultAt(mmu::Gfn gfn, absl::Status why) {
+  std::lock_guard lock(mutex_);
+  prefault_end_ = gfn;
+  prefault_stop_ = std::move(why);
+}
+
+std::optional<mmu::MemoryKind> FakeVm::last_kind() const {
+  std::lock_guard lock(mutex_);
+  return last_kind_;
+}
+
+absl::StatusOr<mmu::PrefaultResult> FakeVm::Prefault(mmu::GfnRange range,
+                                                     std::optional<mmu::MemoryKind> kind) {
+  std::lock_guard lock(mutex_);
+  if (absl::Status status = CheckMemoryCall({range}); !status.ok()) return status;
+  last_kind_ = kind;
+  if (prefault_end_ >= range.end()) return mmu::PrefaultResult{range.count, absl::OkStatus()};
+  return mmu::PrefaultResult{prefault_end_ - range.first, prefault_stop_};
+}
+
+absl::Status FakeVm::AddMemslot(mmu::GfnRange range) {
+  std::lock_guard lock(mutex_);
+  last_ranges_ = {range};
+  return CheckMemoryCall({});
+}
+
+absl::Status FakeVm::RemoveMemslot(mmu::Gfn first) {
+  std::lock_guard lock(mutex_);
+  last_ranges_ = {{first, 0}};
+  return CheckMemoryCall({});
+}
+
+absl::Status FakeVm::MoveMemslot(mmu::Gfn first, mmu::Gfn new_first) {
+  std::lock_guard lock(mutex_);
+  last_ranges_ = {{first, 0}, {new_first, 0}};
+  return CheckMemoryCall({});
+}
+
+std::vector<mmu::GfnRange> FakeVm::Memory() const {
+  return {{mmu::Gfn(0), spec_.memory_bytes / mmu::kPageSize}};
+}
+
 absl::Status FakeVm::Audit() const {
   std::lock_guard lock(mutex_);
   return CheckMemoryCall({});

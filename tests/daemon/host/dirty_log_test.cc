@@ -1,18 +1,10 @@
 // The dirty log of real VMs: what sim guests write is what a harvest tells of.
-#include <chrono>
-#include <memory>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
-#include "daemon/events/journal.h"
-#include "daemon/host/vm_registry.h"
 #include "daemon/reasons.h"
-#include "daemon/status_reason.h"
-#include "daemon/vcpu/program/compiler.h"
-#include "google/protobuf/text_format.h"
-#include "gtest/gtest.h"
+#include "tests/daemon/host/vm_fixture.h"
 
 namespace twinroot::host {
 namespace {
@@ -25,43 +17,8 @@ using mmu::GfnRange;
 
 using Runs = std::vector<GfnRange>;
 
-class DirtyLogOfAVm : public testing::Test {
+class DirtyLogOfAVm : public VmFixture {
  protected:
-  void SetUp() override {
-    auto registry = MakeVmRegistry({}, &journal_);
-    ASSERT_TRUE(registry.ok()) << registry.status();
-    registry_ = *std::move(registry);
-  }
-
-  // `program`: text of an AccessProgram.
-  void Make(const std::string& program, uint32_t vcpus = 1,
-            BackendKind backend = BackendKind::kSim) {
-    v1::AccessProgram message;
-    ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(program, &message));
-    VmSpec spec;
-    spec.name = "demo";
-    spec.memory_bytes = uint64_t{16} << 20;
-    spec.vcpus = vcpus;
-    spec.backend = backend;
-    auto blob = program::Compile(message, vcpus, spec.memory_bytes);
-    ASSERT_TRUE(blob.ok()) << blob.status();
-    spec.program = *blob;
-    auto vm = registry_->Create(std::move(spec));
-    ASSERT_TRUE(vm.ok()) << vm.status();
-    vm_ = *std::move(vm);
-  }
-
-  void Start() { ASSERT_TRUE(vm_->Start().ok()); }
-  template <typename Condition>
-  static void Eventually(Condition condition) {
-    while (!condition()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  void Finish() {
-    Eventually([this] { return vm_->status().state == VmState::kStopped; });
-    EXPECT_EQ(vm_->status().exit_code, 0u) << vm_->status().stop_message;
-    EXPECT_TRUE(vm_->Audit().ok()) << vm_->Audit();
-  }
-
   Runs Harvest(std::optional<GfnRange> range = std::nullopt) {
     auto runs = vm_->HarvestDirty(range);
     EXPECT_TRUE(runs.ok()) << runs.status();
@@ -71,10 +28,6 @@ class DirtyLogOfAVm : public testing::Test {
     EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
     EXPECT_EQ(ReasonOf(status), reason) << status;
   }
-
-  events::Journal journal_;
-  std::unique_ptr<VmRegistry> registry_;
-  std::shared_ptr<Vm> vm_;
 };
 
 // Reads one page, writes one page and then three in a row.
