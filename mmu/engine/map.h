@@ -85,6 +85,12 @@ MapOutcome Map(const EpochGuard& guard, TablePool& pool, EntryChange& change, co
   for (Level level = root.table->level();; level = Below(level)) {
     EntrySlot& slot = slots[EptIndex(frame, level)];
     const EptEntry entry = slot.Load();
+    if (IsLink(entry, level)) [[likely]] {
+      table = entry.address();
+      slots = pool.SlotsAt(table);
+      if (slots == nullptr) return BrokenTables{table};
+      continue;
+    }
     switch (StateOf(entry, level)) {
       case SlotState::kFrozen:
         return Raced{};

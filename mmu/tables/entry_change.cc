@@ -64,18 +64,6 @@ ChangeResult EntryChange::Link(const MmuRead&, const Root& root, const Table& pa
   return ChangeResult::kDone;
 }
 
-ChangeResult EntryChange::Freeze(const MmuRead&, EntrySlot& slot, EptEntry seen) {
-  return slot.CompareExchange(seen, kFrozenEntry) ? ChangeResult::kDone : ChangeResult::kRaced;
-}
-
-void EntryChange::Publish(const Root& root, EntrySlot& slot, Level level, EptEntry before,
-                          EptEntry leaf) {
-  slot.Store(leaf);
-  if (StateOf(before, level) != SlotState::kLeaf) counts_.Add(LeafCount(root.kind, level));
-}
-
-void EntryChange::Restore(EntrySlot& slot, EptEntry before) { slot.Store(before); }
-
 void EntryChange::PublishMark(EntrySlot& slot, EptEntry mark) {
   assert(mark == kEmptyEntry || IsMmioEntry(mark));
   slot.Store(mark);

@@ -35,10 +35,15 @@ class EntryChange {
 
   // `seen` -> frozen; then exactly one of Publish and Restore by the same thread, which needs no
   // guard any more.
-  ChangeResult Freeze(const MmuRead&, EntrySlot& slot, EptEntry seen);
+  ChangeResult Freeze(const MmuRead&, EntrySlot& slot, EptEntry seen) {
+    return slot.CompareExchange(seen, kFrozenEntry) ? ChangeResult::kDone : ChangeResult::kRaced;
+  }
   // `before`: what stood there when it was frozen.
-  void Publish(const Root& root, EntrySlot& slot, Level level, EptEntry before, EptEntry leaf);
-  void Restore(EntrySlot& slot, EptEntry before);
+  void Publish(const Root& root, EntrySlot& slot, Level level, EptEntry before, EptEntry leaf) {
+    slot.Store(leaf);
+    if (StateOf(before, level) != SlotState::kLeaf) counts_.Add(LeafCount(root.kind, level));
+  }
+  void Restore(EntrySlot& slot, EptEntry before) { slot.Store(before); }
   // The third way out of frozen: an MMIO mark, or empty instead of a stale one.
   void PublishMark(EntrySlot& slot, EptEntry mark);
 

@@ -25,6 +25,12 @@ constexpr SlotState StateOf(EptEntry entry, Level level) {
   return entry == kFrozenEntry ? SlotState::kFrozen : SlotState::kMmio;
 }
 
+// What a walk meets most, without a look at the rest.
+constexpr bool IsLink(EptEntry entry, Level level) {
+  return level != Level::k4K &&
+         (entry.raw() & (kMmuPresent | EptEntry::kPageSize)) == kMmuPresent;
+}
+
 class EntrySlot {
  public:
   EptEntry Load() const { return EptEntry(word_.load(std::memory_order_acquire)); }

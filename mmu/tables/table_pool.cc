@@ -104,7 +104,7 @@ TablePool::Stats TablePool::stats() const {
   return {.pages = pages_, .used = Used(), .peak = peak_, .refused = refused_};
 }
 
-PreloadedTables::~PreloadedTables() {
+void PreloadedTables::GiveBack() {
   for (Table* table : tables_) pool_.Free(*table);
 }
 

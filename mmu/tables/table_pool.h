@@ -113,7 +113,9 @@ class TablePool {
 class PreloadedTables {
  public:
   explicit PreloadedTables(TablePool& pool) : pool_(pool) {}
-  ~PreloadedTables();
+  ~PreloadedTables() {
+    if (!tables_.empty()) GiveBack();
+  }
   PreloadedTables(const PreloadedTables&) = delete;
   PreloadedTables& operator=(const PreloadedTables&) = delete;
 
@@ -126,6 +128,8 @@ class PreloadedTables {
 
  private:
   friend class TablePool;
+  void GiveBack();
+
   TablePool& pool_;
   std::vector<Table*> tables_;
 };

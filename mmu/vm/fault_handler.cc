@@ -1,6 +1,8 @@
 #include "mmu/vm/fault_handler.h"
 
+#include <iterator>
 #include <optional>
+#include <type_traits>
 #include <utility>
 #include <variant>
 
@@ -16,20 +18,24 @@
 namespace twinroot::mmu {
 namespace {
 
-// One look at a fault, inside a guard, ends it, or says what it lacks.
-struct NeedPage {};
-struct NeedSplit {
-  Level level;
+// What is to be done after one look at a fault, inside a guard.
+enum class Next : uint8_t {
+  kDone,         // the outcome says it
+  kResolvePage,  // the page source is to be asked
+  kLoadTables,   // tables are missing
+  kSplitInTurn,  // a large leaf of an external root must be small
+  kLookAgain,
+  kTellExternal,  // a slot was left frozen
 };
-struct Again {};
-using Look = std::variant<FaultOutcome, NeedPage, NeedTables, NeedSplit, Again, FrozenSlot>;
 
 class FaultHandler {
  public:
   enum class Why : uint8_t { kFault, kPopulate };  // kPopulate: no vCPU is behind it
 
-  FaultHandler(AddressSpaceState& vm, const Fault& fault, Why why)
+  // `outcome`: where the answer goes; it holds a Fixed so far.
+  FaultHandler(AddressSpaceState& vm, const Fault& fault, Why why, FaultOutcome& outcome)
       : vm_(vm),
+        outcome_(outcome),
         why_(why),
         leave_mark_(why == Why::kFault),
         layout_(vm.config.layout),
@@ -40,36 +46,54 @@ class FaultHandler {
         kind_(layout_.KindOf(fault.gpa)),
         root_(vm.roots.Of(kind_, layout_.IsExecuteOnly(fault.gpa))) {}
 
-  FaultOutcome Handle() {
-    if (vm_.bugs.bugged()) return Failed{vm_.bugs.Check()};
-    if (absl::Status reserved = layout_.CheckReserved(raw_); !reserved.ok()) {
-      return Failed{std::move(reserved)};
-    }
+  void Handle() {
+    if (vm_.bugs.bugged()) return Answer(Failed{vm_.bugs.Check()});
+    if (layout_.HasReservedBits(raw_)) return Answer(Failed{layout_.CheckReserved(raw_)});
     // Before anything is read: a change from here on makes the check of the frozen slot fail.
     snapshot_ = vm_.seq.Snapshot(gfn_);
     PreloadedTables preload(*vm_.env.pool);
-    while (true) {
-      Look look = LookOnce(preload);
-      if (auto* outcome = std::get_if<FaultOutcome>(&look)) return *std::move(outcome);
-      if (const auto* frozen = std::get_if<FrozenSlot>(&look)) return TellExternal(*frozen);
-      if (const auto* need = std::get_if<NeedTables>(&look)) {
-        absl::Status loaded = PreloadTables(vm_, need->count, preload);
-        if (!loaded.ok() && need_is_for_mark_) {
-          leave_mark_ = false;  // it goes without
-        } else if (!loaded.ok()) {
-          return Failed{std::move(loaded)};
-        }
-      } else if (std::holds_alternative<NeedPage>(look)) {
-        if (std::optional<FaultOutcome> end = ResolvePage()) return *std::move(end);
-      } else if (std::holds_alternative<NeedSplit>(look)) {
-        if (std::optional<FaultOutcome> end = SplitInTurn()) return *std::move(end);
-      }
-    }
+    Next next = LookOnce(preload);
+    while (next != Next::kDone) [[unlikely]] next = GoOn(next, preload);
   }
 
  private:
+  void Answer(FaultOutcome outcome) { outcome_ = std::move(outcome); }
+  Next Done(FaultOutcome outcome) {
+    outcome_ = std::move(outcome);
+    return Next::kDone;
+  }
+  // What most faults end with, without a look at what the outcome held.
+  Next DoneFixed(Level level) {
+    std::get_if<Fixed>(&outcome_)->level = level;
+    return Next::kDone;
+  }
+
+  // Everything that needs more than a look, without a guard.
+  Next GoOn(Next next, PreloadedTables& preload) {
+    switch (next) {
+      case Next::kResolvePage:
+        if (std::optional<FaultOutcome> end = ResolvePage()) return Done(*std::move(end));
+        break;
+      case Next::kLoadTables: {
+        absl::Status loaded = PreloadTables(vm_, tables_needed_, preload);
+        if (!loaded.ok() && !need_is_for_mark_) return Done(Failed{std::move(loaded)});
+        if (!loaded.ok()) leave_mark_ = false;  // it goes without
+        break;
+      }
+      case Next::kSplitInTurn:
+        if (std::optional<FaultOutcome> end = SplitInTurn()) return Done(*std::move(end));
+        break;
+      case Next::kTellExternal:
+        return Done(TellExternal(frozen_));
+      case Next::kLookAgain:
+      case Next::kDone:
+        break;
+    }
+    return LookOnce(preload);
+  }
+
   // Attribute, memslot, backing, rights, page, level, leaf: in this order (D1).
-  Look LookOnce(PreloadedTables& preload) {
+  Next LookOnce(PreloadedTables& preload) {
     const EpochGuard guard;
     need_is_for_mark_ = false;
     const Memslot* slot = vm_.slots.Find(guard, gfn_);
@@ -87,12 +111,12 @@ class FaultHandler {
     if (!backing_) backing_ = vm_.env.pages->Ready(gfn_, kind_);
     if (!backing_) {
       resolve_.emplace(guard, vm_.resolves, gfn_);
-      return NeedPage{};
+      return Next::kResolvePage;
     }
     // Always on (D8): a frame of another kind, slot or VM never gets into a root. If the page was
     // resolved for a slot that is gone, or has moved, it is no bug.
     if (page_ && *page_ != *pfn) {
-      if (!StillValid(guard, GfnRange{gfn_, 1})) return FaultOutcome(Retry{});
+      if (!StillValid(guard, GfnRange{gfn_, 1})) return Done(Retry{});
       return Bug("the page source gave a frame of another backing");
     }
 
@@ -124,7 +148,7 @@ class FaultHandler {
 
   // A leaf stands there that does not grant the access, which attributes and alias allow: the right
   // was withheld, and comes back by one exchange, or by splitting a page that is too large for it.
-  Look GiveRight(const EpochGuard& guard, const LeafInTheWay& there, const DirtyLog* log,
+  Next GiveRight(const EpochGuard& guard, const LeafInTheWay& there, const DirtyLog* log,
                  PreloadedTables& preload) {
     EptEntry leaf = there.leaf;
     if (HasSavedAccess(leaf)) leaf = WithRestoredAccess(leaf);
@@ -135,7 +159,7 @@ class FaultHandler {
     if (access_.write() && !leaf.access().write() && MayWrite(leaf)) leaf = WithWrite(leaf);
     if (!leaf.access().Includes(access_)) {
       // Only if what was read still holds: a change of attributes may have just made it so.
-      if (!StillValid(guard, GfnRange{gfn_, 1})) return FaultOutcome(Retry{});
+      if (!StillValid(guard, GfnRange{gfn_, 1})) return Done(Retry{});
       return Bug(absl::StrCat("the leaf at gfn 0x", absl::Hex(gfn_.value),
                               " denies what its attributes allow"));
     }
@@ -145,19 +169,19 @@ class FaultHandler {
                          [&](GfnRange range) { return StillValid(guard, range); }));
     }
     if (vm_.change.ChangeRights(guard, *there.slot, there.leaf, leaf) == ChangeResult::kRaced) {
-      return FaultOutcome(Retry{});
+      return Done(Retry{});
     }
     vm_.counts.Add(VmCount::kFaultFast);
-    return FaultOutcome(Fixed{there.level});
+    return DoneFixed(there.level);
   }
 
   // The next look finds the small pages.
-  Look Split(const EpochGuard& guard, const LeafInTheWay& there, PreloadedTables& preload) {
+  Next Split(const EpochGuard& guard, const LeafInTheWay& there, PreloadedTables& preload) {
     if (root_.external != nullptr) {
       // Its owner is told by the holder of the Turn only.
-      return NeedSplit{there.level};
+      return Next::kSplitInTurn;
     }
-    if (preload.empty()) return NeedTables{1};
+    if (preload.empty()) return NeedTablesNow(1);
     Table& child = preload.Take();
     if (SplitLeaf(guard, vm_.change, root_, *there.table, *there.slot, there.leaf, child, gfn_) ==
         ChangeResult::kRaced) {
@@ -165,23 +189,23 @@ class FaultHandler {
     } else {
       vm_.counts.Add(VmCount::kSplitFault);
     }
-    return Again{};
+    return Next::kLookAgain;
   }
 
-  Look Finish(const EpochGuard&, const MapOutcome& outcome) {
-    if (const auto* mapped = std::get_if<Mapped>(&outcome))
-      return FaultOutcome(Fixed{mapped->level});
-    if (std::holds_alternative<AlreadyMapped>(outcome)) return FaultOutcome(Spurious{});
-    if (const auto* need = std::get_if<NeedTables>(&outcome)) return *need;
+  Next Finish(const EpochGuard&, const MapOutcome& outcome) {
+    if (const auto* mapped = std::get_if<Mapped>(&outcome)) return DoneFixed(mapped->level);
+    if (std::holds_alternative<AlreadyMapped>(outcome)) return Done(Spurious{});
+    if (const auto* need = std::get_if<NeedTables>(&outcome)) return NeedTablesNow(need->count);
     if (const auto* frozen = std::get_if<FrozenSlot>(&outcome)) {
       vm_.external_sets.fetch_add(1, std::memory_order_relaxed);
-      return *frozen;
+      frozen_ = *frozen;
+      return Next::kTellExternal;
     }
     if (const auto* broken = std::get_if<BrokenTables>(&outcome)) {
       return Bug(absl::StrCat("an entry links table 0x", absl::Hex(broken->table.value),
                               ", which is not in the pool"));
     }
-    return FaultOutcome(Retry{});  // Raced
+    return Done(Retry{});  // Raced
   }
 
   // A large leaf of an external root that must be small now: in its turn.
@@ -244,25 +268,29 @@ class FaultHandler {
     return vm_.seq.StillValid(guard, range, snapshot_);
   }
   // What was read says that the guest must leave: only if it still holds.
-  FaultOutcome Exit(const EpochGuard& guard, FaultOutcome outcome) const {
-    if (!StillValid(guard, GfnRange{gfn_, 1})) return Retry{};
-    return outcome;
+  Next Exit(const EpochGuard& guard, FaultOutcome outcome) {
+    if (!StillValid(guard, GfnRange{gfn_, 1})) return Done(Retry{});
+    return Done(std::move(outcome));
+  }
+  Next NeedTablesNow(size_t count) {
+    tables_needed_ = count;
+    return Next::kLoadTables;
   }
 
-  Look MmioExit(const EpochGuard& guard, PreloadedTables& preload) {
+  Next MmioExit(const EpochGuard& guard, PreloadedTables& preload) {
     if (leave_mark_) {
       const std::optional<NeedTables> need =
           MarkMmio(vm_, guard, root_, gfn_, preload,
                    [&](GfnRange range) { return StillValid(guard, range); });
       need_is_for_mark_ = need.has_value();
-      if (need) return *need;
+      if (need) return NeedTablesNow(need->count);
     }
     return Exit(guard, Mmio{UnaliasedGpa()});
   }
 
-  FaultOutcome Bug(const std::string& what) {
+  Next Bug(const std::string& what) {
     vm_.bugs.ReportBug(what);
-    return Failed{vm_.bugs.Check()};
+    return Done(Failed{vm_.bugs.Check()});
   }
 
   Gpa UnaliasedGpa() const {
@@ -276,6 +304,7 @@ class FaultHandler {
   }
 
   AddressSpaceState& vm_;
+  FaultOutcome& outcome_;
   const Why why_;
   bool leave_mark_;
   bool need_is_for_mark_ = false;  // the tables that the last look lacked
@@ -290,33 +319,35 @@ class FaultHandler {
   std::optional<Level> backing_;  // the page is there; the largest leaf around it
   std::optional<Pfn> page_;       // as Resolve named it
   std::optional<PageResolves::Resolve> resolve_;
+  size_t tables_needed_ = 0;
+  FrozenSlot frozen_;
 };
 
-VmCount CountOf(const FaultOutcome& outcome) {
-  struct Counter {
-    VmCount operator()(const Fixed&) { return VmCount::kFaultFixed; }
-    VmCount operator()(const Spurious&) { return VmCount::kFaultSpurious; }
-    VmCount operator()(const Retry&) { return VmCount::kFaultRetry; }
-    VmCount operator()(const Mmio&) { return VmCount::kFaultMmio; }
-    VmCount operator()(const MemoryFaultExit&) { return VmCount::kFaultMemory; }
-    VmCount operator()(const PagePending&) { return VmCount::kFaultPending; }
-    VmCount operator()(const DirtyRingFull&) { return VmCount::kFaultPending; }
-    VmCount operator()(const Failed&) { return VmCount::kFaultFailed; }
-  };
-  return std::visit(Counter{}, outcome);
-}
+// In the order of FaultOutcome.
+constexpr VmCount kCounts[] = {
+    VmCount::kFaultFixed,  VmCount::kFaultSpurious, VmCount::kFaultRetry,   VmCount::kFaultMmio,
+    VmCount::kFaultMemory, VmCount::kFaultPending,  VmCount::kFaultPending, VmCount::kFaultFailed};
+static_assert(std::size(kCounts) == std::variant_size_v<FaultOutcome>);
+static_assert(std::is_same_v<std::variant_alternative_t<0, FaultOutcome>, Fixed> &&
+              std::is_same_v<std::variant_alternative_t<1, FaultOutcome>, Spurious> &&
+              std::is_same_v<std::variant_alternative_t<2, FaultOutcome>, Retry> &&
+              std::is_same_v<std::variant_alternative_t<3, FaultOutcome>, Mmio> &&
+              std::is_same_v<std::variant_alternative_t<4, FaultOutcome>, MemoryFaultExit> &&
+              std::is_same_v<std::variant_alternative_t<7, FaultOutcome>, Failed>);
 
 }  // namespace
 
 FaultOutcome HandleFault(AddressSpaceState& vm, const Fault& fault) {
-  FaultOutcome outcome = FaultHandler(vm, fault, FaultHandler::Why::kFault).Handle();
-  vm.counts.Add(CountOf(outcome));
+  FaultOutcome outcome;
+  FaultHandler(vm, fault, FaultHandler::Why::kFault, outcome).Handle();
+  vm.counts.Add(kCounts[outcome.index()]);
   return outcome;
 }
 
 FaultOutcome PopulatePage(AddressSpaceState& vm, Gpa gpa) {
-  const Fault nothing{gpa, Access::None()};
-  return FaultHandler(vm, nothing, FaultHandler::Why::kPopulate).Handle();
+  FaultOutcome outcome;
+  FaultHandler(vm, {gpa, Access::None()}, FaultHandler::Why::kPopulate, outcome).Handle();
+  return outcome;
 }
 
 }  // namespace twinroot::mmu

@@ -57,28 +57,19 @@ GpaLayout::GpaLayout(std::optional<int> shared_bit, int walk_bits, int guest_max
       guest_maxphyaddr_(guest_maxphyaddr),
       shared_mask_(MaskOf(shared_bit)),
       execute_only_mask_(MaskOf(execute_only_bit)),
-      stolen_mask_(shared_mask_ | execute_only_mask_) {}
+      stolen_mask_(shared_mask_ | execute_only_mask_),
+      reserved_mask_(~(Bit(std::min(guest_maxphyaddr, walk_bits)) - 1) & ~stolen_mask_) {}
 
 absl::Status GpaLayout::CheckReserved(Gpa gpa) const {
   // The stolen bits go first: one may lie beyond the guest's physical address width (A3).
+  if (!HasReservedBits(gpa)) return absl::OkStatus();
   const uint64_t stripped = gpa.value & ~stolen_mask_;
   const int width = std::min(guest_maxphyaddr_, walk_bits_);
-  if (stripped >> width == 0) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("address 0x", absl::Hex(stripped),
                                                  " has bits beyond the guest's physical "
                                                  "address width of ",
                                                  width));
 }
-
-bool GpaLayout::HasStolenBits(Gpa gpa) const { return (gpa.value & stolen_mask_) != 0; }
-
-MemoryKind GpaLayout::KindOf(Gpa gpa) const {
-  return gpa.value & shared_mask_ ? MemoryKind::kShared : MemoryKind::kPrivate;
-}
-
-bool GpaLayout::IsExecuteOnly(Gpa gpa) const { return gpa.value & execute_only_mask_; }
-
-Gfn GpaLayout::GfnOf(Gpa gpa) const { return Gfn((gpa.value & ~stolen_mask_) >> kPageShift); }
 
 HwGfn GpaLayout::HwGfnOf(Gfn gfn, MemoryKind alias, bool execute_only) const {
   const uint64_t bits =

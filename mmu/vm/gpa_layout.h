@@ -27,11 +27,16 @@ class GpaLayout {
   // kInvalidArgument: a bit that is neither stolen nor inside the guest's physical address width
   // or the walk (A3).
   absl::Status CheckReserved(Gpa gpa) const;
+  bool HasReservedBits(Gpa gpa) const { return (gpa.value & reserved_mask_) != 0; }
 
-  bool HasStolenBits(Gpa gpa) const;
-  MemoryKind KindOf(Gpa gpa) const;  // kPrivate when there is no shared bit
-  Gfn GfnOf(Gpa gpa) const;          // stolen bits removed
-  bool IsExecuteOnly(Gpa gpa) const;
+  bool HasStolenBits(Gpa gpa) const { return (gpa.value & stolen_mask_) != 0; }
+  // kPrivate when there is no shared bit.
+  MemoryKind KindOf(Gpa gpa) const {
+    return gpa.value & shared_mask_ ? MemoryKind::kShared : MemoryKind::kPrivate;
+  }
+  // Stolen bits removed.
+  Gfn GfnOf(Gpa gpa) const { return Gfn((gpa.value & ~stolen_mask_) / kPageSize); }
+  bool IsExecuteOnly(Gpa gpa) const { return (gpa.value & execute_only_mask_) != 0; }
   HwGfn HwGfnOf(Gfn gfn, MemoryKind alias, bool execute_only = false) const;
   Gfn GfnOf(HwGfn hw_gfn) const;
   // The raw address of `offset` bytes into gfn, through an alias.
@@ -55,6 +60,7 @@ class GpaLayout {
   uint64_t shared_mask_;
   uint64_t execute_only_mask_;
   uint64_t stolen_mask_;
+  uint64_t reserved_mask_;  // neither stolen nor within the guest's width and the walk
 };
 
 }  // namespace twinroot::mmu

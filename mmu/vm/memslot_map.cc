@@ -15,13 +15,6 @@ bool FramesOverlap(const std::optional<Pfn>& a, uint64_t a_count, const std::opt
 
 }  // namespace
 
-std::optional<Pfn> BackingOf(const Memslot& slot, Gfn gfn, MemoryKind kind) {
-  const std::optional<Pfn>& first =
-      kind == MemoryKind::kPrivate ? slot.private_pfn : slot.shared_pfn;
-  if (!first) return std::nullopt;
-  return *first + (gfn - slot.range.first);
-}
-
 absl::Status MemslotMap::Check(const Turn&, const Memslot& slot, std::optional<Gfn> but_for) const {
   const uint64_t count = slot.range.count;
   if (FramesOverlap(slot.private_pfn, count, slot.shared_pfn, count)) {
@@ -66,14 +59,6 @@ void MemslotMap::Replace(const Turn& turn, std::optional<Gfn> gone,
 
 void MemslotMap::Swap(const Turn&, Slots slots) {
   retired_.Add(current_.exchange(new Slots(std::move(slots)), std::memory_order_acq_rel));
-}
-
-const Memslot* MemslotMap::Find(const MmuRead&, Gfn gfn) const {
-  const Slots& slots = *Now();
-  // The first slot that ends behind the frame is the only candidate.
-  const auto it = std::upper_bound(slots.begin(), slots.end(), gfn,
-                                   [](Gfn g, const Memslot& slot) { return g < slot.range.end(); });
-  return it != slots.end() && it->range.first <= gfn ? &*it : nullptr;
 }
 
 bool MemslotMap::Touches(const MmuRead&, GfnRange range) const {

@@ -5,7 +5,9 @@
 #ifndef TWINROOT_MMU_VM_MEMSLOT_MAP_H_
 #define TWINROOT_MMU_VM_MEMSLOT_MAP_H_
 
+#include <algorithm>
 #include <atomic>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -17,7 +19,12 @@
 namespace twinroot::mmu {
 
 // The frame behind `gfn`, which is inside the slot; nullopt: no backing of that kind.
-std::optional<Pfn> BackingOf(const Memslot& slot, Gfn gfn, MemoryKind kind);
+inline std::optional<Pfn> BackingOf(const Memslot& slot, Gfn gfn, MemoryKind kind) {
+  const std::optional<Pfn>& first =
+      kind == MemoryKind::kPrivate ? slot.private_pfn : slot.shared_pfn;
+  if (!first) return std::nullopt;
+  return *first + (gfn - slot.range.first);
+}
 
 class MemslotMap {
  public:
@@ -34,7 +41,15 @@ class MemslotMap {
   void Replace(const Turn&, std::optional<Gfn> gone, const std::optional<Memslot>& added);
 
   // Valid as long as the guard or the turn is held.
-  const Memslot* Find(const MmuRead&, Gfn gfn) const;
+  const Memslot* Find(const MmuRead&, Gfn gfn) const {
+    const Slots& slots = *Now();
+    // The first slot that ends behind the frame is the only candidate. Few are looked through.
+    const auto ends_behind = [gfn](const Memslot& slot) { return gfn < slot.range.end(); };
+    const auto it = slots.size() <= kFew ? std::find_if(slots.begin(), slots.end(), ends_behind)
+                                         : std::partition_point(slots.begin(), slots.end(),
+                                                                std::not_fn(ends_behind));
+    return it != slots.end() && it->range.first <= gfn ? &*it : nullptr;
+  }
 
   // Some slot has a frame of the range.
   bool Touches(const MmuRead&, GfnRange range) const;
@@ -46,6 +61,7 @@ class MemslotMap {
 
  private:
   using Slots = std::vector<Memslot>;  // ordered by frame
+  static constexpr size_t kFew = 8;
   const Slots* Now() const { return current_.load(std::memory_order_acquire); }
   void Swap(const Turn&, Slots slots);
 
