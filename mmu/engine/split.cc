@@ -1,13 +1,19 @@
 #include "mmu/engine/split.h"
 
+#include <algorithm>
+
 #include "mmu/engine/make_entry.h"
 #include "mmu/tables/cursor.h"
 
 namespace twinroot::mmu {
 namespace {
 
-// Tables taken from the pool at a time.
-constexpr size_t kTablesAtOnce = 64;
+// Tables taken from the pool at a time: not more than the range is likely to need, for a split at
+// one frame is one table or two.
+constexpr size_t kMostAtOnce = 64;
+constexpr size_t TablesAtOnce(GfnRange range) {
+  return std::clamp<size_t>(range.count / FramesPerEntry(Level::k2M), 1, kMostAtOnce);
+}
 
 class Splitter {
  public:
@@ -16,6 +22,7 @@ class Splitter {
         pool_(pool),
         change_(change),
         root_(root),
+        tables_at_once_(TablesAtOnce(range)),
         preload_(pool),
         at_(turn, pool, root, range) {}
 
@@ -45,8 +52,8 @@ class Splitter {
  private:
   // True: the slot holds a link, or something else that is to be looked at again.
   bool Split(EptEntry leaf) {
-    if (preload_.empty() && !pool_.Preload(kTablesAtOnce, preload_).ok() &&
-        !pool_.Preload(1, preload_).ok()) {
+    if (preload_.empty() && !pool_.Preload(tables_at_once_, preload_).ok() &&
+        (tables_at_once_ == 1 || !pool_.Preload(1, preload_).ok())) {
       return false;
     }
     const Gfn gfn = root_.GfnOf(at_.frame());
@@ -80,6 +87,7 @@ class Splitter {
   TablePool& pool_;
   EntryChange& change_;
   const Root& root_;
+  const size_t tables_at_once_;
   PreloadedTables preload_;
   Cursor at_;
 };

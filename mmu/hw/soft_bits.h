@@ -77,6 +77,14 @@ constexpr EptEntry WithoutWrite(EptEntry leaf) {
 }
 constexpr bool IsNxHugePage(EptEntry leaf) { return leaf.raw() & kNxHugePage; }
 
+// The leaf without every right that is not in `keep`, granted, withheld or saved. `keep` has no W
+// without R.
+constexpr EptEntry WithOnly(EptEntry leaf, Access keep) {
+  const uint64_t gone = (keep.read() ? 0 : kSavedRead) | (keep.write() ? 0 : kMayWrite) |
+                        (keep.fetch() ? 0 : kSavedFetch | kNxHugePage);
+  return EptEntry(leaf.raw() & ~gone).WithAccess(leaf.access() & keep);
+}
+
 static_assert(!kEmptyEntry.Present(true) && !kFrozenEntry.Present(true));
 static_assert(!kEmptySuppressVe.Present(true) && !kFrozenSuppressVe.Present(true));
 static_assert((kFrozenEntry.raw() & (EptEntry::kAddressMask | EptEntry::kSuppressVe)) == 0);

@@ -189,6 +189,15 @@ bool EntryChange::TakeWrite(const Turn& turn, EntrySlot& slot, Level level) {
   }
 }
 
+EptEntry EntryChange::KeepRights(const Turn& turn, EntrySlot& slot, Level level, Access keep) {
+  EptEntry leaf = Settle(turn, slot);
+  while (StateOf(leaf, level) == SlotState::kLeaf && WithOnly(leaf, keep) != leaf &&
+         !slot.CompareExchange(leaf, WithOnly(leaf, keep))) {
+    if (leaf == kFrozenEntry) leaf = Settle(turn, slot);
+  }
+  return leaf;
+}
+
 bool EntryChange::TakeDirty(const Turn& turn, EntrySlot& slot, Level level) {
   const EptEntry leaf = Settle(turn, slot);
   return StateOf(leaf, level) == SlotState::kLeaf && leaf.dirty() &&

@@ -83,6 +83,9 @@ class EntryChange {
   // Takes W out of a leaf, which remembers that it may have it back. False: it had none; also if
   // the slot holds no leaf.
   bool TakeWrite(const Turn&, EntrySlot& slot, Level level);
+  // Takes every right that is not in `keep` out of a leaf, also those that were withheld. Returns
+  // the word that stood there; nothing changes unless it is a leaf.
+  EptEntry KeepRights(const Turn&, EntrySlot& slot, Level level, Access keep);
   // Clears D, or A. False: it was clear, or the slot holds no leaf.
   bool TakeDirty(const Turn&, EntrySlot& slot, Level level);
   bool TakeAccessed(const Turn&, EntrySlot& slot, Level level);

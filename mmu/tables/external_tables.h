@@ -35,6 +35,8 @@ class ExternalTables {
   virtual absl::Status Split(Gfn, Level) {
     return absl::UnimplementedError("this external table does not split leaves");
   }
+  // Split is implemented: asked where nothing may change yet.
+  virtual bool CanSplit() const { return false; }
   // The other way round; all 512 are there and lie side by side.
   virtual absl::Status Merge(Gfn, Level) {
     return absl::UnimplementedError("this external table does not merge leaves");

@@ -1,181 +1,180 @@
 #include "mmu/vm/attribute_change.h"
 
-#include <algorithm>
-#include <numeric>
+#include <optional>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "mmu/engine/restrict.h"
+#include "mmu/engine/split.h"
+#include "mmu/engine/zap.h"
+#include "mmu/vm/chunks.h"
 #include "mmu/vm/invalidation.h"
+#include "mmu/vm/page_sizes.h"
 
 namespace twinroot::mmu {
 namespace {
 
-std::string Name(GfnRange range) {
-  return absl::StrCat("range 0x", absl::Hex(range.first.value << kPageShift), " of ", range.count,
-                      " pages");
-}
-
 class Change {
  public:
   Change(const Turn& turn, AddressSpaceState& vm, const AttributeChange& change)
-      : turn_(turn), vm_(vm), change_(change), from_(Other(change.kind)), to_{change.kind, {}} {}
+      : turn_(turn), vm_(vm), change_(change) {}
 
   absl::StatusOr<AttributeChangeResult> Run() {
     if (absl::Status status = vm_.bugs.Check(); !status.ok()) return status;
-    if (absl::Status status = Check(); !status.ok()) return status;
-    FindWhatChanges();
-    AttributeChangeResult result{MergedParts()};
+    if (absl::Status status = CheckChange(vm_, turn_, change_); !status.ok()) return status;
+    AttributeChangeResult result;
+    result.per_range.resize(change_.ranges.size());
+    parts_ = PartsOf(vm_, turn_, change_);
     if (parts_.empty()) return result;
+    const std::vector<AttributePart> all = parts_;
 
-    if (absl::Status status = Reserve(); !status.ok()) return status;
-    Invalidation invalidation(turn_, vm_, result.converted);
-    if (absl::Status status = invalidation.Zap({&from_, 1}); !status.ok()) return status;
-    MoveContent();
-    invalidation.Commit([&] { Commit(); });
-    for (const GfnRange& part : parts_) vm_.attributes.Collapse(turn_, part);
+    Reserve(result);
+    absl::Status status = StatusOf(change_, result);
+    if (status.ok() && !parts_.empty()) status = Apply();
+    // Only now: one range's splits may serve another until all are set.
+    for (const AttributePart& part : all) vm_.attributes.Collapse(turn_, part.range);
+    if (status.ok()) status = Recover();
+    if (!status.ok()) return status;
+    Report(parts_, result);
     return result;
   }
 
  private:
-  absl::Status Check() const {
-    if (change_.kind == MemoryKind::kShared && !vm_.roots.Has(MemoryKind::kShared)) {
-      return absl::InvalidArgumentError(
-          "this VM has no shared bit, so nothing of it can be shared; create it with one");
+  // Everything that can fail for want of memory, in the order of the call. Parts of ranges that
+  // were refused leave parts_. Nothing that will not be used stays reserved.
+  void Reserve(AttributeChangeResult& result) {
+    // The parts of one range lie together.
+    std::vector<absl::Span<const AttributePart>> by_range(result.per_range.size());
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      absl::Span<const AttributePart>& of = by_range[parts_[i].index];
+      of = absl::MakeConstSpan(of.empty() ? &parts_[i] : of.data(), of.size() + 1);
     }
-    std::vector<GfnRange> ordered;
-    for (const GfnRange& range : change_.ranges) {
-      if (absl::Status status = CheckRange(vm_, turn_, range); !status.ok()) return status;
-      ordered.push_back(range);
+    for (size_t i = 0; i < by_range.size(); ++i) {
+      absl::Status& status = result.per_range[i].status;
+      status = ReserveParts(by_range[i]);
+      if (status.ok()) continue;
+      Unreserve(by_range[i]);
+      if (change_.atomicity == Atomicity::kEach) continue;
+      while (i-- > 0) Unreserve(by_range[i]);
+      break;
     }
-    std::sort(ordered.begin(), ordered.end(),
-              [](const GfnRange& a, const GfnRange& b) { return a.first < b.first; });
-    for (size_t i = 1; i < ordered.size(); ++i) {
-      if (!ordered[i].Overlaps(ordered[i - 1])) continue;
-      return absl::InvalidArgumentError(absl::StrCat(
-          Name(ordered[i]), " overlaps ", Name(ordered[i - 1]), "; name every page once"));
+    DropRefused(result, parts_);
+  }
+
+  absl::Status ReserveParts(absl::Span<const AttributePart> parts) {
+    for (const AttributePart& part : parts) {
+      if (absl::Status status = CheckBacking(vm_, turn_, part); !status.ok()) return status;
     }
-    if (change_.content == Content::kPreserve && change_.kind == MemoryKind::kShared &&
-        change_.requester == Requester::kHost) {
-      return absl::PermissionDeniedError(
-          "PRESERVE_WOULD_DISCLOSE: only the guest itself may make private memory shared with its "
-          "bytes; convert without preserve");
+    for (const AttributePart& part : parts) {
+      absl::Status status = vm_.attributes.Prepare(turn_, part.range, part.to);
+      if (status.ok() && Copies(part)) status = vm_.env.pages->Reserve(part.range, part.to.kind);
+      if (!status.ok()) return Named(part, status);
     }
     return absl::OkStatus();
   }
 
-  // Fills parts_: ordered, each inside one slot, all of the other kind so far.
-  void FindWhatChanges() {
-    std::vector<GfnRange> ordered = change_.ranges;
-    std::sort(ordered.begin(), ordered.end(),
-              [](const GfnRange& a, const GfnRange& b) { return a.first < b.first; });
-    for (const GfnRange& range : ordered) {
-      const auto parts = vm_.slots.Parts(turn_, range);  // checked before
-      for (const GfnRange& part : *parts) {
-        vm_.attributes.ForEachRun(turn_, part, [&](GfnRange run, MemoryAttributes attributes) {
-          if (attributes.kind == from_) parts_.push_back(run);
-        });
+  bool Copies(const AttributePart& part) const {
+    return part.converts() && change_.content == Content::kPreserve;
+  }
+  // No page of the new kind holds anything yet: what was reserved may go.
+  void Unreserve(absl::Span<const AttributePart> parts) {
+    for (const AttributePart& part : parts) {
+      if (Copies(part) && CheckBacking(vm_, turn_, part).ok()) {
+        vm_.env.pages->Discard(part.range, part.to.kind);
       }
     }
   }
 
-  std::vector<GfnRange> MergedParts() const {
-    std::vector<GfnRange> merged;
-    for (const GfnRange& part : parts_) {
-      if (!merged.empty() && merged.back().end() == part.first) {
-        merged.back().count += part.count;
-      } else {
-        merged.push_back(part);
-      }
-    }
-    return merged;
-  }
-
-  // Everything that can fail for want of memory. An error leaves nothing behind.
-  absl::Status Reserve() {
-    if (absl::Status status = CheckBackings(); !status.ok()) return status;
-    absl::Status status;
-    size_t prepared = 0;
-    for (; prepared < parts_.size() && status.ok(); ++prepared) {
-      status = vm_.attributes.Prepare(turn_, parts_[prepared], to_);
-    }
-    size_t reserved = 0;
-    if (change_.content == Content::kPreserve) {
-      for (; reserved < parts_.size() && status.ok(); ++reserved) {
-        status = vm_.env.pages->Reserve(parts_[reserved], change_.kind);
-      }
-    }
-    if (status.ok()) return status;
-
-    // No frame of the new kind holds anything yet: what was reserved may go.
-    for (size_t i = 0; i < reserved; ++i) vm_.env.pages->Discard(parts_[i], change_.kind);
-    for (size_t i = 0; i < prepared; ++i) vm_.attributes.Collapse(turn_, parts_[i]);
-    return status;
-  }
-
-  absl::Status CheckBackings() const {
-    for (const GfnRange& part : parts_) {
-      const Memslot& slot = *vm_.slots.Find(turn_, part.first);
-      if (BackingOf(slot, part.first, change_.kind)) continue;
-      return absl::FailedPreconditionError(
-          absl::StrCat(Name(part), " lies in a memslot without ",
-                       change_.kind == MemoryKind::kPrivate ? "private" : "shared", " backing"));
-    }
+  absl::Status Apply() {
+    const std::vector<LeafAction> actions = ActionsOf(parts_);
+    SplitEnds(actions);
+    Invalidation invalidation(turn_, vm_, Ranges(parts_));
+    if (absl::Status status = TakeLeaves(actions); !status.ok()) return status;
+    MoveContent();
+    invalidation.Commit([&] { Commit(); });
     return absl::OkStatus();
+  }
+
+  // Leaves that reach over an end of a range are split along it, and the rest stays mapped. What
+  // finds no table goes whole. Before the change begins: the translations stay the same.
+  void SplitEnds(const std::vector<LeafAction>& actions) {
+    SplitResult ignored;
+    ForEachAlias(vm_, [&](const Root& alias) {
+      SplitCounts counts;
+      GfnRange kept;
+      const auto split_at = [&](Gfn end, Gfn inside) {
+        const std::optional<Level> target = LargestBeside(end);
+        if (!target || kept.Contains(inside)) return;
+        SplitRange(turn_, *vm_.env.pool, vm_.change, alias, {inside, 1}, *target, counts,
+                   [&](EntrySlot&, HwGfn frame, Level level) {
+                     kept = {alias.GfnOf(frame), FramesPerEntry(level)};
+                   });
+      };
+      for (const LeafAction& action : actions) {
+        if (action.kind != alias.kind) continue;
+        split_at(action.range.first, action.range.first);
+        split_at(action.range.end(), action.range.end() - 1);
+      }
+      CountSplits(vm_, counts, VmCount::kSplitConversion, ignored);
+    });
+  }
+
+  // One flush for each alias, however many ranges.
+  absl::Status TakeLeaves(const std::vector<LeafAction>& actions) {
+    FlushBatch batch = vm_.NewBatch();
+    ForEachAlias(vm_, [&](const Root& alias) {
+      for (const LeafAction& action : actions) {
+        if (action.kind != alias.kind) continue;
+        const Access keep = KeptBy(alias, action);
+        if (keep.empty()) {
+          Zap(turn_, *vm_.env.pool, vm_.change, alias, action.range, batch);
+        } else {
+          Restrict(turn_, *vm_.env.pool, vm_.change, alias, action.range, keep, batch);
+        }
+      }
+    });
+    return batch.Finish(turn_);
   }
 
   // No mapping of the old kind is left and none of the new one is made before the commit, so
   // nobody sees this half done.
   void MoveContent() {
-    for (const GfnRange& part : parts_) {
-      if (change_.content == Content::kPreserve) vm_.env.pages->Copy(part, from_, change_.kind);
-      vm_.env.pages->Discard(part, from_);
+    for (const AttributePart& part : parts_) {
+      if (!part.converts()) continue;
+      if (Copies(part)) vm_.env.pages->Copy(part.range, part.from.kind, part.to.kind);
+      vm_.env.pages->Discard(part.range, part.from.kind);
     }
   }
 
   void Commit() {
-    uint64_t frames = 0;
-    for (const GfnRange& part : parts_) {
-      vm_.attributes.Set(turn_, part, to_);
-      frames += part.count;
+    const DirtyLog* log = vm_.log.load();
+    for (const AttributePart& part : parts_) {
+      vm_.attributes.Set(turn_, part.range, part.to);
+      if (!part.converts()) continue;
+      vm_.frames[static_cast<int>(part.from.kind)] -= part.range.count;
+      vm_.frames[static_cast<int>(part.to.kind)] += part.range.count;
+      // Whoever follows the log must hear of bytes that were destroyed or moved.
+      if (log != nullptr) log->MarkRange(part.range);
     }
-    vm_.frames[static_cast<int>(from_)] -= frames;
-    vm_.frames[static_cast<int>(change_.kind)] += frames;
+  }
+
+  // Where a large range is uniform again, its large page comes back in place (F5).
+  absl::Status Recover() {
+    FlushBatch batch = vm_.NewBatch();
+    uint64_t recovered = 0;
+    for (const RecoverySpot& spot : SpotsOf(parts_)) {
+      recovered += RecoverLeaf(turn_, vm_, spot.first, spot.level, spot.to.kind, batch);
+    }
+    vm_.counts.Add(VmCount::kCollapseAttributes, recovered);
+    return batch.Finish(turn_);
   }
 
   const Turn& turn_;
   AddressSpaceState& vm_;
   const AttributeChange& change_;
-  const MemoryKind from_;
-  const MemoryAttributes to_;
-  std::vector<GfnRange> parts_;
+  std::vector<AttributePart> parts_;
 };
 
 }  // namespace
-
-absl::Status CheckRange(const AddressSpaceState& vm, const MmuRead& read, GfnRange range) {
-  if (range.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(Name(range), " is empty; give at least one page"));
-  }
-  const GpaLayout& layout = vm.config.layout;
-  const uint64_t limit = layout.gfn_limit().value;
-  // An address with the shared bit is an alias of memory, never memory of its own (A7).
-  if (layout.shared_bit() && (range.first.value >> (*layout.shared_bit() - kPageShift) & 1) != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(Name(range), " carries the shared bit ",
-                                                   *layout.shared_bit(),
-                                                   "; name memory by its address without it"));
-  }
-  if (range.first.value >= limit || range.count > limit - range.first.value) {
-    return absl::InvalidArgumentError(absl::StrCat(Name(range),
-                                                   " ends beyond the last guest address 0x",
-                                                   absl::Hex((limit << kPageShift) - 1)));
-  }
-  if (!vm.slots.Parts(read, range)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(Name(range), " reaches outside the VM's memory"));
-  }
-  return absl::OkStatus();
-}
 
 absl::StatusOr<AttributeChangeResult> ChangeAttributes(AddressSpaceState& vm,
                                                        const AttributeChange& change) {

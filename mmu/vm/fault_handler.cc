@@ -96,6 +96,9 @@ class FaultHandler {
   Next LookOnce(PreloadedTables& preload) {
     const EpochGuard guard;
     need_is_for_mark_ = false;
+    // Nothing is written, not even a table on the way, while a change of this frame is under way:
+    // so after Begin and an epoch nothing below its ranges moves but by the change (Quiet).
+    if (!StillValid(guard, GfnRange{gfn_, 1})) return Done(Retry{});
     const Memslot* slot = vm_.slots.Find(guard, gfn_);
     // Without a shared bit there is no other kind to ask for: outside the slots all is MMIO.
     if (slot == nullptr && !layout_.shared_bit()) return MmioExit(guard, preload);

@@ -5,10 +5,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "mmu/engine/audit.h"
-#include "mmu/tables/cursor.h"
 #include "mmu/vm/address_space_state.h"
 #include "mmu/vm/attribute_change.h"
+#include "mmu/vm/attribute_plan.h"
 #include "mmu/vm/dirty_tracking.h"
+#include "mmu/vm/explain.h"
 #include "mmu/vm/fault_handler.h"
 #include "mmu/vm/invalidation.h"
 #include "mmu/vm/mem_type_change.h"
@@ -120,6 +121,11 @@ absl::StatusOr<AttributeChangeResult> GuestAddressSpace::SetMemoryAttributes(
   return ChangeAttributes(*impl_, change);
 }
 
+absl::StatusOr<AttributeChangePlan> GuestAddressSpace::PlanMemoryAttributes(
+    const AttributeChange& change) const {
+  return PlanAttributes(*impl_, change);
+}
+
 absl::StatusOr<std::vector<AttributeRun>> GuestAddressSpace::GetMemoryAttributes(
     GfnRange range) const {
   const Impl& vm = *impl_;
@@ -154,43 +160,7 @@ std::vector<AttributeRun> GuestAddressSpace::GetMemoryAttributes() const {
 
 absl::StatusOr<Translation> GuestAddressSpace::Translate(Gpa gpa, MemoryKind alias,
                                                          bool execute_only) const {
-  const Impl& vm = *impl_;
-  const GpaLayout& layout = vm.config.layout;
-  if (layout.HasStolenBits(gpa)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("address 0x", absl::Hex(gpa.value),
-                     " carries the shared bit; give the address without it, and the alias"));
-  }
-  if (absl::Status status = layout.CheckReserved(gpa); !status.ok()) return status;
-  if (!vm.roots.Has(alias)) {
-    return absl::InvalidArgumentError("this VM has no shared bit, hence no shared alias");
-  }
-  if (execute_only && !layout.execute_only_bit()) {
-    return absl::InvalidArgumentError("this VM has no execute-only alias");
-  }
-  const Gfn gfn = layout.GfnOf(gpa);
-  const Root& root = vm.roots.Of(alias, execute_only);
-  Translation translation;
-  translation.ept_pointer = ept_pointer(alias);
-  const EpochGuard guard;
-  translation.attribute = vm.attributes.Get(guard, gfn).kind;
-  Cursor at(guard, *vm.env.pool, root, GfnRange{gfn, 1});
-  while (true) {
-    const EptEntry entry = at.entry();
-    translation.steps.push_back({.level = at.level(),
-                                 .index = at.index(),
-                                 .entry_hpa = vm.env.pool->AddressOf(&at.slot()),
-                                 .entry = entry.raw()});
-    const SlotState state = StateOf(entry, at.level());
-    if (state == SlotState::kLeaf) {
-      translation.mapped = true;
-      translation.hpa = entry.address() + gpa.value % BytesPerEntry(at.level());
-      translation.level = at.level();
-      translation.access = entry.access();
-      return translation;
-    }
-    if (state != SlotState::kLink || !at.Descend(entry)) return translation;
-  }
+  return TranslateAndExplain(*impl_, gpa, alias, execute_only);
 }
 
 absl::Status GuestAddressSpace::WithSharedPages(GfnRange range,

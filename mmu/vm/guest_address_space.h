@@ -20,6 +20,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "mmu/engine/max_level.h"
 #include "mmu/hw/ept_capabilities.h"
 #include "mmu/hw/ept_pointer.h"
 #include "mmu/tables/external_tables.h"
@@ -29,6 +30,7 @@
 #include "mmu/types/address.h"
 #include "mmu/types/gfn_range.h"
 #include "mmu/types/level.h"
+#include "mmu/types/memory_attributes.h"
 #include "mmu/types/memory_kind.h"
 #include "mmu/vm/dirty_log.h"
 #include "mmu/vm/gpa_layout.h"
@@ -110,14 +112,55 @@ struct PrefaultResult {
 enum class Content : uint8_t { kDestroy, kPreserve };
 enum class Requester : uint8_t { kGuest, kHost };  // D6: only the guest may preserve to shared
 
+// Whether a range that the environment refuses holds back the others (D5).
+enum class Atomicity : uint8_t { kEach, kAllOrNothing };
+
+// One target for many ranges: what is nullopt stays as it is, page by page.
 struct AttributeChange {
   std::vector<GfnRange> ranges;  // any order; must not overlap; all inside memslots
-  MemoryKind kind = MemoryKind::kPrivate;
-  Content content = Content::kDestroy;
+  std::optional<MemoryKind> kind = std::nullopt;
+  Content content = Content::kDestroy;  // of pages whose kind changes
   Requester requester = Requester::kHost;
+  std::optional<Access> deny = std::nullopt;  // D11; denying read denies write too
+  Atomicity atomicity = Atomicity::kAllOrNothing;
+};
+// What became of one range of a change.
+struct RangeChange {
+  absl::Status status;              // not OK: the environment refused it; nothing of it changed
+  std::vector<GfnRange> converted;  // of its pages those whose kind changed: maximal, ordered
+  std::vector<GfnRange> redenied;   // of its pages those whose denials changed
 };
 struct AttributeChangeResult {
-  std::vector<GfnRange> converted;  // maximal, ordered; empty when nothing changed
+  std::vector<GfnRange> converted;  // of all ranges: maximal, ordered; empty when nothing changed
+  std::vector<GfnRange> redenied;
+  std::vector<RangeChange> per_range;  // in the order of the call
+};
+
+// Leaves by [MemoryKind][0: 4K, 1: 2M, 2: 1G].
+struct LeafTally {
+  uint64_t leaves[2][3] = {};
+  uint64_t& At(MemoryKind kind, Level level) {
+    return leaves[static_cast<int>(kind)][static_cast<int>(level) - 1];
+  }
+};
+// What a change would do if it were made now, with a table for every split.
+struct AttributeChangePlan {
+  AttributeChangeResult result;
+  // Leaves that would be split along the ends, by the level that is split; `splits_kept`: large
+  // leaves that an external table cannot split, so they go whole.
+  LeafTally split;
+  uint64_t splits_kept = 0;
+  uint64_t tables_needed = 0;
+  // Of the leaves as they stand after the splits: those that go, and those that lose rights.
+  LeafTally zapped;
+  LeafTally restricted;
+  // Large leaves that come back where attributes are uniform again, and what they replace. As far
+  // as the page source knows without resolving anything (PageSource::Ready).
+  LeafTally recovered;
+  LeafTally covered;
+  uint64_t flushes[2][2] = {};  // [MemoryKind][1: the execute-only alias]
+  uint64_t bytes_discarded = 0;
+  uint64_t bytes_copied = 0;
 };
 
 // Large pages that were split, by their level; `kept`: they found no table, or their external table
@@ -141,6 +184,21 @@ struct AttributeRun {
   Access denied;
 };
 
+// Why a page is mapped at its level, or what a fault would do (D3).
+struct Explanation {
+  // The alias may hold a leaf for the page: its kind is the alias's, and it has a backing.
+  bool may_map = false;
+  Level allowed = Level::k4K;         // if may_map: the leaf that a fault would choose now
+  LevelVeto veto = LevelVeto::kNone;  // what forbids one that is larger than `allowed`
+  bool backing_known = false;         // false: the page source was not asked for its largest leaf
+  std::optional<Level> mapped;        // the leaf that stands there
+  // A table of smaller pages stands where `allowed` could: nobody has recovered it yet.
+  bool smaller_table = false;
+  MemoryAttributes attributes;  // outside of memslots: shared
+  bool in_memslot = false;
+  bool dirty_log = false;
+};
+
 // One entry of a walk.
 struct TranslationStep {
   Level level;
@@ -156,6 +214,7 @@ struct Translation {
   Level level = Level::k4K;  // of the leaf, if mapped
   Access access;             // of the leaf, if mapped
   MemoryKind attribute = MemoryKind::kPrivate;
+  Explanation why;
 };
 
 struct AddressSpaceStats {
@@ -251,10 +310,16 @@ class GuestAddressSpace {
       GfnRange range, std::optional<MemoryKind> kind,
       const std::function<bool(uint64_t frames_done)>& progress);
 
-  // The walk "SetMemoryAttributes" (D4, D5, D6). kInvalidArgument: an empty, wrapping, overlapping
-  // or aliased range, or frames outside every memslot (the first such range is named);
-  // kPermissionDenied: PRESERVE_WOULD_DISCLOSE. Errors change nothing.
+  // The walk "SetMemoryAttributes" (D4, D5, D6, D11). kInvalidArgument: an empty, wrapping,
+  // overlapping or aliased range, or frames outside every memslot (the first such range is named by
+  // index and address), or no target at all; kPermissionDenied: PRESERVE_WOULD_DISCLOSE;
+  // kFailedPrecondition: the processor cannot enforce these denials. These change nothing.
+  // What the environment refuses (no backing: kFailedPrecondition; no memory: kResourceExhausted)
+  // is the status of the range under kEach, and of the call under kAllOrNothing.
   absl::StatusOr<AttributeChangeResult> SetMemoryAttributes(const AttributeChange& change);
+  // What that would do now; changes nothing at all. Errors as above, but nothing is reserved: what
+  // only memory decides is taken for granted.
+  absl::StatusOr<AttributeChangePlan> PlanMemoryAttributes(const AttributeChange& change) const;
 
   // Maximal runs inside memslots, ordered. kInvalidArgument as above.
   absl::StatusOr<std::vector<AttributeRun>> GetMemoryAttributes(GfnRange range) const;

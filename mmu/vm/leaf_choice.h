@@ -20,8 +20,10 @@ struct LeafWish {
   const DirtyLog* log = nullptr;   // as it is now
 };
 
-inline LevelChoice LevelFor(const AddressSpaceState& vm, const MmuRead& read, const Root& root,
-                            const LeafWish& wish) {
+// `uniform(Level)`: all frames of the leaf around the frame have the same attributes.
+template <typename Uniform>
+LevelChoice LevelFor(const AddressSpaceState& vm, const MmuRead& read, const Root& root,
+                     const LeafWish& wish, const Uniform& uniform) {
   const LevelLimits limits{
       .gfn = wish.gfn,
       .pfn = wish.pfn,
@@ -31,9 +33,16 @@ inline LevelChoice LevelFor(const AddressSpaceState& vm, const MmuRead& read, co
       .capabilities = vm.config.capabilities,
       .dirty_log = wish.log != nullptr,
       .nx_fetch = vm.config.nx_huge_pages && wish.access.fetch()};
-  return ChooseLevel(
-      limits, [&](Level level) { return vm.attributes.UniformAt(read, wish.gfn, level); },
-      [&](Level level) { return vm.mem_types.Same(read, LeafRange(wish.gfn, level)); });
+  return ChooseLevel(limits, uniform, [&](Level level) {
+    return vm.mem_types.Same(read, LeafRange(wish.gfn, level));
+  });
+}
+
+// As attributes are now.
+inline LevelChoice LevelFor(const AddressSpaceState& vm, const MmuRead& read, const Root& root,
+                            const LeafWish& wish) {
+  return LevelFor(vm, read, root, wish,
+                  [&](Level level) { return vm.attributes.UniformAt(read, wish.gfn, level); });
 }
 
 inline LeafRequest LeafOf(const AddressSpaceState& vm, const MmuRead& read, const Root& root,

@@ -67,6 +67,8 @@ MmioOutcome HandleMisconfiguration(AddressSpaceState& vm, Gpa gpa) {
   }
   const Gfn gfn = layout.GfnOf(gpa);
   const EpochGuard guard;
+  // As a fault: nothing is written while a change of this frame is under way, or the VM is quiet.
+  if (!vm.seq.StillValid(guard, GfnRange{gfn, 1}, vm.seq.Snapshot(gfn))) return Retry{};
   const Root& root = vm.roots.Of(layout.KindOf(gpa), layout.IsExecuteOnly(gpa));
   Cursor at(guard, *vm.env.pool, root, GfnRange{gfn, 1});
   while (true) {

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "mmu/engine/collapse.h"
+#include "mmu/tables/cursor.h"
 #include "mmu/vm/attribute_change.h"
 #include "mmu/vm/chunks.h"
 #include "mmu/vm/leaf_choice.h"
@@ -37,6 +38,15 @@ std::optional<EptEntry> LargeLeaf(const Turn& turn, AddressSpaceState& vm, const
   return MakeLeaf(*pfn, level, leaf);
 }
 
+bool TableStands(const Turn& turn, TablePool& pool, const Root& root, Gfn first, Level level) {
+  Cursor at(turn, pool, root, LeafRange(first, level));
+  while (StateOf(at.entry(), at.level()) == SlotState::kLink) {
+    if (at.level() == level) return true;
+    if (!at.Descend(at.entry())) return false;
+  }
+  return false;
+}
+
 }  // namespace
 
 void CountSplits(AddressSpaceState& vm, const SplitCounts& counts, VmCount reason,
@@ -59,6 +69,21 @@ absl::StatusOr<uint64_t> RecoverChunk(const Turn& turn, AddressSpaceState& vm, G
   });
   vm.counts.Add(reason, collapsed);
   if (absl::Status status = batch.Finish(turn); !status.ok()) return status;
+  return collapsed;
+}
+
+uint64_t RecoverLeaf(const Turn& turn, AddressSpaceState& vm, Gfn first, Level level,
+                     MemoryKind kind, FlushBatch& batch) {
+  uint64_t collapsed = 0;
+  for (const Root& alias : vm.roots.AliasesOf(kind)) {
+    if (!TableStands(turn, *vm.env.pool, alias, first, level)) continue;
+    // Asked here, for a walk that finds no answer at 1G would look into every 2M below.
+    const std::optional<EptEntry> leaf = LargeLeaf(turn, vm, alias, first, level);
+    if (!leaf) continue;
+    collapsed += CollapseRange(
+        turn, *vm.env.pool, vm.change, alias, LeafRange(first, level),
+        [&](Gfn, Level at) { return at == level ? leaf : std::nullopt; }, batch);
+  }
   return collapsed;
 }
 

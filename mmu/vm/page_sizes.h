@@ -17,6 +17,11 @@ absl::StatusOr<RecoverResult> RecoverPages(AddressSpaceState& vm, GfnRange range
 absl::StatusOr<uint64_t> RecoverChunk(const Turn& turn, AddressSpaceState& vm, GfnRange chunk,
                                       VmCount reason);
 
+// One large leaf of one kind in every alias, by the holder of the Turn, where a table stands and
+// nothing forbids the leaf; the batch is the caller's to finish. How many aliases got it.
+uint64_t RecoverLeaf(const Turn& turn, AddressSpaceState& vm, Gfn first, Level level,
+                     MemoryKind kind, FlushBatch& batch);
+
 // Adds what a SplitRange did to the books and to a result.
 void CountSplits(AddressSpaceState& vm, const SplitCounts& counts, VmCount reason,
                  SplitResult& result);

@@ -19,7 +19,7 @@ class FakeExternalTables : public ExternalTables {
 
   Level MaxLevel() const override { return max_level; }
 
-  absl::Status Set(Gfn gfn, Level level, Access, Pfn pfn) override {
+  absl::Status Set(Gfn gfn, Level level, Access access, Pfn pfn) override {
     LogCall(log_, "set", kind_, gfn.value, FramesPerEntry(level));
     if (on_set) on_set();
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -27,6 +27,7 @@ class FakeExternalTables : public ExternalTables {
       --fail_sets;
       return absl::ResourceExhaustedError("external table is full");
     }
+    last_access = access;
     const GfnRange range{gfn, FramesPerEntry(level)};
     const auto at = leaves_.find(gfn.value);
     if (at != leaves_.end() && at->second == Leaf{range.count, pfn.value}) return absl::OkStatus();
@@ -36,6 +37,22 @@ class FakeExternalTables : public ExternalTables {
     leaves_[gfn.value] = {range.count, pfn.value};
     return absl::OkStatus();
   }
+
+  absl::Status Split(Gfn gfn, Level level) override {
+    if (!can_split) return ExternalTables::Split(gfn, level);
+    LogCall(log_, "split", kind_, gfn.value, FramesPerEntry(level));
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto at = leaves_.find(gfn.value);
+    // A leaf that its owner has dropped comes back small.
+    if (at == leaves_.end()) return absl::OkStatus();
+    const uint64_t pfn = at->second.pfn;
+    const uint64_t frames = FramesPerEntry(Below(level));
+    for (uint64_t i = 0; i < kEntriesPerTable; ++i) {
+      leaves_[gfn.value + i * frames] = {frames, pfn + i * frames};
+    }
+    return absl::OkStatus();
+  }
+  bool CanSplit() const override { return can_split; }
 
   absl::Status Remove(GfnRange range) override {
     LogCall(log_, "remove", kind_, range.first.value, range.count);
@@ -72,9 +89,11 @@ class FakeExternalTables : public ExternalTables {
 
   // Set before use.
   Level max_level = Level::k1G;
+  bool can_split = false;
   int fail_sets = 0;     // so many calls fail
   int fail_removes = 0;  // so many calls fail
   std::function<void()> on_set;
+  Access last_access;  // of the last Set
   // Two different leaves were to stand over one frame.
   bool contradiction = false;
 

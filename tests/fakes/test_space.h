@@ -52,6 +52,7 @@ struct TestSpaceOptions {
   bool add_slot = true;
   CachePolicy cache = CachePolicy::kGuestPat;
   bool tell_private_pending = false;
+  bool nx_huge_pages = false;
 };
 
 struct TestSpace {
@@ -74,6 +75,7 @@ struct TestSpace {
                                      .host_maxphyaddr = 52,
                                      .capabilities = o.capabilities,
                                      .arrangement = o.arrangement,
+                                     .nx_huge_pages = o.nx_huge_pages,
                                      .cache = o.cache,
                                      .tell_private_pending = o.tell_private_pending};
     GuestAddressSpace::Environment env{.pool = &pool,

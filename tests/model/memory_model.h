@@ -54,13 +54,13 @@ class MemoryModel {
     for (const GfnRange& range : change.ranges) {
       // A word stands in the backing of its frame's kind, so what is left in the other is what
       // changes its kind here.
-      Words& from = words_[static_cast<int>(Other(change.kind))];
-      Words& to = words_[static_cast<int>(change.kind)];
+      Words& from = words_[static_cast<int>(Other(*change.kind))];
+      Words& to = words_[static_cast<int>(*change.kind)];
       const auto first = from.lower_bound(range.first.value);
       const auto end = from.lower_bound(range.end().value);
       if (change.content == Content::kPreserve) to.insert(first, end);
       from.erase(first, end);
-      SetKind(range, change.kind);
+      SetKind(range, *change.kind);
     }
     return absl::StatusCode::kOk;
   }

@@ -33,7 +33,7 @@ struct Operation {
   AttributeChange change;  // its kind and first range serve the other types too
 
   bool is_access() const { return type <= Type::kFetch; }
-  MemoryKind kind() const { return change.kind; }
+  MemoryKind kind() const { return *change.kind; }
   GfnRange range() const { return change.ranges.front(); }
 
   std::string Text() const {

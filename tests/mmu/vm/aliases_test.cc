@@ -95,8 +95,9 @@ TEST_P(EveryAliasTest, A4_ZapAndReclaimReachEveryAlias) {
 TEST_P(EveryAliasTest, A4_AConversionReachesEveryAliasOfTheKindThatNoLongerHolds) {
   ASSERT_TRUE(t_.Convert({Frames(5, 1)}, kShared).ok());
   for (const bool execute_only : {false, true}) {
-    EXPECT_FALSE(t_.IsMapped(0, kPrivate, execute_only));
-    EXPECT_TRUE(t_.IsMapped(1024, kShared, execute_only));
+    EXPECT_FALSE(t_.IsMapped(5, kPrivate, execute_only));
+    EXPECT_TRUE(t_.IsMapped(0, kPrivate, execute_only)) << "beside it";
+    EXPECT_TRUE(t_.IsMapped(1024, kShared, execute_only)) << "of the other kind";
   }
   EXPECT_TRUE(t_.space->Audit().ok()) << t_.space->Audit();
 }

@@ -39,7 +39,14 @@ TEST(LargePagesTest, D3_ASharedPageAnywhereInTheGibibyteLimitsItsLeaf) {
   ASSERT_TRUE(t.Fixes(5, kPrivate));
   ASSERT_EQ(t.LevelOf(5, kPrivate), Level::k1G);
   ASSERT_TRUE(t.Convert({Frames(700, 1)}, kShared).ok());
-  EXPECT_FALSE(t.IsMapped(5, kPrivate));
+  // Split around the page, and everything beside it stays mapped.
+  EXPECT_FALSE(t.IsMapped(700, kPrivate));
+  ASSERT_TRUE(t.IsMapped(5, kPrivate));
+  EXPECT_EQ(t.LevelOf(5, kPrivate), Level::k2M);
+  ASSERT_TRUE(t.IsMapped(600, kPrivate));
+  EXPECT_EQ(t.LevelOf(600, kPrivate), Level::k4K);
+  // The same when nothing was there to be split.
+  ASSERT_TRUE(t.space->Zap(Frames(0, 1024)).ok());
   ASSERT_TRUE(t.Fixes(5, kPrivate));
   EXPECT_EQ(t.LevelOf(5, kPrivate), Level::k2M);
   ASSERT_TRUE(t.Fixes(600, kPrivate));
