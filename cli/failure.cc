@@ -76,6 +76,7 @@ std::string HintOfReason(const google::rpc::ErrorInfo& info) {
   if (reason == "MEMSLOT_EXISTS" || reason == "NO_SUCH_MEMSLOT") {
     return absl::StrCat("`hvctl memory get ", Get(facts, "vm", "NAME"), "` shows the VM's memory");
   }
+  if (reason == "DENIAL_UNSUPPORTED") return "`hvctl host show` shows what this host can enforce";
   if (reason == "DAEMON_STOPPING") return "start hvd again; VMs of before are gone";
   if (reason == "BACKEND_UNAVAILABLE" || reason == "IMAGE_NEEDS_KVM") {
     return "`hvctl host show` shows what this host can do";

@@ -44,6 +44,7 @@ inline constexpr char kWrongState[] = "WRONG_STATE";                     // not 
 inline constexpr char kBackendUnavailable[] = "BACKEND_UNAVAILABLE";     // not on this host
 inline constexpr char kImageNeedsKvm[] = "IMAGE_NEEDS_KVM";              // sim runs programs only
 inline constexpr char kNotOnThisBackend[] = "NOT_ON_THIS_BACKEND";       // metadata `vm`
+inline constexpr char kDenialUnsupported[] = "DENIAL_UNSUPPORTED";       // by this processor
 inline constexpr char kDirtyLogOff[] = "DIRTY_LOG_OFF";                  // metadata `vm`, and below
 inline constexpr char kDirtyLogOn[] = "DIRTY_LOG_ON";                    // it is on already
 inline constexpr char kDirtyLogNotManual[] = "DIRTY_LOG_NOT_MANUAL";     // harvests clear this log

@@ -126,6 +126,7 @@ void AddVmCommands(CLI::App* root, Invocation* invocation);
 void AddVmCreate(CLI::App* vm, Invocation* invocation);
 void AddVmRunCommands(CLI::App* vm, Invocation* invocation);  // wait, console
 void AddMemoryCommands(CLI::App* root, Invocation* invocation);
+void AddMemorySet(CLI::App* memory, Invocation* invocation);
 void AddMemoryContentCommands(CLI::App* memory, Invocation* invocation);  // read, write
 void AddMemoryPageCommands(CLI::App* memory, Invocation* invocation);     // split, recover, stats
 void AddMemorySlotCommands(CLI::App* memory, Invocation* invocation);     // prefault, add, ...

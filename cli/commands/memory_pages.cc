@@ -43,7 +43,7 @@ int Recover(Session& session, const PageArguments& arguments) {
 
 std::string LeavesInWords(const v1::MemoryStats& stats, v1::MemoryKind root) {
   std::string text;
-  for (const v1::MemoryStats::Leaves& leaves : stats.leaves()) {
+  for (const v1::PageCount& leaves : stats.leaves()) {
     if (leaves.root() != root || leaves.count() == 0) continue;
     absl::StrAppend(&text, text.empty() ? "" : ", ", leaves.count(), " of ",
                     FormatSize(leaves.page_size()));

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -106,13 +107,24 @@ class Vm {
   // Calls `wake` after new console bytes and when the console ends; must not block.
   virtual std::unique_ptr<Waiter> OnConsole(std::function<void()> wake) = 0;
 
-  // SetMemoryAttributes as a host request (cause API). `id` is 0 when nothing changed.
-  struct ConversionResult {
+  // SetMemoryAttributes as a host request (cause API), whatever `change.requester` says. `id` is 0
+  // when nothing was converted.
+  struct ConversionResult : mmu::AttributeChangeResult {
     uint64_t id = 0;
-    std::vector<mmu::GfnRange> converted;
   };
-  virtual absl::StatusOr<ConversionResult> Convert(std::vector<mmu::GfnRange> ranges,
-                                                   mmu::MemoryKind kind, mmu::Content content) = 0;
+  virtual absl::StatusOr<ConversionResult> Change(mmu::AttributeChange change) = 0;
+  // What Change would do now.
+  virtual absl::StatusOr<mmu::AttributeChangePlan> PlanChange(
+      mmu::AttributeChange change) const = 0;
+  // All of the ranges, or none.
+  absl::StatusOr<ConversionResult> Convert(std::vector<mmu::GfnRange> ranges, mmu::MemoryKind kind,
+                                           mmu::Content content) {
+    mmu::AttributeChange change;
+    change.ranges = std::move(ranges);
+    change.kind = kind;
+    change.content = content;
+    return Change(std::move(change));
+  }
   virtual absl::StatusOr<std::vector<mmu::AttributeRun>> Attributes(
       std::optional<mmu::GfnRange> range) const = 0;
   virtual absl::StatusOr<mmu::Translation> Translate(uint64_t gpa, mmu::MemoryKind alias) const = 0;

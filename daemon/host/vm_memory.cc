@@ -12,9 +12,13 @@ namespace twinroot::host {
 using mmu::kPageShift;
 using mmu::MemoryKind;
 
-absl::StatusOr<Vm::ConversionResult> VmImpl::Convert(std::vector<mmu::GfnRange> ranges,
-                                                     MemoryKind kind, mmu::Content content) {
-  return desk_->Api(std::move(ranges), kind, content);
+absl::StatusOr<Vm::ConversionResult> VmImpl::Change(mmu::AttributeChange change) {
+  return desk_->Api(std::move(change));
+}
+
+absl::StatusOr<mmu::AttributeChangePlan> VmImpl::PlanChange(mmu::AttributeChange change) const {
+  change.requester = mmu::Requester::kHost;
+  return engine_->PlanMemoryAttributes(change);
 }
 
 absl::StatusOr<std::vector<mmu::AttributeRun>> VmImpl::Attributes(

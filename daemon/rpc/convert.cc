@@ -172,6 +172,7 @@ void ToProto(const mmu::Translation& translation, v1::TranslateResponse* out) {
   }
   out->set_kind(ToProto(translation.attribute));
   out->set_ept_pointer(translation.ept_pointer.raw());
+  ToProto(translation.why, out->mutable_why());
 }
 
 void ToProto(const mmu::AttributeRun& run, v1::MemoryRun* out) {

@@ -17,19 +17,6 @@ namespace {
 
 constexpr uint64_t kMaxTransfer = uint64_t{1} << 20;
 
-absl::StatusOr<mmu::Content> ContentOf(v1::SetMemoryAttributesRequest::Content content) {
-  switch (content) {
-    case v1::SetMemoryAttributesRequest::CONTENT_UNSPECIFIED:
-    case v1::SetMemoryAttributesRequest::CONTENT_DESTROY:
-      return mmu::Content::kDestroy;
-    case v1::SetMemoryAttributesRequest::CONTENT_PRESERVE:
-      return mmu::Content::kPreserve;
-    default:
-      return FieldError("content", absl::StrCat(content, " is no choice: use DESTROY or PRESERVE"),
-                        reason::kInvalidField);
-  }
-}
-
 // Bytes to read or write; any alignment.
 absl::Status CheckTransfer(const std::string& size_field, uint64_t gpa, uint64_t size) {
   if (size == 0 || size > kMaxTransfer) {
@@ -53,38 +40,6 @@ absl::Status AboutTransfer(absl::Status status, const std::string& vm) {
 }
 
 }  // namespace
-
-grpc::ServerUnaryReactor* MemoryService::SetMemoryAttributes(
-    grpc::CallbackServerContext* call, const v1::SetMemoryAttributesRequest* request,
-    v1::SetMemoryAttributesResponse* response) {
-  return OnWorker(context_->calls, call,
-                  [this, request, response] { return Set(*request, response); });
-}
-
-absl::Status MemoryService::Set(const v1::SetMemoryAttributesRequest& request,
-                                v1::SetMemoryAttributesResponse* response) {
-  auto vm = FindByBareName(*context_->registry, "vm", request.vm());
-  if (!vm.ok()) return vm.status();
-  auto kind = KindOf("kind", request.kind());
-  if (!kind.ok()) return kind.status();
-  auto content = ContentOf(request.content());
-  if (!content.ok()) return content.status();
-  auto ranges = CheckRanges(request.ranges());
-  if (!ranges.ok()) return ranges.status();
-
-  auto result = (*vm)->Convert(*std::move(ranges), *kind, *content);
-  if (!result.ok()) {
-    absl::Status status = result.status();
-    status = DefaultReason(std::move(status), absl::StatusCode::kPermissionDenied,
-                           reason::kPreserveWouldDisclose);
-    return AboutMemory(std::move(status), request.vm());
-  }
-  for (const mmu::GfnRange& range : result->converted) {
-    ToProto(range, response->add_converted());
-  }
-  response->set_conversion_id(result->id);
-  return absl::OkStatus();
-}
 
 grpc::ServerWriteReactor<v1::GetMemoryAttributesResponse>* MemoryService::GetMemoryAttributes(
     grpc::CallbackServerContext*, const v1::GetMemoryAttributesRequest* request) {

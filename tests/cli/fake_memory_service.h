@@ -33,9 +33,28 @@ class FakeMemoryService : public v1::MemoryService::Service {
       return Refuse(StatusCode::PERMISSION_DENIED, "bytes of private memory are the guest's",
                     "PRESERVE_WOULD_DISCLOSE");
     }
-    // Below 1 MiB everything is as it is asked to be.
+    // Below 1 MiB everything is as it is asked to be; from 1 GiB on the host has no memory.
+    using Result = v1::SetMemoryAttributesResponse::RangeResult;
     for (const v1::MemoryRange& range : request->ranges()) {
-      if (range.gpa() >= (1 << 20)) *response->add_converted() = range;
+      Result* result = response->add_per_range();
+      result->set_outcome(Result::OUTCOME_DONE);
+      if (range.gpa() < (1 << 20)) continue;
+      if (range.gpa() >= (1 << 30)) {
+        result->set_outcome(Result::OUTCOME_REFUSED);
+        result->set_detail("the host has no memory");
+        continue;
+      }
+      if (request->kind() != v1::MEMORY_KIND_UNSPECIFIED) *response->add_converted() = range;
+      if (request->has_deny()) *response->add_redenied() = range;
+    }
+    if (request->validate_only()) {
+      v1::PageCount* zapped = response->mutable_plan()->add_zapped();
+      zapped->set_root(v1::MEMORY_KIND_PRIVATE);
+      zapped->set_page_size(kPage);
+      zapped->set_count(16);
+      response->mutable_plan()->set_flushes(1);
+      response->mutable_plan()->set_bytes_discarded(64 << 10);
+      return Status::OK;
     }
     response->set_conversion_id(response->converted().empty() ? 0 : 9);
     return Status::OK;
@@ -76,6 +95,16 @@ class FakeMemoryService : public v1::MemoryService::Service {
       response->set_hpa(0x40000000 + request->gpa());
       response->set_page_size(kPage);
       response->set_access("rw-");
+    }
+    v1::Explanation* why = response->mutable_why();
+    why->set_mapping(mapped ? v1::Explanation::MAPPING_ALLOWED
+                            : v1::Explanation::MAPPING_OTHER_KIND);
+    if (mapped) {
+      why->set_allowed_page_size(kPage);
+      why->set_veto(v1::Explanation::VETO_ATTRIBUTES);
+      why->set_veto_text("attributes differ inside");
+      why->set_denied("x");
+      why->set_dirty_log(true);
     }
     return Status::OK;
   }
@@ -142,7 +171,7 @@ class FakeMemoryService : public v1::MemoryService::Service {
     stats->mutable_faults()->set_memory(1);
     stats->mutable_splits()->set_dirty_log(3);
     for (const uint64_t page_size : {4 << 10, 2 << 20, 1 << 30}) {
-      v1::MemoryStats::Leaves* leaves = stats->add_leaves();
+      v1::PageCount* leaves = stats->add_leaves();
       leaves->set_root(v1::MEMORY_KIND_PRIVATE);
       leaves->set_page_size(page_size);
       leaves->set_count(page_size == 4 << 10 ? 5 : page_size == 2 << 20 ? 1 : 0);

@@ -71,6 +71,50 @@ class Memory(harness.E2eTest):
         self.assertCode(2, hvd.hvctl("memory", "add", "demo", "65MiB", "2MiB"))
         self.stop(hvd)
 
+    def test_WhatIsDeniedStopsTheVm(self):
+        hvd = self.start()
+        self.make(hvd, [{"read": {"gpa": str(4 * MIB)}}, {"write": {"gpa": str(4 * MIB), "value": "1"}}])
+        hvd.do("memory", "set", "demo", "--range", "4MiB:4KiB", "--deny", "w")
+        runs = hvd.do("memory", "get", "demo", "-o", "json").json()["runs"]
+        self.assertEqual([(run["gpa"], run["denied"]) for run in runs],
+                         [("0", ""), (str(4 * MIB), "w"), (str(4 * MIB + PAGE), "")])
+        hvd.do("vm", "start", "demo")
+        self.assertExits(125, hvd, "demo")
+        self.assertEqual(hvd.vm("demo")["stopReason"], "MEMORY_FAULT")
+        why = hvd.do("memory", "translate", "demo", "4MiB", "-o", "json").json()["why"]
+        self.assertEqual((why["mapping"], why["veto"], why["denied"]), ("ALLOWED", "ATTRIBUTES", "w"))
+        self.assertIn("4KiB page; 2MiB is vetoed by: attributes differ inside; denied: w",
+                      hvd.do("memory", "translate", "demo", "4MiB").out)
+        hvd.do("memory", "set", "demo", "--range", "4MiB:4KiB", "--deny", "none")
+        self.assertEqual(hvd.runs("demo"), [(0, 16 * MIB, "PRIVATE")])
+        self.assertSound(hvd)
+        self.stop(hvd)
+
+    def test_ADryRunTellsWhatTheChangeThenDoes(self):
+        hvd = self.start()
+        self.make(hvd, [{"write": {"gpa": str(4 * MIB), "value": "1"}}])
+        hvd.do("memory", "prefault", "demo")
+        change = ("memory", "set", "demo", "--range", "4MiB:8KiB", "--shared", "-o", "json")
+        before = self.stats(hvd)
+        plan = hvd.do(*change, "--dry-run").json()
+        self.assertEqual(plan["converted"], [{"gpa": str(4 * MIB), "size": str(2 * PAGE)}])
+        self.assertEqual(plan["plan"]["split"],
+                         [{"root": "PRIVATE", "pageSize": str(2 * MIB), "count": "1"}])
+        self.assertEqual(plan["plan"]["zapped"],
+                         [{"root": "PRIVATE", "pageSize": str(PAGE), "count": "2"}])
+        self.assertEqual(plan["plan"]["bytesDiscarded"], str(2 * PAGE))
+        self.assertEqual(self.stats(hvd), before)
+        self.assertEqual(hvd.runs("demo"), [(0, 16 * MIB, "PRIVATE")])
+        done = hvd.do(*change).json()
+        self.assertEqual(done["converted"], plan["converted"])
+        self.assertEqual(done["perRange"][0]["outcome"], "DONE")
+        after = self.stats(hvd)
+        self.assertEqual(int(after["splits"]["conversion"]) - int(before["splits"]["conversion"]), 1)
+        self.assertEqual(int(after["tablePages"]) - int(before["tablePages"]),
+                         int(plan["plan"]["tablesNeeded"]))
+        self.assertSound(hvd)
+        self.stop(hvd)
+
     def test_KvmPrefaultsButKeepsItsMemslots(self):
         hvd = self.start_with_kvm()
         self.make(hvd, [{"write": {"gpa": str(4 * MIB), "value": "1"}}], backend="kvm")

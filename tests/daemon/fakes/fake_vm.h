@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,9 @@ class FakeVm final : public host::Vm {
   void SetCounters(const host::VmCounters& counters);
   // The guest writes to these pages.
   void Dirty(mmu::GfnRange range);
+  // From now on Change refuses ranges that hold this frame, for want of memory.
+  void RefuseChangesOf(mmu::Gfn gfn);
+  void SetExplanation(const mmu::Explanation& why);
   // What the next split, recovery or audit answers.
   void FailNextMemoryCall(absl::Status status);
   // What calls brought.
@@ -58,8 +62,8 @@ class FakeVm final : public host::Vm {
   std::unique_ptr<Waiter> OnStopped(std::function<void(absl::Status)> done) override;
   ConsoleChunk ReadConsole(uint64_t offset, size_t max) const override;
   std::unique_ptr<Waiter> OnConsole(std::function<void()> wake) override;
-  absl::StatusOr<ConversionResult> Convert(std::vector<mmu::GfnRange> ranges, mmu::MemoryKind kind,
-                                           mmu::Content content) override;
+  absl::StatusOr<ConversionResult> Change(mmu::AttributeChange change) override;
+  absl::StatusOr<mmu::AttributeChangePlan> PlanChange(mmu::AttributeChange change) const override;
   absl::StatusOr<std::vector<mmu::AttributeRun>> Attributes(
       std::optional<mmu::GfnRange> range) const override;
   absl::StatusOr<mmu::Translation> Translate(uint64_t gpa, mmu::MemoryKind alias) const override;
@@ -91,6 +95,10 @@ class FakeVm final : public host::Vm {
   class StopWaiter;
   class ConsoleWaiter;
 
+  // Need the lock.
+  absl::Status CheckChange(const mmu::AttributeChange& change) const;
+  mmu::AttributeChangeResult Make(const mmu::AttributeChange& change);
+  mmu::Access DeniedOf(mmu::Gfn gfn) const;
   // Lets the event of a state go out and wakes whoever waits for it.
   void Announce(bool deleted);
   void EndWaits(const absl::Status& status);
@@ -121,7 +129,10 @@ class FakeVm final : public host::Vm {
   mutable absl::Status next_memory_call_;
   std::optional<mmu::DirtyLogOptions> log_;
   mmu::DirtyLogOptions log_options_;
-  std::vector<bool> dirty_;  // by frame
+  std::vector<bool> dirty_;                 // by frame
+  std::map<uint64_t, mmu::Access> denied_;  // by frame
+  std::optional<mmu::Gfn> refused_;
+  mmu::Explanation why_;
   std::vector<mmu::GfnRange> last_ranges_;
   mmu::Level last_target_ = mmu::Level::k1G;
   std::optional<mmu::MemoryKind> last_kind_;
