@@ -114,6 +114,7 @@ Client::Client(std::string socket_path)
       channel_(Connect(socket_path_)),
       vm_(v1::VmService::NewStub(channel_)),
       memory_(v1::MemoryService::NewStub(channel_)),
+      dirty_log_(v1::DirtyLogService::NewStub(channel_)),
       event_(v1::EventService::NewStub(channel_)),
       host_(v1::HostService::NewStub(channel_)) {}
 

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "cli/failure.h"
+#include "twinroot/v1/dirty_log.grpc.pb.h"
 #include "twinroot/v1/event.grpc.pb.h"
 #include "twinroot/v1/host.grpc.pb.h"
 #include "twinroot/v1/memory.grpc.pb.h"
@@ -32,6 +33,7 @@ class Client {
 
   v1::VmService::Stub& vm() { return *vm_; }
   v1::MemoryService::Stub& memory() { return *memory_; }
+  v1::DirtyLogService::Stub& dirty_log() { return *dirty_log_; }
   v1::EventService::Stub& event() { return *event_; }
   v1::HostService::Stub& host() { return *host_; }
 
@@ -56,6 +58,7 @@ class Client {
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::VmService::Stub> vm_;
   const std::unique_ptr<v1::MemoryService::Stub> memory_;
+  const std::unique_ptr<v1::DirtyLogService::Stub> dirty_log_;
   const std::unique_ptr<v1::EventService::Stub> event_;
   const std::unique_ptr<v1::HostService::Stub> host_;
 };

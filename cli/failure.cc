@@ -63,6 +63,20 @@ std::string HintOfReason(const google::rpc::ErrorInfo& info) {
   if (reason == "WRONG_STATE" && facts.contains("vm")) {
     return absl::StrCat("`hvctl vm get ", facts.at("vm"), "` shows its state");
   }
+  if (reason == "DIRTY_LOG_OFF") {
+    return absl::StrCat("`hvctl dirty enable ", Get(facts, "vm", "NAME"), "` begins one");
+  }
+  if (reason == "DIRTY_LOG_ON") {
+    return absl::StrCat("`hvctl dirty disable ", Get(facts, "vm", "NAME"), "` ends it");
+  }
+  if (reason == "DIRTY_LOG_NOT_MANUAL") return "enable it with --manual-clear";
+  if (reason == "DIRTY_LOG_UNSUPPORTED")
+    return "create the VM with --backend sim to log its writes";
+  if (reason == "NOT_ON_THIS_BACKEND") return "create the VM with --backend sim";
+  if (reason == "MEMSLOT_EXISTS" || reason == "NO_SUCH_MEMSLOT") {
+    return absl::StrCat("`hvctl memory get ", Get(facts, "vm", "NAME"), "` shows the VM's memory");
+  }
+  if (reason == "DENIAL_UNSUPPORTED") return "`hvctl host show` shows what this host can enforce";
   if (reason == "DAEMON_STOPPING") return "start hvd again; VMs of before are gone";
   if (reason == "BACKEND_UNAVAILABLE" || reason == "IMAGE_NEEDS_KVM") {
     return "`hvctl host show` shows what this host can do";

@@ -71,6 +71,7 @@ int Run(int argc, char** argv) {
   AddCommonOptions(&root, &invocation.options);
   AddVmCommands(&root, &invocation);
   AddMemoryCommands(&root, &invocation);
+  AddDirtyCommands(&root, &invocation);
   AddConversionCommands(&root, &invocation);
   AddEventsCommand(&root, &invocation);
   AddHostCommands(&root, &invocation);

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "twinroot/v1/common.pb.h"
+#include "twinroot/v1/dirty_log.pb.h"
 #include "twinroot/v1/event.pb.h"
 #include "twinroot/v1/host.pb.h"
 #include "twinroot/v1/memory.pb.h"
@@ -127,9 +128,10 @@ struct Twin {
   Twin() {
     Builder builder(&pool);
     for (const pb::FileDescriptor* file :
-         {v1::MemoryRange::descriptor()->file(), v1::Event::descriptor()->file(),
-          v1::Host::descriptor()->file(), v1::MemoryRun::descriptor()->file(),
-          v1::AccessProgram::descriptor()->file(), v1::Vm::descriptor()->file()}) {
+         {v1::MemoryRange::descriptor()->file(), v1::EnableDirtyLogRequest::descriptor()->file(),
+          v1::Event::descriptor()->file(), v1::Host::descriptor()->file(),
+          v1::MemoryRun::descriptor()->file(), v1::AccessProgram::descriptor()->file(),
+          v1::Vm::descriptor()->file()}) {
       builder.Add(file);
     }
   }

@@ -29,22 +29,31 @@ inline constexpr char kCursorOtherEpoch[] = "CURSOR_OTHER_EPOCH";
 inline constexpr char kCursorInFuture[] = "CURSOR_IN_FUTURE";
 
 // NOT_FOUND, ALREADY_EXISTS
-inline constexpr char kNoSuchVm[] = "NO_SUCH_VM";        // metadata `vm`
-inline constexpr char kNoSuchImage[] = "NO_SUCH_IMAGE";  // metadata `image`
-inline constexpr char kVmExists[] = "VM_EXISTS";         // metadata `vm`
+inline constexpr char kNoSuchVm[] = "NO_SUCH_VM";            // metadata `vm`
+inline constexpr char kNoSuchImage[] = "NO_SUCH_IMAGE";      // metadata `image`
+inline constexpr char kVmExists[] = "VM_EXISTS";             // metadata `vm`
+inline constexpr char kNoSuchMemslot[] = "NO_SUCH_MEMSLOT";  // none that was added begins there
+inline constexpr char kMemslotExists[] = "MEMSLOT_EXISTS";   // memory is there already
 
 // PERMISSION_DENIED
 inline constexpr char kPrivateMemory[] = "PRIVATE_MEMORY";  // only shared memory can be read
 inline constexpr char kPreserveWouldDisclose[] = "PRESERVE_WOULD_DISCLOSE";
 
 // FAILED_PRECONDITION
-inline constexpr char kWrongState[] = "WRONG_STATE";                  // not in the VM's state
-inline constexpr char kBackendUnavailable[] = "BACKEND_UNAVAILABLE";  // not on this host
-inline constexpr char kImageNeedsKvm[] = "IMAGE_NEEDS_KVM";           // sim runs programs only
+inline constexpr char kWrongState[] = "WRONG_STATE";                     // not in the VM's state
+inline constexpr char kBackendUnavailable[] = "BACKEND_UNAVAILABLE";     // not on this host
+inline constexpr char kImageNeedsKvm[] = "IMAGE_NEEDS_KVM";              // sim runs programs only
+inline constexpr char kNotOnThisBackend[] = "NOT_ON_THIS_BACKEND";       // metadata `vm`
+inline constexpr char kDenialUnsupported[] = "DENIAL_UNSUPPORTED";       // by this processor
+inline constexpr char kDirtyLogOff[] = "DIRTY_LOG_OFF";                  // metadata `vm`, and below
+inline constexpr char kDirtyLogOn[] = "DIRTY_LOG_ON";                    // it is on already
+inline constexpr char kDirtyLogNotManual[] = "DIRTY_LOG_NOT_MANUAL";     // harvests clear this log
+inline constexpr char kDirtyLogUnsupported[] = "DIRTY_LOG_UNSUPPORTED";  // not on this backend
 
 // RESOURCE_EXHAUSTED
 inline constexpr char kTooManyVms[] = "TOO_MANY_VMS";
 inline constexpr char kImageStoreFull[] = "IMAGE_STORE_FULL";  // VMs use every image kept
+inline constexpr char kTooMuchMemory[] = "TOO_MUCH_MEMORY";    // of added memslots
 inline constexpr char kTooManyCalls[] = "TOO_MANY_CALLS";      // too many long calls wait
 
 // UNAVAILABLE

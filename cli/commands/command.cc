@@ -70,6 +70,24 @@ CLI::Option* AddSize(CLI::App* verb, const std::string& name, uint64_t* value,
       ->type_name(name.rfind("--", 0) == 0 ? "SIZE" : "");
 }
 
+CLI::Option* AddRanges(CLI::App* verb, std::vector<AddressRange>* ranges) {
+  return verb
+      ->add_option_function<std::vector<std::string>>(
+          "--range",
+          [ranges](const std::vector<std::string>& given) {
+            for (const std::string& text : given) {
+              const auto parsed = ParseRanges(text);
+              if (!parsed.ok()) {
+                throw CLI::ValidationError("--range", std::string(parsed.status().message()));
+              }
+              ranges->insert(ranges->end(), parsed->begin(), parsed->end());
+            }
+          },
+          "Which memory: 0x200000:64KiB, several with commas")
+      ->allow_extra_args(false)
+      ->type_name("GPA:SIZE[,GPA:SIZE]");
+}
+
 CLI::Option* AddDuration(CLI::App* verb, const std::string& name, absl::Duration* value,
                          const std::string& description) {
   return verb

@@ -11,6 +11,7 @@
 #include <CLI/CLI.hpp>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "cli/client.h"
 #include "cli/output.h"
@@ -83,6 +84,21 @@ CLI::Option* AddSize(CLI::App* verb, const std::string& name, uint64_t* value,
 CLI::Option* AddDuration(CLI::App* verb, const std::string& name, absl::Duration* value,
                          const std::string& description);
 
+// --range GPA:SIZE[,GPA:SIZE], as often as one likes.
+CLI::Option* AddRanges(CLI::App* verb, std::vector<AddressRange>* ranges);
+// Into a repeated field of MemoryRange.
+template <typename Field>
+void SetRanges(const std::vector<AddressRange>& ranges, Field* field) {
+  for (const AddressRange& range : ranges) {
+    auto* added = field->Add();
+    added->set_gpa(range.gpa);
+    added->set_size(range.size);
+  }
+}
+
+// "3 pages of 2MiB and 0 of 1GiB were split, 1 stay large".
+std::string SplitsInWords(const v1::SplitCounts& splits);
+
 // One of a fixed set of words: `words` maps each to its value.
 template <typename T>
 CLI::Option* AddChoice(CLI::App* verb, const std::string& name, T* value,
@@ -110,7 +126,11 @@ void AddVmCommands(CLI::App* root, Invocation* invocation);
 void AddVmCreate(CLI::App* vm, Invocation* invocation);
 void AddVmRunCommands(CLI::App* vm, Invocation* invocation);  // wait, console
 void AddMemoryCommands(CLI::App* root, Invocation* invocation);
+void AddMemorySet(CLI::App* memory, Invocation* invocation);
 void AddMemoryContentCommands(CLI::App* memory, Invocation* invocation);  // read, write
+void AddMemoryPageCommands(CLI::App* memory, Invocation* invocation);     // split, recover, stats
+void AddMemorySlotCommands(CLI::App* memory, Invocation* invocation);     // prefault, add, ...
+void AddDirtyCommands(CLI::App* root, Invocation* invocation);
 void AddConversionCommands(CLI::App* root, Invocation* invocation);
 void AddEventsCommand(CLI::App* root, Invocation* invocation);
 void AddHostCommands(CLI::App* root, Invocation* invocation);  // and version

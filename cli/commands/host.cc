@@ -1,6 +1,8 @@
-// hvctl host show, hvctl version.
+// hvctl host show|audit, hvctl version.
 #include <google/protobuf/util/json_util.h>
 #include <google/protobuf/wrappers.pb.h>
+
+#include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "cli/commands/command.h"
@@ -53,6 +55,29 @@ int Show(Session& session) {
   return kOk;
 }
 
+// One line for each VM; `-o json` one object a line. Exit code 1 if a VM is broken.
+int Audit(Session& session, const std::string& name) {
+  v1::AuditRequest request;
+  request.set_vm(name);
+  grpc::ClientContext context;
+  Client::SetDeadline(&context);
+  const auto reader = session.client().host().Audit(&context, request);
+  v1::AuditResponse answer;
+  Table table({{"VM"}, {"VERDICT"}, {"DETAIL"}});
+  bool broken = false;
+  while (reader->Read(&answer)) {
+    broken |= answer.verdict() != v1::AuditResponse::VERDICT_SOUND;
+    if (session.json()) {
+      session.StreamJson(answer);
+    } else {
+      table.AddRow({answer.vm(), ShortName(answer.verdict()), answer.detail()});
+    }
+  }
+  session.client().Check("cannot audit", reader->Finish());
+  if (!session.json()) session.PrintTable(table);
+  return broken ? kFailure : kOk;
+}
+
 // As a JSON string. No message of the API has both versions.
 std::string Quote(const std::string& text) {
   google::protobuf::StringValue value;
@@ -89,6 +114,10 @@ int Version(Session& session) {
 void AddHostCommands(CLI::App* root, Invocation* invocation) {
   CLI::App* host = AddNoun(root, "host", "The machine that the daemon runs on");
   AddVerb(host, "show", "What this host can do, and why", invocation, Show);
+  const auto name = std::make_shared<std::string>();
+  CLI::App* verb = AddVerb(host, "audit", "Check the engine's tables of all VMs or of one",
+                           invocation, [name](Session& session) { return Audit(session, *name); });
+  AddText(verb, "NAME", name.get(), "Only this VM")->type_name("");
   AddVerb(root, "version", "The versions of hvctl and of the daemon", invocation, Version);
 }
 

@@ -1,4 +1,4 @@
-// hvctl memory set|get|translate: attributes and the walks that they lead to.
+// hvctl memory get|translate: attributes and the walks that they lead to.
 #include <memory>
 
 #include "absl/strings/str_cat.h"
@@ -8,45 +8,6 @@
 
 namespace twinroot::cli {
 namespace {
-
-struct SetArguments {
-  std::string name;
-  std::vector<AddressRange> ranges;
-  bool make_private = false;
-  bool make_shared = false;
-  bool preserve = false;
-};
-
-int Set(Session& session, const SetArguments& arguments) {
-  v1::SetMemoryAttributesRequest request;
-  request.set_vm(arguments.name);
-  for (const AddressRange& range : arguments.ranges) {
-    v1::MemoryRange* added = request.add_ranges();
-    added->set_gpa(range.gpa);
-    added->set_size(range.size);
-  }
-  request.set_kind(arguments.make_private ? v1::MEMORY_KIND_PRIVATE : v1::MEMORY_KIND_SHARED);
-  request.set_content(arguments.preserve ? v1::SetMemoryAttributesRequest::CONTENT_PRESERVE
-                                         : v1::SetMemoryAttributesRequest::CONTENT_DESTROY);
-  const auto response = session.client().Call<v1::SetMemoryAttributesResponse>(
-      absl::StrCat("cannot set memory of vm ", arguments.name),
-      [&](grpc::ClientContext* context, v1::SetMemoryAttributesResponse* answer) {
-        return session.client().memory().SetMemoryAttributes(context, request, answer);
-      });
-
-  const std::string kind = ShortName(request.kind());
-  std::string text;
-  for (const v1::MemoryRange& range : response.converted()) {
-    absl::StrAppend(&text, FormatAddress(range.gpa()), " +", FormatSize(range.size()), " is now ",
-                    kind,
-                    response.conversion_id() != 0
-                        ? absl::StrCat(" (conversion ", response.conversion_id(), ")\n")
-                        : " (as a waiting conversion asked)\n");
-  }
-  if (text.empty()) text = absl::StrCat("nothing changed, all of it was ", kind, "\n");
-  session.Answer(response, text);
-  return kOk;
-}
 
 // Runs are maximal within one streamed chunk; where two chunks meet they may not be.
 void AppendRun(const v1::MemoryRun& run, v1::GetMemoryAttributesResponse* all) {
@@ -87,6 +48,29 @@ int Get(Session& session, const std::string& name) {
   return kOk;
 }
 
+// "4KiB page; 2MiB is vetoed by: attributes differ inside".
+std::string WhyInWords(const v1::Explanation& why) {
+  std::string text;
+  if (why.mapping() == v1::Explanation::MAPPING_ALLOWED) {
+    text = absl::StrCat(FormatSize(why.allowed_page_size()), " page");
+    constexpr uint64_t kEntries = 512;
+    if (why.veto() == v1::Explanation::VETO_NONE) {
+      text += "; pages are no larger";
+    } else {
+      absl::StrAppend(&text, "; ", FormatSize(why.allowed_page_size() * kEntries),
+                      " is vetoed by: ", why.veto_text());
+    }
+  } else if (why.mapping() == v1::Explanation::MAPPING_OTHER_KIND) {
+    text = "no page: an access asks for a conversion";
+  } else if (why.mapping() == v1::Explanation::MAPPING_NO_MEMORY) {
+    text = "no page: there is no memory";
+  }
+  if (why.recoverable()) text += "; smaller pages stand there, `hvctl memory recover` joins them";
+  if (!why.denied().empty()) absl::StrAppend(&text, "; denied: ", why.denied());
+  if (why.dirty_log()) text += "; writes are logged";
+  return text;
+}
+
 struct TranslateArguments {
   std::string name;
   uint64_t gpa = 0;
@@ -116,8 +100,12 @@ int Translate(Session& session, const TranslateArguments& arguments) {
   } else {
     absl::StrAppend(&result, "not mapped: an access is an EPT violation");
   }
+  absl::StrAppend(&result, "\n");
+  if (const std::string why = WhyInWords(response.why()); !why.empty()) {
+    absl::StrAppend(&result, why, "\n");
+  }
   session.out().Write(
-      absl::StrCat(result, "\nEPT pointer ", FormatAddress(response.ept_pointer()), "\n"));
+      absl::StrCat(result, "EPT pointer ", FormatAddress(response.ept_pointer()), "\n"));
   Table table({{"LEVEL", Align::kRight},
                {"INDEX", Align::kRight},
                {"ENTRY AT", Align::kRight},
@@ -132,39 +120,11 @@ int Translate(Session& session, const TranslateArguments& arguments) {
   return kOk;
 }
 
-void AddSet(CLI::App* memory, Invocation* invocation) {
-  const auto arguments = std::make_shared<SetArguments>();
-  CLI::App* verb = AddVerb(memory, "set", "Make ranges private or shared", invocation,
-                           [arguments](Session& session) { return Set(session, *arguments); });
-  AddVmName(verb, &arguments->name);
-  verb->add_option_function<std::vector<std::string>>(
-          "--range",
-          [arguments](const std::vector<std::string>& given) {
-            for (const std::string& text : given) {
-              const auto ranges = ParseRanges(text);
-              if (!ranges.ok()) {
-                throw CLI::ValidationError("--range", std::string(ranges.status().message()));
-              }
-              arguments->ranges.insert(arguments->ranges.end(), ranges->begin(), ranges->end());
-            }
-          },
-          "Which memory: 0x200000:64KiB, several with commas")
-      ->required()
-      ->allow_extra_args(false)
-      ->type_name("GPA:SIZE[,GPA:SIZE]");
-  CLI::Option_group* kind = verb->add_option_group("Kind");
-  kind->add_flag("--private", arguments->make_private, "Only the guest sees it");
-  kind->add_flag("--shared", arguments->make_shared, "The guest and the host share it");
-  kind->require_option(1);
-  verb->add_flag("--preserve", arguments->preserve,
-                 "Keep the bytes (to private only); otherwise converted pages read zero");
-}
-
 }  // namespace
 
 void AddMemoryCommands(CLI::App* root, Invocation* invocation) {
   CLI::App* memory = AddNoun(root, "memory", "Private and shared memory of a VM");
-  AddSet(memory, invocation);
+  AddMemorySet(memory, invocation);
 
   const auto name = std::make_shared<std::string>();
   CLI::App* verb = AddVerb(memory, "get", "Which memory is private and which shared", invocation,
@@ -182,6 +142,8 @@ void AddMemoryCommands(CLI::App* root, Invocation* invocation) {
       {{"private", v1::MEMORY_KIND_PRIVATE}, {"shared", v1::MEMORY_KIND_SHARED}},
       "Through which root (private)");
   AddMemoryContentCommands(memory, invocation);
+  AddMemoryPageCommands(memory, invocation);
+  AddMemorySlotCommands(memory, invocation);
 }
 
 }  // namespace twinroot::cli

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/commands/command.h"
+#include "cli/commands/progress.h"
 #include "cli/input_file.h"
 #include "cli/short_names.h"
 
@@ -16,8 +17,6 @@ namespace {
 
 constexpr size_t kChunkSize = size_t{1} << 20;
 constexpr uint64_t kMaxImageSize = uint64_t{64} << 20;
-// Smaller uploads are over before anybody could read a progress line.
-constexpr uint64_t kProgressSize = uint64_t{8} << 20;
 
 struct Arguments {
   std::string name;
@@ -31,26 +30,6 @@ struct Arguments {
   absl::Duration decision_timeout;  // zero: not given
   v1::ConversionPolicy::OnTimeout on_timeout = v1::ConversionPolicy::ON_TIMEOUT_UNSPECIFIED;
   std::optional<uint32_t> cpl;
-};
-
-// One line on stderr that is rewritten in place, and only on a terminal.
-class Progress {
- public:
-  explicit Progress(uint64_t total)
-      : total_(total), shown_(total >= kProgressSize && isatty(STDERR_FILENO) == 1) {}
-  ~Progress() {
-    if (shown_) std::fputs("\r\033[K", stderr);
-  }
-  void Show(uint64_t done) {
-    if (shown_) {
-      std::fprintf(stderr, "\rsending the image: %s of %s", FormatRoughSize(done).c_str(),
-                   FormatRoughSize(total_).c_str());
-    }
-  }
-
- private:
-  const uint64_t total_;
-  const bool shown_;
 };
 
 // Refuses what the daemon would refuse after the bytes had travelled.
@@ -70,7 +49,7 @@ std::string Upload(Client& client, InputFile& image) {
   Client::SetDeadline(&context);
   v1::UploadImageResponse response;
   const auto writer = client.vm().UploadImage(&context, &response);
-  Progress progress(image.size());
+  Progress progress("sending the image", image.size());
   uint64_t done = 0;
   while (true) {
     v1::UploadImageRequest chunk;

@@ -160,8 +160,7 @@ vcpu::MapGpaVerdict ConversionDesk::Explicit(VcpuIndex vcpu, const vcpu::MapGpaC
   return verdict;
 }
 
-absl::StatusOr<Vm::ConversionResult> ConversionDesk::Api(std::vector<GfnRange> ranges,
-                                                         MemoryKind kind, mmu::Content content) {
+absl::StatusOr<Vm::ConversionResult> ConversionDesk::Api(mmu::AttributeChange change) {
   Release release;
   Vm::ConversionResult result;
   {
@@ -172,21 +171,19 @@ absl::StatusOr<Vm::ConversionResult> ConversionDesk::Api(std::vector<GfnRange> r
       return WithReason(absl::NotFoundError(absl::StrCat("VM ", vm_, " was deleted")),
                         reason::kNoSuchVm, {{"vm", vm_}});
     }
-    mmu::AttributeChange change;
-    change.ranges = std::move(ranges);
-    change.kind = kind;
-    change.content = content;
     change.requester = mmu::Requester::kHost;
     absl::StatusOr<mmu::AttributeChangeResult> done = engine_->SetMemoryAttributes(change);
     if (!done.ok()) return done.status();
-    result.converted = done->converted;
-    request.kind = kind;
-    request.cause = Cause::kApi;
-    // What a waiting request asked for is that request's conversion; the rest is this call's.
-    SettleCovered(kind, done->converted, Decider::kOrchestrator, release);
-    if (!done->converted.empty()) request.id = result.id = next_id_++;
-    for (const GfnRange& range : done->converted) {
-      Publish(request, range, Decision::kApplied, Decider::kOrchestrator);
+    static_cast<mmu::AttributeChangeResult&>(result) = *done;
+    if (change.kind.has_value()) {
+      request.kind = *change.kind;
+      request.cause = Cause::kApi;
+      // What a waiting request asked for is that request's conversion; the rest is this call's.
+      SettleCovered(request.kind, done->converted, Decider::kOrchestrator, release);
+      if (!done->converted.empty()) request.id = result.id = next_id_++;
+      for (const GfnRange& range : done->converted) {
+        Publish(request, range, Decision::kApplied, Decider::kOrchestrator);
+      }
     }
   }
   Do(release);

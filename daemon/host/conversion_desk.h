@@ -48,8 +48,7 @@ class ConversionDesk : public std::enable_shared_from_this<ConversionDesk> {
   vcpu::MapGpaVerdict Explicit(vcpu::VcpuIndex vcpu, const vcpu::MapGpaCall& call,
                                absl::Time exit_time);
   // SetMemoryAttributes.
-  absl::StatusOr<Vm::ConversionResult> Api(std::vector<mmu::GfnRange> ranges, mmu::MemoryKind kind,
-                                           mmu::Content content);
+  absl::StatusOr<Vm::ConversionResult> Api(mmu::AttributeChange change);
 
   std::vector<PendingConversion> Pending() const;
   // False: nothing with this id waits.

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -71,6 +72,9 @@ struct VmCounters {
   uint64_t private_bytes_allocated = 0;
   uint64_t shared_bytes_allocated = 0;
   uint64_t pending_conversions = 0;
+  bool dirty_log_enabled = false;
+  uint64_t dirty_pages_harvested = 0;
+  uint32_t vcpus_waiting_for_harvest = 0;
 };
 
 class Vm {
@@ -103,19 +107,56 @@ class Vm {
   // Calls `wake` after new console bytes and when the console ends; must not block.
   virtual std::unique_ptr<Waiter> OnConsole(std::function<void()> wake) = 0;
 
-  // SetMemoryAttributes as a host request (cause API). `id` is 0 when nothing changed.
-  struct ConversionResult {
+  // SetMemoryAttributes as a host request (cause API), whatever `change.requester` says. `id` is 0
+  // when nothing was converted.
+  struct ConversionResult : mmu::AttributeChangeResult {
     uint64_t id = 0;
-    std::vector<mmu::GfnRange> converted;
   };
-  virtual absl::StatusOr<ConversionResult> Convert(std::vector<mmu::GfnRange> ranges,
-                                                   mmu::MemoryKind kind, mmu::Content content) = 0;
+  virtual absl::StatusOr<ConversionResult> Change(mmu::AttributeChange change) = 0;
+  // What Change would do now.
+  virtual absl::StatusOr<mmu::AttributeChangePlan> PlanChange(
+      mmu::AttributeChange change) const = 0;
+  // All of the ranges, or none.
+  absl::StatusOr<ConversionResult> Convert(std::vector<mmu::GfnRange> ranges, mmu::MemoryKind kind,
+                                           mmu::Content content) {
+    mmu::AttributeChange change;
+    change.ranges = std::move(ranges);
+    change.kind = kind;
+    change.content = content;
+    return Change(std::move(change));
+  }
   virtual absl::StatusOr<std::vector<mmu::AttributeRun>> Attributes(
       std::optional<mmu::GfnRange> range) const = 0;
   virtual absl::StatusOr<mmu::Translation> Translate(uint64_t gpa, mmu::MemoryKind alias) const = 0;
   // Shared memory only; any alignment.
   virtual absl::StatusOr<std::string> ReadMemory(uint64_t gpa, uint64_t size) = 0;
   virtual absl::Status WriteMemory(uint64_t gpa, const std::string& data) = 0;
+
+  // As dirty_log.proto says; `options.ring_vcpus` is ignored.
+  virtual absl::StatusOr<mmu::SplitResult> EnableDirtyLog(const mmu::DirtyLogOptions& options) = 0;
+  virtual absl::StatusOr<mmu::RecoverResult> DisableDirtyLog() = 0;
+  // Maximal runs, ordered. A range begins at a multiple of 64 pages.
+  virtual absl::StatusOr<std::vector<mmu::GfnRange>> HarvestDirty(
+      std::optional<mmu::GfnRange> range) = 0;
+  virtual absl::Status ClearDirty(const std::vector<mmu::GfnRange>& ranges) = 0;
+  // A harvest did not reach who asked for it: these pages count as written again.
+  virtual void UndoHarvest(const std::vector<mmu::GfnRange>& runs) = 0;
+
+  // Down to pages of `target` (k4K or k2M); and back to large ones where nothing forbids it.
+  virtual absl::StatusOr<mmu::SplitResult> SplitPages(const std::vector<mmu::GfnRange>& ranges,
+                                                      mmu::Level target) = 0;
+  virtual absl::StatusOr<mmu::RecoverResult> RecoverPages(
+      const std::vector<mmu::GfnRange>& ranges) = 0;
+  // As memory.proto says. `kind` nullopt: each page by its attribute.
+  virtual absl::StatusOr<mmu::PrefaultResult> Prefault(mmu::GfnRange range,
+                                                       std::optional<mmu::MemoryKind> kind) = 0;
+  virtual absl::Status AddMemslot(mmu::GfnRange range) = 0;
+  virtual absl::Status RemoveMemslot(mmu::Gfn first) = 0;
+  virtual absl::Status MoveMemslot(mmu::Gfn first, mmu::Gfn new_first) = 0;
+  // All memslots by address; neighbours are joined.
+  virtual std::vector<mmu::GfnRange> Memory() const = 0;
+  // Not OK: the first invariant of the engine that does not hold.
+  virtual absl::Status Audit() const = 0;
 
   virtual std::vector<PendingConversion> Pending() const = 0;
   // True: this call decided it. False: no such conversion waits.

@@ -33,10 +33,14 @@ absl::StatusOr<mmu::GpaLayout> LayoutOf(BackendKind backend, const kvm::KvmSyste
   return mmu::GpaLayout::Create(std::min(maxphyaddr, kWalkBits) - 1, kWalkBits, maxphyaddr);
 }
 
-// Enough tables to map all memory in 4 KiB pages through both roots.
-size_t TablePagesFor(uint64_t memory_bytes, uint32_t vcpus) {
+// Enough tables to map all memory in 4 KiB pages through both roots, and on sim as much again,
+// which may be added in memslots. Pages that are never used cost nothing.
+size_t TablePagesFor(uint64_t boot_bytes, BackendKind backend, uint32_t vcpus) {
+  const uint64_t memory_bytes = backend == BackendKind::kSim ? 2 * boot_bytes : boot_bytes;
   // Roots, upper levels, the two slots' edges; and what each vCPU's fault may hold in reserve.
-  const uint64_t slack = 32 + 4 * uint64_t{vcpus};
+  uint64_t slack = 32 + 4 * uint64_t{vcpus};
+  // Added memslots may lie far from each other: upper tables and edges of their own.
+  if (backend == BackendKind::kSim) slack += 4 * MemslotDesk::kMaxAdded;
   const uint64_t leaf_tables = memory_bytes / mmu::BytesPerEntry(mmu::Level::k2M) + 2;
   const uint64_t directories = memory_bytes / mmu::BytesPerEntry(mmu::Level::k1G) + 2;
   return 2 * (leaf_tables + directories) + slack;
@@ -99,7 +103,7 @@ absl::Status VmImpl::Build() {
 }
 
 absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
-  const size_t table_pages = TablePagesFor(spec_.memory_bytes, spec_.vcpus);
+  const size_t table_pages = TablePagesFor(spec_.memory_bytes, spec_.backend, spec_.vcpus);
   absl::StatusOr<memory::HpaRange> hpas = house_.hpa_space->Allocate(table_pages * mmu::kPageSize);
   if (!hpas.ok()) return hpas.status();
   table_hpas_ = *std::move(hpas);
@@ -120,6 +124,7 @@ absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
   environment.pool = table_pool_.get();
   environment.pages = ram_.get();
   environment.flusher = machine_->flusher();
+  environment.pml = machine_->pml();
   environment.external_private = machine_->external(MemoryKind::kPrivate);
   environment.external_shared = machine_->external(MemoryKind::kShared);
   absl::StatusOr<std::unique_ptr<mmu::GuestAddressSpace>> engine =
@@ -143,6 +148,14 @@ absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
   };
   desk_ = std::make_shared<ConversionDesk>(spec_.name, spec_.policy, engine_.get(), house_.journal,
                                            house_.clock, std::move(hooks));
+  dirty_desk_ =
+      std::make_unique<DirtyDesk>(spec_.name, spec_.vcpus, engine_.get(),
+                                  [this](VcpuIndex vcpu) { machine_->ResumeFault(vcpu); });
+  // On kvm the host's own memslots would have to follow.
+  if (spec_.backend == BackendKind::kSim) {
+    memslot_desk_ = std::make_unique<MemslotDesk>(spec_.name, engine_.get(), ram_.get(),
+                                                  &physical_map_, house_.hpa_space);
+  }
   return absl::OkStatus();
 }
 
@@ -299,81 +312,34 @@ std::unique_ptr<Vm::Waiter> VmImpl::OnConsole(std::function<void()> wake) {
   return console_wakers_.Add(std::move(wake));
 }
 
-absl::StatusOr<Vm::ConversionResult> VmImpl::Convert(std::vector<mmu::GfnRange> ranges,
-                                                     MemoryKind kind, mmu::Content content) {
-  return desk_->Api(std::move(ranges), kind, content);
-}
-
-absl::StatusOr<std::vector<mmu::AttributeRun>> VmImpl::Attributes(
-    std::optional<mmu::GfnRange> range) const {
-  if (!range.has_value()) return engine_->GetMemoryAttributes();
-  return engine_->GetMemoryAttributes(*range);
-}
-
-absl::StatusOr<mmu::Translation> VmImpl::Translate(uint64_t gpa, MemoryKind alias) const {
-  // The engine walks any address; a person who asks for one outside memory has mistyped it.
-  if (auto runs = engine_->GetMemoryAttributes({mmu::Gfn(gpa >> kPageShift), 1}); !runs.ok()) {
-    return runs.status();
-  }
-  return engine_->Translate(mmu::Gpa(gpa), alias);
-}
-
-absl::Status VmImpl::AccessShared(uint64_t gpa, uint64_t size,
-                                  const std::function<void(std::byte*, uint64_t)>& copy) {
-  if (size == 0) return absl::OkStatus();
-  if (gpa + size < gpa || engine_->layout().HasStolenBits(mmu::Gpa(gpa))) {
-    return WithReason(absl::InvalidArgumentError(absl::StrCat(
-                          "0x", absl::Hex(gpa), " + ", size,
-                          " is no range of guest memory; give addresses without the shared bit")),
-                      reason::kInvalidRange);
-  }
-  const uint64_t first = gpa >> kPageShift;
-  const uint64_t last = (gpa + size - 1) >> kPageShift;
-  return engine_->WithSharedPages({mmu::Gfn(first), last - first + 1}, [&] {
-    ram_->ForEachPiece(gpa, size, MemoryKind::kShared, copy);
-  });
-}
-
-absl::StatusOr<std::string> VmImpl::ReadMemory(uint64_t gpa, uint64_t size) {
-  std::string data;
-  data.reserve(size);
-  absl::Status status = AccessShared(gpa, size, [&](std::byte* bytes, uint64_t count) {
-    data.append(reinterpret_cast<const char*>(bytes), count);
-  });
-  if (!status.ok()) return status;
-  return data;
-}
-
-absl::Status VmImpl::WriteMemory(uint64_t gpa, const std::string& data) {
-  size_t written = 0;
-  return AccessShared(gpa, data.size(), [&](std::byte* bytes, uint64_t count) {
-    std::memcpy(bytes, data.data() + written, count);
-    written += count;
-  });
-}
-
-VmCounters VmImpl::counters() const {
-  VmCounters counters;
-  counters.memory = engine_->stats();
-  counters.private_bytes_allocated = ram_->allocated_bytes(MemoryKind::kPrivate);
-  counters.shared_bytes_allocated = ram_->allocated_bytes(MemoryKind::kShared);
-  counters.pending_conversions = desk_->Pending().size();
-  return counters;
-}
-
-Verdict VmImpl::OnEptViolation(VcpuIndex vcpu, const mmu::Fault& fault) {
+Verdict VmImpl::OnEptViolation(VcpuIndex vcpu, const mmu::Fault& reported) {
   const absl::Time exit_time = absl::Now();
+  mmu::Fault fault = reported;
+  fault.vcpu = vcpu;
   for (;;) {
+    const uint64_t harvests = dirty_desk_->harvests();
     const mmu::FaultOutcome outcome = engine_->HandleFault(fault);
     if (std::holds_alternative<mmu::Fixed>(outcome) ||
         std::holds_alternative<mmu::Spurious>(outcome)) {
       return Verdict::kResume;
     }
-    if (std::holds_alternative<mmu::Retry>(outcome)) {
+    // Pages that are on their way: the daemon's page sources wait for theirs, so none is.
+    if (std::holds_alternative<mmu::Retry>(outcome) ||
+        std::holds_alternative<mmu::PagePending>(outcome)) {
       std::this_thread::yield();
       return Verdict::kResume;  // the guest's own second try is the retry; a stop gets in between
     }
+    if (std::holds_alternative<mmu::DirtyRingFull>(outcome)) {
+      if (dirty_desk_->Park(vcpu, harvests)) return Verdict::kParked;
+      continue;
+    }
     if (const auto* exit = std::get_if<mmu::MemoryFaultExit>(&outcome)) {
+      if (!exit->denied.empty()) {
+        OnFatal(StopReason::kMemoryFault,
+                absl::StrCat("vcpu ", vcpu, ": the attributes of 0x", absl::Hex(exit->gpa.value),
+                             " deny this access"));
+        return Verdict::kStop;
+      }
       const std::optional<Verdict> verdict = desk_->Implicit(vcpu, fault, *exit, exit_time);
       if (verdict.has_value()) return *verdict;
       continue;

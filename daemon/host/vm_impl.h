@@ -3,7 +3,7 @@
 //
 // Life: DEFINED -> RUNNING -> STOPPED. Whatever ends a VM (exit code, end of all vCPUs, a fatal
 // exit, a request) goes through BeginStop once; a helper thread then joins the machine and makes
-// the VM STOPPED. Thread-safe. Lock order: lifecycle_mutex_, then the desk's, then state_mutex_.
+// the VM STOPPED. Thread-safe. Lock order: lifecycle_mutex_, then a desk's, then state_mutex_.
 #ifndef TWINROOT_DAEMON_HOST_VM_IMPL_H_
 #define TWINROOT_DAEMON_HOST_VM_IMPL_H_
 
@@ -19,6 +19,8 @@
 #include "daemon/events/journal.h"
 #include "daemon/host/console.h"
 #include "daemon/host/conversion_desk.h"
+#include "daemon/host/dirty_desk.h"
+#include "daemon/host/memslot_desk.h"
 #include "daemon/host/task_thread.h"
 #include "daemon/host/vm.h"
 #include "daemon/memory/guest_ram.h"
@@ -56,13 +58,36 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   std::unique_ptr<Waiter> OnStopped(std::function<void(absl::Status)> done) override;
   ConsoleChunk ReadConsole(uint64_t offset, size_t max) const override;
   std::unique_ptr<Waiter> OnConsole(std::function<void()> wake) override;
-  absl::StatusOr<ConversionResult> Convert(std::vector<mmu::GfnRange> ranges, mmu::MemoryKind kind,
-                                           mmu::Content content) override;
+  absl::StatusOr<ConversionResult> Change(mmu::AttributeChange change) override;
+  absl::StatusOr<mmu::AttributeChangePlan> PlanChange(mmu::AttributeChange change) const override;
   absl::StatusOr<std::vector<mmu::AttributeRun>> Attributes(
       std::optional<mmu::GfnRange> range) const override;
   absl::StatusOr<mmu::Translation> Translate(uint64_t gpa, mmu::MemoryKind alias) const override;
   absl::StatusOr<std::string> ReadMemory(uint64_t gpa, uint64_t size) override;
   absl::Status WriteMemory(uint64_t gpa, const std::string& data) override;
+  absl::StatusOr<mmu::SplitResult> EnableDirtyLog(const mmu::DirtyLogOptions& options) override {
+    return dirty_desk_->Enable(options);
+  }
+  absl::StatusOr<mmu::RecoverResult> DisableDirtyLog() override { return dirty_desk_->Disable(); }
+  absl::StatusOr<std::vector<mmu::GfnRange>> HarvestDirty(
+      std::optional<mmu::GfnRange> range) override {
+    return dirty_desk_->Harvest(range ? std::vector{*range} : Memory());
+  }
+  absl::Status ClearDirty(const std::vector<mmu::GfnRange>& ranges) override {
+    return dirty_desk_->Clear(ranges);
+  }
+  void UndoHarvest(const std::vector<mmu::GfnRange>& runs) override { dirty_desk_->Mark(runs); }
+  absl::StatusOr<mmu::SplitResult> SplitPages(const std::vector<mmu::GfnRange>& ranges,
+                                              mmu::Level target) override;
+  absl::StatusOr<mmu::RecoverResult> RecoverPages(
+      const std::vector<mmu::GfnRange>& ranges) override;
+  absl::StatusOr<mmu::PrefaultResult> Prefault(mmu::GfnRange range,
+                                               std::optional<mmu::MemoryKind> kind) override;
+  absl::Status AddMemslot(mmu::GfnRange range) override;
+  absl::Status RemoveMemslot(mmu::Gfn first) override;
+  absl::Status MoveMemslot(mmu::Gfn first, mmu::Gfn new_first) override;
+  std::vector<mmu::GfnRange> Memory() const override;
+  absl::Status Audit() const override;
   std::vector<PendingConversion> Pending() const override { return desk_->Pending(); }
   bool Resolve(uint64_t id, Resolution resolution) override {
     return desk_->Resolve(id, resolution);
@@ -93,6 +118,9 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   // Records why the VM ends, once, and lets the machine stop. Any thread.
   void BeginStop(VmStatus outcome);
   void FinishStop();
+  absl::Status CheckMemslots() const;
+  // Errors if one of the ranges is not memory.
+  absl::Status CheckMemory(const std::vector<mmu::GfnRange>& ranges) const;
   // Shared memory, any alignment: runs `copy` on each piece while the pages stay shared.
   absl::Status AccessShared(uint64_t gpa, uint64_t size,
                             const std::function<void(std::byte* data, uint64_t size)>& copy);
@@ -110,6 +138,8 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   std::unique_ptr<vcpu::Machine> machine_;
   std::unique_ptr<mmu::GuestAddressSpace> engine_;
   std::shared_ptr<ConversionDesk> desk_;
+  std::unique_ptr<DirtyDesk> dirty_desk_;
+  std::unique_ptr<MemslotDesk> memslot_desk_;  // null: not on this backend
 
   std::mutex lifecycle_mutex_;  // Start, Stop and the join take turns
   Console console_;

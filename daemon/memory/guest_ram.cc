@@ -13,16 +13,25 @@ using mmu::GfnRange;
 using mmu::kPageShift;
 using mmu::MemoryKind;
 
+namespace {
+
+absl::StatusOr<RamSlot> MakeSlot(GfnRange range, HpaSpace* space) {
+  const uint64_t size = range.count << kPageShift;
+  absl::StatusOr<Backing> private_pages = Backing::Create("twinroot-private", size, space);
+  if (!private_pages.ok()) return private_pages.status();
+  absl::StatusOr<Backing> shared_pages = Backing::Create("twinroot-shared", size, space);
+  if (!shared_pages.ok()) return shared_pages.status();
+  return RamSlot{range, *std::move(private_pages), *std::move(shared_pages)};
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<GuestRam>> GuestRam::Create(uint64_t bytes, HpaSpace* space) {
   std::unique_ptr<GuestRam> ram(new GuestRam(bytes));
   auto add = [&](uint64_t base, uint64_t size) -> absl::Status {
-    absl::StatusOr<Backing> private_pages = Backing::Create("twinroot-private", size, space);
-    if (!private_pages.ok()) return private_pages.status();
-    absl::StatusOr<Backing> shared_pages = Backing::Create("twinroot-shared", size, space);
-    if (!shared_pages.ok()) return shared_pages.status();
-    ram->slots_.push_back({{Gfn(base >> kPageShift), size >> kPageShift},
-                           *std::move(private_pages),
-                           *std::move(shared_pages)});
+    auto slot = MakeSlot({Gfn(base >> kPageShift), size >> kPageShift}, space);
+    if (!slot.ok()) return slot.status();
+    ram->slots_.push_back(*std::move(slot));
     return absl::OkStatus();
   };
   ram->slots_.reserve(2);
@@ -35,24 +44,74 @@ absl::StatusOr<std::unique_ptr<GuestRam>> GuestRam::Create(uint64_t bytes, HpaSp
 
 std::vector<mmu::Memslot> GuestRam::Memslots() const {
   std::vector<mmu::Memslot> memslots;
-  for (const RamSlot& slot : slots_) {
-    memslots.push_back(
-        {slot.range, mmu::PfnOf(slot.private_pages.hpa()), mmu::PfnOf(slot.shared_pages.hpa())});
-  }
+  for (const RamSlot& slot : slots_) memslots.push_back(slot.memslot());
+  std::shared_lock lock(added_mutex_);
+  for (const RamSlot& slot : added_) memslots.push_back(slot.memslot());
   return memslots;
+}
+
+absl::StatusOr<RamSlot*> GuestRam::Add(GfnRange range, HpaSpace* space) {
+  auto slot = MakeSlot(range, space);
+  if (!slot.ok()) return slot.status();
+  const std::vector<mmu::Memslot> all = Memslots();
+  for (const mmu::Memslot& other : all) {
+    if (!other.range.Overlaps(range)) continue;
+    return absl::AlreadyExistsError(absl::StrCat("there is memory at 0x",
+                                                 absl::Hex(other.range.first.value << kPageShift),
+                                                 " already: name a range that does not touch it"));
+  }
+  std::unique_lock lock(added_mutex_);
+  return &added_.emplace_back(*std::move(slot));
+}
+
+RamSlot* GuestRam::Added(Gfn first) {
+  std::shared_lock lock(added_mutex_);
+  for (RamSlot& slot : added_) {
+    if (slot.range.first == first) return &slot;
+  }
+  return nullptr;
+}
+
+void GuestRam::Remove(Gfn first) {
+  std::list<RamSlot> gone;  // freed without the lock
+  std::unique_lock lock(added_mutex_);
+  for (auto it = added_.begin(); it != added_.end(); ++it) {
+    if (it->range.first != first) continue;
+    gone.splice(gone.begin(), added_, it);
+    break;
+  }
+  lock.unlock();
+}
+
+size_t GuestRam::added_slots() const {
+  std::shared_lock lock(added_mutex_);
+  return added_.size();
+}
+
+uint64_t GuestRam::added_bytes() const {
+  std::shared_lock lock(added_mutex_);
+  uint64_t bytes = 0;
+  for (const RamSlot& slot : added_) bytes += slot.range.count << kPageShift;
+  return bytes;
 }
 
 uint64_t GuestRam::allocated_bytes(MemoryKind kind) const {
   uint64_t sum = 0;
   for (const RamSlot& slot : slots_) sum += slot.pages(kind).allocated_bytes();
+  std::shared_lock lock(added_mutex_);
+  for (const RamSlot& slot : added_) sum += slot.pages(kind).allocated_bytes();
   return sum;
 }
 
-RamSlot* GuestRam::Find(Gfn gfn) {
+GuestRam::Place GuestRam::Find(Gfn gfn) {
   for (RamSlot& slot : slots_) {
-    if (slot.range.Contains(gfn)) return &slot;
+    if (slot.range.Contains(gfn)) return {&slot, gfn - slot.range.first};
   }
-  return nullptr;
+  std::shared_lock lock(added_mutex_);
+  for (RamSlot& slot : added_) {
+    if (slot.range.Contains(gfn)) return {&slot, gfn - slot.range.first};
+  }
+  return {};
 }
 
 bool GuestRam::ForEachPiece(uint64_t gpa, uint64_t size, MemoryKind kind,
@@ -62,49 +121,73 @@ bool GuestRam::ForEachPiece(uint64_t gpa, uint64_t size, MemoryKind kind,
     uint64_t at = gpa;
     const uint64_t end = gpa + size;
     while (at < end) {
-      RamSlot* slot = Find(Gfn(at >> kPageShift));
-      if (slot == nullptr) return false;
-      const uint64_t base = slot->range.first.value << kPageShift;
-      const uint64_t length = std::min(end, slot->range.end().value << kPageShift) - at;
-      if (!count_only) piece(slot->pages(kind).data() + (at - base), length);
+      const Place place = Find(Gfn(at >> kPageShift));
+      if (place.slot == nullptr) return false;
+      Backing& pages = place.slot->pages(kind);
+      const uint64_t offset = (place.frame << kPageShift) + (at & mmu::kPageOffsetMask);
+      const uint64_t length = std::min(end - at, pages.size() - offset);
+      if (!count_only) piece(pages.data() + offset, length);
       at += length;
     }
   }
   return true;
 }
 
+absl::Status GuestRam::Populate(GfnRange range, MemoryKind kind) {
+  const auto populate = [&](RamSlot& slot) -> absl::Status {
+    const GfnRange part = mmu::Intersection(range, slot.range);
+    if (part.empty()) return absl::OkStatus();
+    return slot.pages(kind).Allocate((part.first - slot.range.first) << kPageShift,
+                                     part.count << kPageShift);
+  };
+  absl::Status status;
+  for (RamSlot& slot : slots_) status.Update(populate(slot));
+  // Nobody else keeps an added slot alive here.
+  std::shared_lock lock(added_mutex_);
+  for (RamSlot& slot : added_) status.Update(populate(slot));
+  return status;
+}
+
 absl::StatusOr<mmu::PageSource::Page> GuestRam::Resolve(Gfn gfn, MemoryKind kind) {
-  RamSlot* slot = Find(gfn);
-  if (slot == nullptr) {
+  const Place place = Find(gfn);
+  if (place.slot == nullptr) {
     return absl::FailedPreconditionError(
         absl::StrCat("no backing behind guest address 0x", absl::Hex(gfn.value << kPageShift)));
   }
-  const uint64_t frame = gfn - slot->range.first;
-  Backing& pages = slot->pages(kind);
-  if (absl::Status status = pages.Allocate(frame << kPageShift, mmu::kPageSize); !status.ok()) {
+  Backing& pages = place.slot->pages(kind);
+  if (absl::Status status = pages.Allocate(place.frame << kPageShift, mmu::kPageSize);
+      !status.ok()) {
     return status;
   }
   // Slots begin and end at 2 MiB and lie on 1 GiB of host physical space, so a 2M leaf always fits;
   // its other frames are allocated when they are first touched.
-  return Page{mmu::PfnOf(pages.hpa()) + frame, mmu::Level::k2M};
+  return Page{mmu::PfnOf(pages.hpa()) + place.frame, mmu::Level::k2M};
 }
 
 absl::Status GuestRam::Reserve(GfnRange range, MemoryKind kind) {
-  RamSlot* slot = Find(range.first);
-  return slot->pages(kind).Allocate((range.first - slot->range.first) << kPageShift,
-                                    range.count << kPageShift);
+  const Place place = Find(range.first);
+  return place.slot->pages(kind).Allocate(place.frame << kPageShift, range.count << kPageShift);
 }
 
 void GuestRam::Copy(GfnRange range, MemoryKind from, MemoryKind to) {
-  RamSlot* slot = Find(range.first);
-  slot->pages(to).CopyFrom(slot->pages(from), (range.first - slot->range.first) << kPageShift,
-                           range.count << kPageShift);
+  const Place place = Find(range.first);
+  place.slot->pages(to).CopyFrom(place.slot->pages(from), place.frame << kPageShift,
+                                 range.count << kPageShift);
 }
 
 void GuestRam::Discard(GfnRange range, MemoryKind kind) {
-  RamSlot* slot = Find(range.first);
-  slot->pages(kind).Discard((range.first - slot->range.first) << kPageShift,
-                            range.count << kPageShift);
+  const Place place = Find(range.first);
+  place.slot->pages(kind).Discard(place.frame << kPageShift, range.count << kPageShift);
+}
+
+absl::Status GuestRam::Move(GfnRange from, Gfn to) {
+  std::unique_lock lock(added_mutex_);
+  for (RamSlot& slot : added_) {
+    if (!(slot.range == from)) continue;
+    slot.range.first = to;
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError("the memory that a VM was made with stays where it is");
 }
 
 }  // namespace twinroot::memory

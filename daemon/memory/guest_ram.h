@@ -1,12 +1,15 @@
-// The memory of one VM: one or two memslots (RAM below 3 GiB, the rest from 4 GiB on), each with a
-// private and a shared backing. The engine's PageSource. Thread-safe.
+// The memory of one VM: one or two memslots that it was made with (RAM below 3 GiB, the rest from
+// 4 GiB on) and those that were added since, each with a private and a shared backing. The engine's
+// PageSource. Thread-safe; an added slot goes only when the engine uses it no more.
 #ifndef TWINROOT_DAEMON_MEMORY_GUEST_RAM_H_
 #define TWINROOT_DAEMON_MEMORY_GUEST_RAM_H_
 
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <memory>
+#include <shared_mutex>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -35,6 +38,9 @@ struct RamSlot {
   const Backing& pages(mmu::MemoryKind kind) const {
     return const_cast<RamSlot*>(this)->pages(kind);
   }
+  mmu::Memslot memslot() const {
+    return {range, mmu::PfnOf(private_pages.hpa()), mmu::PfnOf(shared_pages.hpa())};
+  }
 };
 
 class GuestRam : public mmu::PageSource {
@@ -44,9 +50,19 @@ class GuestRam : public mmu::PageSource {
 
   uint64_t bytes() const { return bytes_; }
   uint64_t low_bytes() const { return bytes_ < kLowRamLimit ? bytes_ : kLowRamLimit; }
+  // Those that it was made with.
   std::vector<RamSlot>& slots() { return slots_; }
   const std::vector<RamSlot>& slots() const { return slots_; }
   std::vector<mmu::Memslot> Memslots() const;
+
+  // Bounds are multiples of 2 MiB. The result lives until Remove. kAlreadyExists: it overlaps
+  // another slot.
+  absl::StatusOr<RamSlot*> Add(mmu::GfnRange range, HpaSpace* space);
+  // The added slot that begins there, or null.
+  RamSlot* Added(mmu::Gfn first);
+  void Remove(mmu::Gfn first);
+  size_t added_slots() const;
+  uint64_t added_bytes() const;
   uint64_t allocated_bytes(mmu::MemoryKind kind) const;
 
   // Calls `piece` for each part of [gpa, gpa + size) with the daemon's own view of its bytes.
@@ -54,18 +70,29 @@ class GuestRam : public mmu::PageSource {
   bool ForEachPiece(uint64_t gpa, uint64_t size, mmu::MemoryKind kind,
                     const std::function<void(std::byte* data, uint64_t size)>& piece);
 
+  // Allocates what of the range is memory, slots that come and go notwithstanding.
+  absl::Status Populate(mmu::GfnRange range, mmu::MemoryKind kind);
+
   // PageSource.
   absl::StatusOr<Page> Resolve(mmu::Gfn gfn, mmu::MemoryKind kind) override;
   absl::Status Reserve(mmu::GfnRange range, mmu::MemoryKind kind) override;
   void Copy(mmu::GfnRange range, mmu::MemoryKind from, mmu::MemoryKind to) override;
   void Discard(mmu::GfnRange range, mmu::MemoryKind kind) override;
+  absl::Status Move(mmu::GfnRange from, mmu::Gfn to) override;
 
  private:
   explicit GuestRam(uint64_t bytes) : bytes_(bytes) {}
-  RamSlot* Find(mmu::Gfn gfn);
 
-  uint64_t bytes_;
-  std::vector<RamSlot> slots_;
+  struct Place {
+    RamSlot* slot = nullptr;  // null: there is no memory
+    uint64_t frame = 0;       // of the slot
+  };
+  Place Find(mmu::Gfn gfn);
+
+  const uint64_t bytes_;
+  std::vector<RamSlot> slots_;  // fixed after Create
+  mutable std::shared_mutex added_mutex_;
+  std::list<RamSlot> added_;  // the list and its ranges: guarded by added_mutex_
 };
 
 }  // namespace twinroot::memory

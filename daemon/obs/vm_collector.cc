@@ -31,15 +31,25 @@ struct VmFamilies {
       GaugeFamily("twinroot_attribute_bytes", "Guest memory by its attribute.");
   prometheus::MetricFamily allocated =
       GaugeFamily("twinroot_allocated_bytes", "Host memory behind the guest's memory, by backing.");
+  prometheus::MetricFamily fast_faults = CounterFamily(
+      "twinroot_fast_faults_total", "Fixed EPT violations that only gave a withheld right back.");
+  prometheus::MetricFamily splits =
+      CounterFamily("twinroot_splits_total", "Large pages that were split, by reason.");
+  prometheus::MetricFamily splits_kept = CounterFamily(
+      "twinroot_splits_kept_total", "Large pages that were not split for want of a table.");
+  prometheus::MetricFamily collapses =
+      CounterFamily("twinroot_collapses_total", "Tables that became large pages again, by reason.");
+  prometheus::MetricFamily dirty_pages = CounterFamily(
+      "twinroot_dirty_pages_harvested_total", "Pages that harvests of the dirty log told of.");
   prometheus::MetricFamily pending =
       GaugeFamily("twinroot_pending_conversions", "Conversions that wait for a decision.");
 
   void Add(const std::string& vm, const host::VmCounters& counters) {
     const mmu::AddressSpaceStats& memory = counters.memory;
-    const std::pair<const char*, uint64_t> outcomes[] = {
-        {"fixed", memory.faults_fixed},   {"spurious", memory.faults_spurious},
-        {"retry", memory.faults_retry},   {"mmio", memory.faults_mmio},
-        {"memory", memory.faults_memory}, {"failed", memory.faults_failed}};
+    const std::pair<const char*, uint64_t> outcomes[] = {{"fixed", memory.faults_fixed},
+                                                         {"spurious", memory.faults_spurious},
+                                                         {"retry", memory.faults_retry},
+                                                         {"memory", memory.faults_memory}};
     for (const auto& [outcome, count] : outcomes) {
       AddSeries(faults, {{"vm", vm}, {"outcome", outcome}}, static_cast<double>(count));
     }
@@ -64,6 +74,34 @@ struct VmFamilies {
     AddSeries(allocated, {{"vm", vm}, {"kind", "shared"}},
               static_cast<double>(counters.shared_bytes_allocated));
     AddSeries(pending, {{"vm", vm}}, static_cast<double>(counters.pending_conversions));
+    AddRare(vm, counters);
+  }
+
+  // What few VMs meet: a counter that never counted has no series.
+  void AddRare(const std::string& vm, const host::VmCounters& counters) {
+    const mmu::AddressSpaceStats& memory = counters.memory;
+    const auto add_if_any = [](prometheus::MetricFamily& family, Labels labels, uint64_t count) {
+      if (count != 0) AddSeries(family, labels, static_cast<double>(count));
+    };
+    add_if_any(faults, {{"vm", vm}, {"outcome", "mmio"}}, memory.faults_mmio);
+    add_if_any(faults, {{"vm", vm}, {"outcome", "failed"}}, memory.faults_failed);
+    add_if_any(fast_faults, {{"vm", vm}}, memory.faults_fast);
+    const std::pair<const char*, uint64_t> split_by[] = {{"dirty_log", memory.splits_dirty_log},
+                                                         {"request", memory.splits_request},
+                                                         {"conversion", memory.splits_conversion},
+                                                         {"fault", memory.splits_fault}};
+    for (const auto& [reason, count] : split_by) {
+      add_if_any(splits, {{"vm", vm}, {"reason", reason}}, count);
+    }
+    add_if_any(splits_kept, {{"vm", vm}}, memory.splits_kept);
+    const std::pair<const char*, uint64_t> collapsed_by[] = {
+        {"dirty_log", memory.collapses_dirty_log},
+        {"attributes", memory.collapses_attributes},
+        {"nx_recovery", memory.collapses_nx}};
+    for (const auto& [reason, count] : collapsed_by) {
+      add_if_any(collapses, {{"vm", vm}, {"reason", reason}}, count);
+    }
+    add_if_any(dirty_pages, {{"vm", vm}}, counters.dirty_pages_harvested);
   }
 };
 
@@ -94,7 +132,9 @@ std::vector<prometheus::MetricFamily> VmCollector::Collect() const {
   all.push_back(std::move(depth));
   for (prometheus::MetricFamily* family :
        {&families.faults, &families.leaves, &families.table_pages, &families.table_pages_budget,
-        &families.flushes, &families.attributes, &families.allocated, &families.pending}) {
+        &families.flushes, &families.attributes, &families.allocated, &families.pending,
+        &families.fast_faults, &families.splits, &families.splits_kept, &families.collapses,
+        &families.dirty_pages}) {
     all.push_back(std::move(*family));
   }
   return all;

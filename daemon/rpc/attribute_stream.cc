@@ -3,10 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "daemon/reasons.h"
 #include "daemon/rpc/convert.h"
 #include "daemon/rpc/find_vm.h"
-#include "daemon/rpc/status.h"
 
 namespace twinroot::rpc {
 namespace {
@@ -25,9 +23,7 @@ AttributeStream::Next AttributeStream::Produce(v1::GetMemoryAttributesResponse* 
   if (!runs_.has_value()) {
     auto runs = vm_->Attributes(range_);
     if (!runs.ok()) {
-      *end = AboutVm(
-          DefaultReason(runs.status(), absl::StatusCode::kInvalidArgument, reason::kInvalidRange),
-          vm_->spec().name);
+      *end = AboutMemory(runs.status(), vm_->spec().name);
       return Next::kEnd;
     }
     runs_ = *std::move(runs);

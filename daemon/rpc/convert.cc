@@ -172,12 +172,14 @@ void ToProto(const mmu::Translation& translation, v1::TranslateResponse* out) {
   }
   out->set_kind(ToProto(translation.attribute));
   out->set_ept_pointer(translation.ept_pointer.raw());
+  ToProto(translation.why, out->mutable_why());
 }
 
 void ToProto(const mmu::AttributeRun& run, v1::MemoryRun* out) {
   out->set_gpa(run.range.first.value << mmu::kPageShift);
   out->set_size(run.range.count << mmu::kPageShift);
   out->set_kind(ToProto(run.kind));
+  out->set_denied(DeniedInWords(run.denied));
 }
 
 void ToProto(const host::HostCheck& check, v1::Host::Check* out) {

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "daemon/host/vm.h"
 #include "daemon/host/vm_registry.h"
+#include "twinroot/v1/dirty_log.pb.h"
 #include "twinroot/v1/host.pb.h"
 #include "twinroot/v1/memory.pb.h"
 #include "twinroot/v1/vm.pb.h"
@@ -17,6 +18,12 @@ namespace twinroot::rpc {
 void ToProto(const host::Vm& vm, v1::Vm* out);
 void ToProto(const mmu::Translation& translation, v1::TranslateResponse* out);
 void ToProto(const mmu::AttributeRun& run, v1::MemoryRun* out);
+void ToProto(mmu::GfnRange range, v1::MemoryRange* out);
+void ToProto(const mmu::AttributeChangeResult& result, v1::SetMemoryAttributesResponse* out);
+void ToProto(const mmu::AttributeChangePlan& plan, v1::SetMemoryAttributesResponse::Plan* out);
+void ToProto(const mmu::Explanation& why, v1::Explanation* out);
+void ToProto(const mmu::SplitResult& split, v1::SplitCounts* out);
+void ToProto(const host::VmCounters& counters, v1::MemoryStats* out);
 void ToProto(const host::HostCheck& check, v1::Host::Check* out);
 
 v1::Backend ToProto(host::BackendKind backend);

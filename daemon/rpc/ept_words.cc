@@ -46,6 +46,11 @@ std::string AccessInWords(mmu::Access access) {
   return {access.read() ? 'r' : '-', access.write() ? 'w' : '-', access.fetch() ? 'x' : '-'};
 }
 
+std::string DeniedInWords(mmu::Access denied) {
+  return absl::StrCat(denied.read() ? "r" : "", denied.write() ? "w" : "",
+                      denied.fetch() ? "x" : "");
+}
+
 std::string EptEntryInWords(mmu::EptEntry entry, mmu::Level level) {
   if (entry == mmu::kFrozenEntry) return "frozen";
   if (!entry.present()) return "not present";

@@ -13,6 +13,8 @@ namespace twinroot::rpc {
 
 // "rwx", with a dash for each right that is missing.
 std::string AccessInWords(mmu::Access access);
+// "rx": only those that are denied.
+std::string DeniedInWords(mmu::Access denied);
 std::string EptEntryInWords(mmu::EptEntry entry, mmu::Level level);
 
 }  // namespace twinroot::rpc

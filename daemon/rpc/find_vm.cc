@@ -43,4 +43,10 @@ absl::Status AboutVm(absl::Status status, const std::string& name) {
   return DefaultReason(std::move(status), absl::StatusCode::kUnavailable, reason::kDaemonStopping);
 }
 
+absl::Status AboutMemory(absl::Status status, const std::string& name) {
+  status =
+      DefaultReason(std::move(status), absl::StatusCode::kInvalidArgument, reason::kInvalidRange);
+  return AboutVm(std::move(status), name);
+}
+
 }  // namespace twinroot::rpc

@@ -22,6 +22,8 @@ absl::StatusOr<std::shared_ptr<host::Vm>> FindByBareName(const host::VmRegistry&
 // `status` of a call about the VM `name`, with the reason that its code means there unless a lower
 // room gave one.
 absl::Status AboutVm(absl::Status status, const std::string& name);
+// The same for a call that named ranges of memory, which only the VM can say are wrong.
+absl::Status AboutMemory(absl::Status status, const std::string& name);
 
 }  // namespace twinroot::rpc
 

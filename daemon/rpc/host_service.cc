@@ -4,7 +4,9 @@
 
 #include <thread>
 
+#include "daemon/rpc/audit_stream.h"
 #include "daemon/rpc/convert.h"
+#include "daemon/rpc/find_vm.h"
 #include "daemon/rpc/unary.h"
 
 namespace twinroot::rpc {
@@ -32,6 +34,19 @@ grpc::ServerUnaryReactor* HostService::GetHost(grpc::CallbackServerContext* call
     host->set_shared_bit(static_cast<uint32_t>(context_->registry->shared_bit()));
     return absl::OkStatus();
   });
+}
+
+grpc::ServerWriteReactor<v1::AuditResponse>* HostService::Audit(grpc::CallbackServerContext*,
+                                                                const v1::AuditRequest* request) {
+  std::shared_ptr<host::Vm> only;
+  if (!request->vm().empty()) {
+    auto vm = FindByBareName(*context_->registry, "vm", request->vm());
+    if (!vm.ok()) return new FailedStream<v1::AuditResponse>(vm.status());
+    only = *std::move(vm);
+  }
+  auto* stream = new AuditStream(context_, std::move(only));
+  stream->Wake();
+  return stream;
 }
 
 }  // namespace twinroot::rpc

@@ -16,6 +16,8 @@ class HostService final : public v1::HostService::CallbackService {
   grpc::ServerUnaryReactor* GetHost(grpc::CallbackServerContext* call,
                                     const v1::GetHostRequest* request,
                                     v1::GetHostResponse* response) override;
+  grpc::ServerWriteReactor<v1::AuditResponse>* Audit(grpc::CallbackServerContext* call,
+                                                     const v1::AuditRequest* request) override;
 
  private:
   Context* const context_;

@@ -17,19 +17,6 @@ namespace {
 
 constexpr uint64_t kMaxTransfer = uint64_t{1} << 20;
 
-absl::StatusOr<mmu::Content> ContentOf(v1::SetMemoryAttributesRequest::Content content) {
-  switch (content) {
-    case v1::SetMemoryAttributesRequest::CONTENT_UNSPECIFIED:
-    case v1::SetMemoryAttributesRequest::CONTENT_DESTROY:
-      return mmu::Content::kDestroy;
-    case v1::SetMemoryAttributesRequest::CONTENT_PRESERVE:
-      return mmu::Content::kPreserve;
-    default:
-      return FieldError("content", absl::StrCat(content, " is no choice: use DESTROY or PRESERVE"),
-                        reason::kInvalidField);
-  }
-}
-
 // Bytes to read or write; any alignment.
 absl::Status CheckTransfer(const std::string& size_field, uint64_t gpa, uint64_t size) {
   if (size == 0 || size > kMaxTransfer) {
@@ -49,48 +36,10 @@ absl::Status CheckTransfer(const std::string& size_field, uint64_t gpa, uint64_t
 absl::Status AboutTransfer(absl::Status status, const std::string& vm) {
   status =
       DefaultReason(std::move(status), absl::StatusCode::kPermissionDenied, reason::kPrivateMemory);
-  status =
-      DefaultReason(std::move(status), absl::StatusCode::kInvalidArgument, reason::kInvalidRange);
-  return AboutVm(std::move(status), vm);
+  return AboutMemory(std::move(status), vm);
 }
 
 }  // namespace
-
-grpc::ServerUnaryReactor* MemoryService::SetMemoryAttributes(
-    grpc::CallbackServerContext* call, const v1::SetMemoryAttributesRequest* request,
-    v1::SetMemoryAttributesResponse* response) {
-  return OnWorker(context_->calls, call,
-                  [this, request, response] { return Set(*request, response); });
-}
-
-absl::Status MemoryService::Set(const v1::SetMemoryAttributesRequest& request,
-                                v1::SetMemoryAttributesResponse* response) {
-  auto vm = FindByBareName(*context_->registry, "vm", request.vm());
-  if (!vm.ok()) return vm.status();
-  auto kind = KindOf("kind", request.kind());
-  if (!kind.ok()) return kind.status();
-  auto content = ContentOf(request.content());
-  if (!content.ok()) return content.status();
-  auto ranges = CheckRanges(request.ranges());
-  if (!ranges.ok()) return ranges.status();
-
-  auto result = (*vm)->Convert(*std::move(ranges), *kind, *content);
-  if (!result.ok()) {
-    absl::Status status = result.status();
-    status = DefaultReason(std::move(status), absl::StatusCode::kPermissionDenied,
-                           reason::kPreserveWouldDisclose);
-    status =
-        DefaultReason(std::move(status), absl::StatusCode::kInvalidArgument, reason::kInvalidRange);
-    return AboutVm(std::move(status), request.vm());
-  }
-  for (const mmu::GfnRange& range : result->converted) {
-    v1::MemoryRange* shown = response->add_converted();
-    shown->set_gpa(range.first.value << mmu::kPageShift);
-    shown->set_size(range.count << mmu::kPageShift);
-  }
-  response->set_conversion_id(result->id);
-  return absl::OkStatus();
-}
 
 grpc::ServerWriteReactor<v1::GetMemoryAttributesResponse>* MemoryService::GetMemoryAttributes(
     grpc::CallbackServerContext*, const v1::GetMemoryAttributesRequest* request) {
@@ -165,6 +114,36 @@ absl::Status MemoryService::Write(const v1::WriteGuestMemoryRequest& request) {
     return status;
   }
   return AboutTransfer((*vm)->WriteMemory(request.gpa(), request.data()), request.vm());
+}
+
+grpc::ServerUnaryReactor* MemoryService::RecoverPages(grpc::CallbackServerContext* call,
+                                                      const v1::RecoverPagesRequest* request,
+                                                      v1::RecoverPagesResponse* response) {
+  return OnWorker(context_->calls, call,
+                  [this, request, response] { return Recover(*request, response); });
+}
+
+absl::Status MemoryService::Recover(const v1::RecoverPagesRequest& request,
+                                    v1::RecoverPagesResponse* response) {
+  auto vm = FindByBareName(*context_->registry, "vm", request.vm());
+  if (!vm.ok()) return vm.status();
+  auto ranges = CheckRanges(request.ranges());
+  if (!ranges.ok()) return ranges.status();
+  auto recovered = (*vm)->RecoverPages(*ranges);
+  if (!recovered.ok()) return AboutMemory(recovered.status(), request.vm());
+  response->set_collapsed(recovered->collapsed);
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* MemoryService::GetMemoryStats(grpc::CallbackServerContext* call,
+                                                        const v1::GetMemoryStatsRequest* request,
+                                                        v1::GetMemoryStatsResponse* response) {
+  return Inline(call, [&] {
+    auto vm = FindByBareName(*context_->registry, "vm", request->vm());
+    if (!vm.ok()) return vm.status();
+    ToProto((*vm)->counters(), response->mutable_stats());
+    return absl::OkStatus();
+  });
 }
 
 }  // namespace twinroot::rpc

@@ -29,6 +29,23 @@ class MemoryService final : public v1::MemoryService::CallbackService {
   grpc::ServerUnaryReactor* WriteGuestMemory(grpc::CallbackServerContext* call,
                                              const v1::WriteGuestMemoryRequest* request,
                                              v1::WriteGuestMemoryResponse* response) override;
+  grpc::ServerUnaryReactor* RecoverPages(grpc::CallbackServerContext* call,
+                                         const v1::RecoverPagesRequest* request,
+                                         v1::RecoverPagesResponse* response) override;
+  grpc::ServerUnaryReactor* GetMemoryStats(grpc::CallbackServerContext* call,
+                                           const v1::GetMemoryStatsRequest* request,
+                                           v1::GetMemoryStatsResponse* response) override;
+  grpc::ServerWriteReactor<v1::PrefaultResponse>* Prefault(
+      grpc::CallbackServerContext* call, const v1::PrefaultRequest* request) override;
+  grpc::ServerUnaryReactor* AddMemslot(grpc::CallbackServerContext* call,
+                                       const v1::AddMemslotRequest* request,
+                                       v1::AddMemslotResponse* response) override;
+  grpc::ServerUnaryReactor* RemoveMemslot(grpc::CallbackServerContext* call,
+                                          const v1::RemoveMemslotRequest* request,
+                                          v1::RemoveMemslotResponse* response) override;
+  grpc::ServerUnaryReactor* MoveMemslot(grpc::CallbackServerContext* call,
+                                        const v1::MoveMemslotRequest* request,
+                                        v1::MoveMemslotResponse* response) override;
 
  private:
   absl::Status Set(const v1::SetMemoryAttributesRequest& request,
@@ -37,6 +54,11 @@ class MemoryService final : public v1::MemoryService::CallbackService {
   absl::Status Read(const v1::ReadGuestMemoryRequest& request,
                     v1::ReadGuestMemoryResponse* response);
   absl::Status Write(const v1::WriteGuestMemoryRequest& request);
+  absl::Status Recover(const v1::RecoverPagesRequest& request, v1::RecoverPagesResponse* response);
+
+  absl::Status Add(const v1::AddMemslotRequest& request);
+  absl::Status Remove(const v1::RemoveMemslotRequest& request);
+  absl::Status Move(const v1::MoveMemslotRequest& request);
 
   Context* const context_;
 };

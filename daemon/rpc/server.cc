@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/rpc/context.h"
+#include "daemon/rpc/dirty_log_service.h"
 #include "daemon/rpc/event_service.h"
 #include "daemon/rpc/host_service.h"
 #include "daemon/rpc/memory_service.h"
@@ -19,7 +20,8 @@ namespace twinroot::rpc {
 namespace {
 
 constexpr const char* kServices[] = {"twinroot.v1.VmService", "twinroot.v1.MemoryService",
-                                     "twinroot.v1.EventService", "twinroot.v1.HostService"};
+                                     "twinroot.v1.DirtyLogService", "twinroot.v1.EventService",
+                                     "twinroot.v1.HostService"};
 // Only the daemon's own user may connect. The mask is the process's, so it is set while the daemon
 // still starts and nothing else makes files.
 constexpr mode_t kSocketMask = 0177;
@@ -57,7 +59,11 @@ class Ticker {
 class Server::Impl {
  public:
   Impl(const ServerOptions& options, host::VmRegistry* registry, events::Journal* journal)
-      : vms_(&context_), memory_(&context_), events_(&context_), host_(&context_) {
+      : vms_(&context_),
+        memory_(&context_),
+        dirty_log_(&context_),
+        events_(&context_),
+        host_(&context_) {
     context_.registry = registry;
     context_.journal = journal;
     context_.version = options.version;
@@ -85,6 +91,7 @@ class Server::Impl {
                              grpc::InsecureServerCredentials());
     builder.RegisterService(&vms_);
     builder.RegisterService(&memory_);
+    builder.RegisterService(&dirty_log_);
     builder.RegisterService(&events_);
     builder.RegisterService(&host_);
     if (options.interceptor) {
@@ -126,6 +133,7 @@ class Server::Impl {
   Context context_;
   VmService vms_;
   MemoryService memory_;
+  DirtyLogService dirty_log_;
   EventService events_;
   HostService host_;
   std::unique_ptr<Ticker> ticker_;

@@ -23,6 +23,7 @@
 #include "mmu/types/address.h"
 #include "mmu/types/memory_kind.h"
 #include "mmu/vm/guest_address_space.h"
+#include "mmu/vm/pml_source.h"
 
 namespace twinroot::vcpu {
 
@@ -99,6 +100,8 @@ class Machine {
   // The engine's other side; null if there is none. Valid as long as the machine.
   virtual mmu::ExternalTables* external(mmu::MemoryKind root) = 0;
   virtual mmu::TlbFlusher* flusher() = 0;
+  // The page-modification logs of its vCPUs; null: they have none.
+  virtual mmu::PmlSource* pml() { return nullptr; }
 
   // The engine whose tables the vCPUs run on. Called once, before Start.
   virtual void Attach(mmu::GuestAddressSpace* engine) = 0;

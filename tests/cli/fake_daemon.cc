@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <mutex>
 
+#include "tests/cli/fake_dirty_log_service.h"
 #include "tests/cli/fake_event_service.h"
 #include "tests/cli/fake_memory_service.h"
 #include "tests/cli/fake_state.h"
@@ -25,6 +26,7 @@ class FakeDaemon::Impl {
     builder.AddListeningPort("unix:" + socket, grpc::InsecureServerCredentials());
     builder.RegisterService(&vm);
     builder.RegisterService(&memory);
+    builder.RegisterService(&dirty_log);
     builder.RegisterService(&event);
     builder.RegisterService(&host);
     server = builder.BuildAndStart();
@@ -55,6 +57,7 @@ class FakeDaemon::Impl {
  private:
   FakeVmService vm{&state};
   FakeMemoryService memory{&state};
+  FakeDirtyLogService dirty_log{&state};
   FakeEventService event{&state};
   FakeHostService host{&state};
   std::unique_ptr<grpc::Server> server;
@@ -74,6 +77,11 @@ v1::CreateVmRequest FakeDaemon::last_create() const {
 v1::SetMemoryAttributesRequest FakeDaemon::last_set() const {
   const std::lock_guard lock(impl_->state.mutex);
   return impl_->state.last_set;
+}
+
+v1::EnableDirtyLogRequest FakeDaemon::last_enable() const {
+  const std::lock_guard lock(impl_->state.mutex);
+  return impl_->state.last_enable;
 }
 
 std::vector<size_t> FakeDaemon::upload_chunks() const {

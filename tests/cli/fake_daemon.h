@@ -1,4 +1,4 @@
-// A daemon for tests of hvctl: the four services on a unix socket in a folder of its own, with a
+// A daemon for tests of hvctl: the services on a unix socket in a folder of its own, with a
 // little state and none of a hypervisor. Its refusals have the codes and reasons of the real one.
 // Thread-safe. gRPC stays out of this header.
 #ifndef TWINROOT_TESTS_CLI_FAKE_DAEMON_H_
@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "twinroot/v1/dirty_log.pb.h"
 #include "twinroot/v1/event.pb.h"
 #include "twinroot/v1/memory.pb.h"
 #include "twinroot/v1/vm.pb.h"
@@ -27,6 +28,7 @@ class FakeDaemon {
   // What calls brought.
   v1::CreateVmRequest last_create() const;
   v1::SetMemoryAttributesRequest last_set() const;
+  v1::EnableDirtyLogRequest last_enable() const;
   std::vector<size_t> upload_chunks() const;
   int calls() const;
 

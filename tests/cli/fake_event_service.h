@@ -126,6 +126,26 @@ class FakeHostService : public v1::HostService::Service {
     return Status::OK;
   }
 
+  // Only "demo" is sound.
+  Status Audit(ServerContext*, const v1::AuditRequest* request,
+               grpc::ServerWriter<v1::AuditResponse>* writer) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = state_.Enter(); !status.ok()) return status;
+    if (!request->vm().empty() && state_.vms.count(request->vm()) == 0) {
+      return NoSuchVm(request->vm());
+    }
+    for (const auto& [name, vm] : state_.vms) {
+      if (!request->vm().empty() && name != request->vm()) continue;
+      v1::AuditResponse answer;
+      answer.set_vm(name);
+      answer.set_verdict(name == "demo" ? v1::AuditResponse::VERDICT_SOUND
+                                        : v1::AuditResponse::VERDICT_BROKEN);
+      if (name != "demo") answer.set_detail("a table is lost");
+      writer->Write(answer);
+    }
+    return Status::OK;
+  }
+
  private:
   State& state_;
 };

@@ -33,9 +33,28 @@ class FakeMemoryService : public v1::MemoryService::Service {
       return Refuse(StatusCode::PERMISSION_DENIED, "bytes of private memory are the guest's",
                     "PRESERVE_WOULD_DISCLOSE");
     }
-    // Below 1 MiB everything is as it is asked to be.
+    // Below 1 MiB everything is as it is asked to be; from 1 GiB on the host has no memory.
+    using Result = v1::SetMemoryAttributesResponse::RangeResult;
     for (const v1::MemoryRange& range : request->ranges()) {
-      if (range.gpa() >= (1 << 20)) *response->add_converted() = range;
+      Result* result = response->add_per_range();
+      result->set_outcome(Result::OUTCOME_DONE);
+      if (range.gpa() < (1 << 20)) continue;
+      if (range.gpa() >= (1 << 30)) {
+        result->set_outcome(Result::OUTCOME_REFUSED);
+        result->set_detail("the host has no memory");
+        continue;
+      }
+      if (request->kind() != v1::MEMORY_KIND_UNSPECIFIED) *response->add_converted() = range;
+      if (request->has_deny()) *response->add_redenied() = range;
+    }
+    if (request->validate_only()) {
+      v1::PageCount* zapped = response->mutable_plan()->add_zapped();
+      zapped->set_root(v1::MEMORY_KIND_PRIVATE);
+      zapped->set_page_size(kPage);
+      zapped->set_count(16);
+      response->mutable_plan()->set_flushes(1);
+      response->mutable_plan()->set_bytes_discarded(64 << 10);
+      return Status::OK;
     }
     response->set_conversion_id(response->converted().empty() ? 0 : 9);
     return Status::OK;
@@ -77,6 +96,95 @@ class FakeMemoryService : public v1::MemoryService::Service {
       response->set_page_size(kPage);
       response->set_access("rw-");
     }
+    v1::Explanation* why = response->mutable_why();
+    why->set_mapping(mapped ? v1::Explanation::MAPPING_ALLOWED
+                            : v1::Explanation::MAPPING_OTHER_KIND);
+    if (mapped) {
+      why->set_allowed_page_size(kPage);
+      why->set_veto(v1::Explanation::VETO_ATTRIBUTES);
+      why->set_veto_text("attributes differ inside");
+      why->set_denied("x");
+      why->set_dirty_log(true);
+    }
+    return Status::OK;
+  }
+
+  Status RecoverPages(ServerContext*, const v1::RecoverPagesRequest* request,
+                      v1::RecoverPagesResponse* response) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = Check(request->vm()); !status.ok()) return status;
+    response->set_collapsed(request->ranges(0).size() >> 21);
+    return Status::OK;
+  }
+
+  // 40 MiB, or the range; private memory cannot be mapped as shared.
+  Status Prefault(ServerContext*, const v1::PrefaultRequest* request,
+                  grpc::ServerWriter<v1::PrefaultResponse>* writer) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = Check(request->vm()); !status.ok()) return status;
+    const uint64_t total = request->has_range() ? request->range().size() : 40 << 20;
+    const bool stops = request->kind() == v1::MEMORY_KIND_SHARED;
+    v1::PrefaultResponse answer;
+    answer.set_bytes_total(total);
+    answer.set_bytes_done(total / 2);
+    answer.set_outcome(stops ? v1::PrefaultResponse::OUTCOME_STOPPED
+                             : v1::PrefaultResponse::OUTCOME_GOES_ON);
+    writer->Write(answer);
+    if (stops) {
+      return Refuse(StatusCode::FAILED_PRECONDITION, "a page is private", "WRONG_STATE");
+    }
+    answer.set_bytes_done(total);
+    answer.set_outcome(v1::PrefaultResponse::OUTCOME_COMPLETE);
+    writer->Write(answer);
+    return Status::OK;
+  }
+
+  Status AddMemslot(ServerContext*, const v1::AddMemslotRequest* request,
+                    v1::AddMemslotResponse*) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = Check(request->vm()); !status.ok()) return status;
+    if (request->range().gpa() != 0) return Status::OK;
+    return Refuse(StatusCode::ALREADY_EXISTS, "memory is there", "MEMSLOT_EXISTS");
+  }
+  Status RemoveMemslot(ServerContext*, const v1::RemoveMemslotRequest* request,
+                       v1::RemoveMemslotResponse*) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = Check(request->vm()); !status.ok()) return status;
+    if (request->gpa() != 0) return Status::OK;
+    return Refuse(StatusCode::NOT_FOUND, "none begins at 0x0", "NO_SUCH_MEMSLOT");
+  }
+  Status MoveMemslot(ServerContext*, const v1::MoveMemslotRequest* request,
+                     v1::MoveMemslotResponse*) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = Check(request->vm()); !status.ok()) return status;
+    if (request->new_gpa() != 0) return Status::OK;
+    return Refuse(StatusCode::FAILED_PRECONDITION, "kvm runs it", "NOT_ON_THIS_BACKEND");
+  }
+
+  Status GetMemoryStats(ServerContext*, const v1::GetMemoryStatsRequest* request,
+                        v1::GetMemoryStatsResponse* response) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = Check(request->vm()); !status.ok()) return status;
+    v1::MemoryStats* stats = response->mutable_stats();
+    stats->mutable_faults()->set_fixed(6);
+    stats->mutable_faults()->set_fast(2);
+    stats->mutable_faults()->set_memory(1);
+    stats->mutable_splits()->set_dirty_log(3);
+    for (const uint64_t page_size : {4 << 10, 2 << 20, 1 << 30}) {
+      v1::PageCount* leaves = stats->add_leaves();
+      leaves->set_root(v1::MEMORY_KIND_PRIVATE);
+      leaves->set_page_size(page_size);
+      leaves->set_count(page_size == 4 << 10 ? 5 : page_size == 2 << 20 ? 1 : 0);
+    }
+    stats->set_table_pages(7);
+    stats->set_table_pages_budget(100);
+    stats->set_flushes_range(4);
+    stats->set_invalidations(9);
+    stats->set_private_bytes(64 << 20);
+    stats->set_private_bytes_allocated(2 << 20);
+    stats->mutable_dirty_log()->set_state(v1::MemoryStats::DirtyLog::STATE_ON);
+    stats->mutable_dirty_log()->set_pages_harvested(8);
+    stats->mutable_dirty_log()->set_vcpus_waiting(1);
     return Status::OK;
   }
 

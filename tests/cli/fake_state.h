@@ -16,6 +16,7 @@
 
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include "twinroot/v1/dirty_log.pb.h"
 #include "twinroot/v1/event.pb.h"
 #include "twinroot/v1/memory.pb.h"
 #include "twinroot/v1/vm.pb.h"
@@ -67,6 +68,8 @@ struct State {
   std::string shared = std::string(kSharedSize, '\0');
   v1::CreateVmRequest last_create;
   v1::SetMemoryAttributesRequest last_set;
+  v1::EnableDirtyLogRequest last_enable;
+  bool dirty_log_on = false;
   std::vector<size_t> chunks;
   std::optional<Status> refusal;
   bool draining = false;

@@ -42,10 +42,53 @@ TEST_F(HvctlMemory, SetDestroysByDefaultAndSaysWhenNothingChanged) {
   EXPECT_EQ(run.out, "nothing changed, all of it was SHARED\n");
   EXPECT_EQ(daemon_.last_set().content(), v1::SetMemoryAttributesRequest::CONTENT_DESTROY);
   const Finished json = Run({"memory", "set", "demo", "--range=2M:4k", "--shared", "-o", "json"});
-  EXPECT_EQ(
-      json.out,
-      "{\n \"converted\": [\n  {\n   \"gpa\": \"2097152\",\n   \"size\": \"4096\"\n  }\n ],\n "
-      "\"conversionId\": \"9\"\n}\n");
+  EXPECT_EQ(json.out.rfind("{\n \"converted\": [\n  {\n   \"gpa\": \"2097152\",\n   \"size\": "
+                           "\"4096\"\n  }\n ],\n \"conversionId\": \"9\",\n \"redenied\": [],\n",
+                           0),
+            0u)
+      << json.out;
+}
+
+TEST_F(HvctlMemory, SetDeniesAloneOrWithAKind) {
+  const Finished alone = Run({"memory", "set", "demo", "--range", "2M:4k", "--deny", "wx"});
+  EXPECT_EQ(alone.out, "0x200000 +4KiB now denies wx\n");
+  EXPECT_EQ(daemon_.last_set().kind(), v1::MEMORY_KIND_UNSPECIFIED);
+  EXPECT_EQ(daemon_.last_set().deny(), "wx");
+  const Finished both =
+      Run({"memory", "set", "demo", "--range", "2M:4k", "--shared", "--deny", "none", "--atomic"});
+  EXPECT_EQ(both.out,
+            "0x200000 +4KiB is now SHARED (conversion 9)\n0x200000 +4KiB now denies nothing\n");
+  EXPECT_TRUE(daemon_.last_set().has_deny());
+  EXPECT_EQ(daemon_.last_set().deny(), "");
+  EXPECT_TRUE(daemon_.last_set().atomic());
+  EXPECT_EQ(Run({"memory", "set", "demo", "--range", "2M:4k", "--deny", "all"}).exit_code, 2);
+  EXPECT_EQ(Run({"memory", "set", "demo", "--range", "2M:4k"}).exit_code, 2);
+  EXPECT_EQ(Run({"memory", "set", "demo", "--range", "2M:4k", "--shared", "--private"}).exit_code,
+            2);
+}
+
+TEST_F(HvctlMemory, SetTellsWhichRangesWereRefused) {
+  const Finished run = Run({"memory", "set", "demo", "--range", "2M:4k,2G:8k", "--shared"});
+  EXPECT_EQ(run.exit_code, 1);
+  EXPECT_EQ(run.out,
+            "0x200000 +4KiB is now SHARED (conversion 9)\n"
+            "0x80000000 +8KiB is refused: the host has no memory\n");
+}
+
+TEST_F(HvctlMemory, ADryRunShowsThePlan) {
+  const Finished run = Run({"memory", "set", "demo", "--range", "2M:64k", "--shared", "--dry-run"});
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_TRUE(daemon_.last_set().validate_only());
+  EXPECT_EQ(run.out,
+            "0x200000 +64KiB would be SHARED\n"
+            "Splits:           none\n"
+            "Tables needed:    0\n"
+            "Zapped:           16 of 4KiB PRIVATE\n"
+            "Restricted:       none\n"
+            "Recovered:        none\n"
+            "Flushes:          1\n"
+            "Bytes discarded:  64KiB\n"
+            "Bytes copied:     0B\n");
 }
 
 TEST_F(HvctlMemory, SetExplainsWhatTheDaemonRefuses) {
@@ -80,11 +123,16 @@ TEST_F(HvctlMemory, GetJoinsTheChunksIntoMaximalRuns) {
 TEST_F(HvctlMemory, TranslateShowsTheWalk) {
   EXPECT_EQ(Run({"memory", "translate", "demo", "0x200010"}).out,
             "0x200010 is PRIVATE; the PRIVATE alias is mapped to hpa 0x40200010, 4KiB page, rw-\n"
+            "4KiB page; 2MiB is vetoed by: attributes differ inside; denied: x; writes are "
+            "logged\n"
             "EPT pointer 0x10001e\n"
             "LEVEL  INDEX  ENTRY AT               ENTRY  MEANING\n"
             "    4      0  0x100000  0x0000000000101007  rwx table\n");
   const Finished shared = Run({"memory", "translate", "demo", "2M", "--alias", "shared"});
-  EXPECT_EQ(shared.out.rfind("0x200000 is PRIVATE; the SHARED alias is not mapped", 0), 0u)
+  EXPECT_EQ(shared.out.rfind("0x200000 is PRIVATE; the SHARED alias is not mapped: an access is an "
+                             "EPT violation\nno page: an access asks for a conversion\n",
+                             0),
+            0u)
       << shared.out;
   EXPECT_NE(
       Run({"memory", "translate", "demo", "2M", "-o", "json"}).out.find("\"outcome\": \"MAPPED\""),

@@ -36,7 +36,7 @@ TEST_F(HvctlMistakes, UsageErrorsEndWith2BeforeAnyCall) {
     std::vector<std::string> arguments;
     std::string says;
   } mistakes[] = {
-      {{}, "`hvctl` needs one of: vm, memory, conversion, events, host, version"},
+      {{}, "`hvctl` needs one of: vm, memory, dirty, conversion, events, host, version"},
       {{"vm"}, "`hvctl vm` needs one of: "},
       {{"vn", "list"}, "`hvctl vn` is none of: vm, memory"},
       {{"vm", "lst"}, "`hvctl vm lst` is none of: create, list"},
@@ -61,8 +61,9 @@ TEST_F(HvctlMistakes, UsageErrorsEndWith2BeforeAnyCall) {
        "--image: the value is empty"},
       {{"vm", "wait", "x", "--timeout", "30"}, "is not a duration"},
       {{"vm", "wait", "x", "--timeout", "0s"}, "is too short"},
-      {{"memory", "set", "x", "--range", "0:4k"}, "[--private,--shared]"},
-      {{"memory", "set", "x", "--range", "0:4k", "--private", "--shared"}, "[--private,--shared]"},
+      {{"memory", "set", "x", "--range", "0:4k"}, "[--private,--shared,--deny]"},
+      {{"memory", "set", "x", "--range", "0:4k", "--private", "--shared"},
+       "--private excludes --shared"},
       {{"memory", "set", "x", "--shared"}, "--range is required"},
       {{"memory", "set", "x", "--range", "4k", "--shared"}, "write GPA:SIZE"},
       {{"memory", "set", "x", "--range", "0:4k,", "--shared"}, "is not a range"},

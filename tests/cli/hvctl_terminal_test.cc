@@ -97,11 +97,20 @@ TEST_F(HvctlTerminal, OnlyALargeImageShowsProgress) {
   const Finished large =
       HvctlProcess(On({"vm", "create", "a", "--memory=64M", "--vcpus=1", "--image", path})).Wait();
   EXPECT_EQ(large.exit_code, 0);
-  EXPECT_NE(large.out.find("sending the image: 9MiB of 9MiB"), std::string::npos) << large.out;
+  EXPECT_NE(large.out.find("9MiB of 9MiB"), std::string::npos) << large.out;
   std::ofstream(path, std::ios::binary) << "small";
   const Finished small =
       HvctlProcess(On({"vm", "create", "b", "--memory=64M", "--vcpus=1", "--image", path})).Wait();
   EXPECT_EQ(small.out, "vm b is DEFINED on backend SIM\r\n");
+}
+
+TEST_F(HvctlTerminal, PrefaultShowsABarAndTakesItAway) {
+  const Finished run = HvctlProcess(On({"memory", "prefault", "demo"})).Wait();
+  EXPECT_EQ(run.exit_code, 0);
+  EXPECT_EQ(run.out,
+            "\rmapping memory: [############            ] 20MiB of 40MiB\033[K"
+            "\rmapping memory: [########################] 40MiB of 40MiB\033[K"
+            "\r\033[K40MiB of vm demo are mapped\r\n");
 }
 
 }  // namespace

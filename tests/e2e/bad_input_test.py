@@ -104,7 +104,7 @@ class BadInput(harness.E2eTest):
         command = ["memory", "set", "taken", "--range", "0x400000:4KiB"]
         self.assertAllRefused(_USAGE, {
             "neither": (command, "--private,--shared"),
-            "both": ([*command, "--private", "--shared"], "2 were given")})
+            "both": ([*command, "--private", "--shared"], "--private excludes --shared")})
         self.assertAllRefused(_DENIED, {
             "bytes of private memory to shared": ([*command, "--shared", "--preserve"],
                                                   "only the guest itself")})

@@ -11,12 +11,15 @@
 #include <filesystem>
 #include <fstream>
 #include <mutex>
+#include <set>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include "absl/time/clock.h"
 #include "daemon/host/vm_registry.h"
+#include "daemon/reasons.h"
+#include "daemon/status_reason.h"
 #include "daemon/vcpu/program/compiler.h"
 #include "tests/scenarios/scenario.pb.h"
 
@@ -83,8 +86,56 @@ host::ConversionPolicy PolicyOf(const v1::ConversionPolicy& policy) {
   return result;
 }
 
+mmu::DirtyLogMode ModeOf(v1::EnableDirtyLogRequest::Mode mode) {
+  if (mode == v1::EnableDirtyLogRequest::MODE_DIRTY_BIT) return mmu::DirtyLogMode::kDirtyBit;
+  if (mode == v1::EnableDirtyLogRequest::MODE_PML) return mmu::DirtyLogMode::kPml;
+  return mmu::DirtyLogMode::kWriteProtect;
+}
+
+// What harvests told of, page by page.
+using Pages = std::set<uint64_t>;
+
+void HarvestInto(host::Vm& vm, Pages& pages) {
+  const auto runs = vm.HarvestDirty(std::nullopt);
+  ASSERT_TRUE(runs.ok()) << runs.status();
+  for (const mmu::GfnRange& run : *runs) {
+    for (mmu::Gfn gfn = run.first; gfn < run.end(); gfn = gfn + 1) pages.insert(gfn.value);
+  }
+}
+
+// True: the log is on.
+bool BeginLog(host::Vm& vm, const Scenario::DirtyLog& log) {
+  mmu::DirtyLogOptions options;
+  options.mode = ModeOf(log.mode());
+  options.clear = log.manual_clear() ? mmu::DirtyClear::kManual : mmu::DirtyClear::kAtHarvest;
+  options.initially_all_set = log.initially_all_set();
+  options.eager_split = !log.no_eager_split();
+  options.ring_entries = log.ring_entries();
+  const auto split = vm.EnableDirtyLog(options);
+  if (vm.backend() == BackendKind::kKvm) {
+    EXPECT_EQ(ReasonOf(split.status()), reason::kDirtyLogUnsupported) << split.status();
+    return false;
+  }
+  EXPECT_TRUE(split.ok()) << split.status();
+  if (log.initially_all_set()) {
+    const auto all = vm.HarvestDirty(std::nullopt);
+    EXPECT_TRUE(all.ok() && vm.ClearDirty(*all).ok());
+  }
+  return split.ok();
+}
+
+Pages PagesOf(const google::protobuf::RepeatedPtrField<v1::MemoryRange>& runs) {
+  Pages pages;
+  for (const v1::MemoryRange& run : runs) {
+    for (uint64_t gpa = run.gpa(); gpa < run.gpa() + run.size(); gpa += mmu::kPageSize) {
+      pages.insert(gpa >> mmu::kPageShift);
+    }
+  }
+  return pages;
+}
+
 // Plays the orchestrator until the VM has stopped.
-void Accompany(host::Vm& vm, const Scenario& scenario) {
+void Accompany(host::Vm& vm, const Scenario& scenario, Pages* harvested) {
   std::mutex mutex;
   std::condition_variable changed;
   bool stopped = false;
@@ -101,6 +152,9 @@ void Accompany(host::Vm& vm, const Scenario& scenario) {
       if (stopped) return;
     }
     ASSERT_LT(absl::Now(), deadline) << "the guest does not end";
+    if (harvested != nullptr && scenario.dirty_log().ring_entries() != 0) {
+      HarvestInto(vm, *harvested);
+    }
     const std::vector<host::PendingConversion> pending = vm.Pending();
     if (scenario.stop_when_waiting() != 0 && pending.size() >= scenario.stop_when_waiting()) {
       EXPECT_TRUE(vm.Stop(vcpu::StopReason::kStopRequested).ok());
@@ -157,8 +211,10 @@ TEST_P(Scenarios, ShowWhatTheirFileSays) {
   const uint64_t from = *house.journal.PositionOf("", events::Journal::IfEmpty::kNow);
   const absl::StatusOr<std::shared_ptr<host::Vm>> vm = house.registry->Create(spec);
   ASSERT_TRUE(vm.ok()) << vm.status();
+  Pages harvested;
+  const bool logs = scenario.has_dirty_log() && BeginLog(**vm, scenario.dirty_log());
   ASSERT_TRUE((*vm)->Start().ok());
-  Accompany(**vm, scenario);
+  Accompany(**vm, scenario, logs ? &harvested : nullptr);
 
   const host::VmStatus status = (*vm)->status();
   const std::string console = (*vm)->ReadConsole(0, 1 << 20).data;
@@ -208,6 +264,12 @@ TEST_P(Scenarios, ShowWhatTheirFileSays) {
       expected_runs.push_back(run.ShortDebugString());
     EXPECT_EQ(seen_runs, expected_runs);
   }
+  if (logs) {
+    HarvestInto(**vm, harvested);
+    EXPECT_EQ(harvested, PagesOf(scenario.dirty_log().runs()));
+    EXPECT_TRUE((*vm)->DisableDirtyLog().ok());
+  }
+  EXPECT_TRUE((*vm)->Audit().ok()) << (*vm)->Audit();
   EXPECT_TRUE(house.registry->Delete(spec.name).ok());
 }
 

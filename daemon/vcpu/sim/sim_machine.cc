@@ -134,6 +134,22 @@ void SimMachine::FlushAll() {
   for (const std::unique_ptr<SimVcpu>& vcpu : vcpus_) vcpu->processor().FlushAll();
 }
 
+void SimMachine::SetEnabled(bool enabled) {
+  for (const std::unique_ptr<SimVcpu>& vcpu : vcpus_) {
+    if (enabled) {
+      vcpu->processor().EnablePml();
+    } else {
+      vcpu->processor().DisablePml();
+    }
+  }
+  // The next log begins empty.
+  if (!enabled) shared_.full_logs.Drain(vcpus_);
+}
+
+void SimMachine::Drain(absl::FunctionRef<void(mmu::Gpa)> page) {
+  for (const mmu::Gpa gpa : shared_.full_logs.Drain(vcpus_)) page(gpa);
+}
+
 std::unique_ptr<vcpu::Machine> MakeSimMachine(const SimConfig& config,
                                               mmu::vmx::PhysicalMemory* memory,
                                               vcpu::MachineClient* client) {

@@ -31,7 +31,7 @@ struct SimConfig {
   int host_maxphyaddr = 52;
 };
 
-class SimMachine final : public vcpu::Machine, private mmu::TlbFlusher {
+class SimMachine final : public vcpu::Machine, private mmu::TlbFlusher, private mmu::PmlSource {
  public:
   // Pointers are not owned and outlive the machine.
   SimMachine(const SimConfig& config, mmu::vmx::PhysicalMemory* memory,
@@ -40,6 +40,7 @@ class SimMachine final : public vcpu::Machine, private mmu::TlbFlusher {
 
   mmu::ExternalTables* external(mmu::MemoryKind) override { return nullptr; }
   mmu::TlbFlusher* flusher() override { return this; }
+  mmu::PmlSource* pml() override { return config_.capabilities.accessed_dirty ? this : nullptr; }
   void Attach(mmu::GuestAddressSpace* engine) override;
   absl::Status Start() override;
   void ResumeFault(vcpu::VcpuIndex vcpu) override { AnswerMapGpa(vcpu, vcpu::MapGpaResult::kOk); }
@@ -54,6 +55,8 @@ class SimMachine final : public vcpu::Machine, private mmu::TlbFlusher {
  private:
   void FlushRange(mmu::MemoryKind root, mmu::HwGfn first, uint64_t count) override;
   void FlushAll() override;
+  void SetEnabled(bool enabled) override;
+  void Drain(absl::FunctionRef<void(mmu::Gpa)> page) override;
 
   // What VM entry would refuse.
   absl::Status CheckRoots() const;

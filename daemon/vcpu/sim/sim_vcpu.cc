@@ -155,6 +155,10 @@ SimVcpu::Result SimVcpu::Access(const Op& op, uint64_t value) {
       if (!HandleViolation(*exit)) return std::nullopt;
       continue;
     }
+    if (std::holds_alternative<mmu::vmx::PmlFullExit>(outcome)) {
+      shared_.full_logs.TakeFrom(processor_);
+      continue;
+    }
     if (const auto* exit = std::get_if<mmu::vmx::EptMisconfigurationExit>(&outcome)) {
       if (const std::optional<Verdict> verdict =
               shared_.client->OnEptMisconfiguration(index_, exit->gpa)) {

@@ -13,6 +13,7 @@
 #include "daemon/vcpu/machine.h"
 #include "daemon/vcpu/program/op.h"
 #include "daemon/vcpu/sim/barrier.h"
+#include "daemon/vcpu/sim/full_logs.h"
 #include "daemon/vcpu/sim/parking_place.h"
 #include "mmu/vmx/physical_memory.h"
 #include "mmu/vmx/vcpu.h"
@@ -26,6 +27,7 @@ class SimVcpu {
     vcpu::MachineClient* client = nullptr;
     Barrier barrier;
     std::atomic<bool> stop{false};
+    FullLogs full_logs;
   };
 
   SimVcpu(vcpu::VcpuIndex index, Shared* shared, mmu::vmx::PhysicalMemory* memory,

@@ -57,7 +57,8 @@ FakeVm::FakeVm(host::VmSpec spec, host::BackendKind backend, events::Journal* jo
       create_time_(absl::Now()),
       journal_(journal),
       stop_waiters_(std::make_shared<StopWaiters>()),
-      shared_(spec_.memory_bytes / kPage, false) {}
+      shared_(spec_.memory_bytes / kPage, false),
+      dirty_(spec_.memory_bytes / kPage, false) {}
 
 void FakeVm::Announce(bool deleted) {
   v1::Event event;
@@ -227,57 +228,6 @@ bool FakeVm::Shared(uint64_t gpa, uint64_t size) const {
   return true;
 }
 
-absl::StatusOr<host::Vm::ConversionResult> FakeVm::Convert(std::vector<mmu::GfnRange> ranges,
-                                                           mmu::MemoryKind kind,
-                                                           mmu::Content content) {
-  ConversionResult result;
-  {
-    std::unique_lock lock(mutex_);
-    ++converts_;
-    released_.wait(lock, [this] { return !hold_; });
-    if (!next_convert_.ok()) return std::exchange(next_convert_, absl::OkStatus());
-    for (const mmu::GfnRange& range : ranges) {
-      if (!Inside(range.first.value * kPage, range.count * kPage)) {
-        return absl::InvalidArgumentError("a range lies outside the VM's memory");
-      }
-    }
-    if (kind == mmu::MemoryKind::kShared && content == mmu::Content::kPreserve) {
-      return absl::PermissionDeniedError("keeping bytes would disclose them: use DESTROY");
-    }
-    std::sort(ranges.begin(), ranges.end(),
-              [](const auto& a, const auto& b) { return a.first < b.first; });
-    for (const mmu::GfnRange& range : ranges) {
-      for (mmu::Gfn gfn = range.first; gfn < range.end(); gfn = gfn + 1) {
-        if (shared_[gfn.value] == (kind == mmu::MemoryKind::kShared)) continue;
-        shared_[gfn.value] = kind == mmu::MemoryKind::kShared;
-        if (!result.converted.empty() && result.converted.back().end() == gfn) {
-          ++result.converted.back().count;
-        } else {
-          result.converted.push_back({gfn, 1});
-        }
-      }
-    }
-    if (!result.converted.empty()) result.id = next_id_++;
-  }
-  for (const mmu::GfnRange& range : result.converted) {
-    v1::Event event;
-    event.set_vm(spec_.name);
-    v1::Conversion* conversion = event.mutable_conversion();
-    conversion->set_id(result.id);
-    conversion->set_gpa(range.first.value * kPage);
-    conversion->set_size(range.count * kPage);
-    conversion->set_direction(kind == mmu::MemoryKind::kShared
-                                  ? v1::Conversion::DIRECTION_TO_SHARED
-                                  : v1::Conversion::DIRECTION_TO_PRIVATE);
-    conversion->set_cause(v1::Conversion::CAUSE_API);
-    conversion->set_decision(v1::Conversion::DECISION_APPLIED);
-    conversion->set_decider(v1::Conversion::DECIDER_ORCHESTRATOR);
-    conversion->mutable_latency()->set_nanos(20'000);
-    journal_->Append(std::move(event));
-  }
-  return result;
-}
-
 absl::StatusOr<std::vector<mmu::AttributeRun>> FakeVm::Attributes(
     std::optional<mmu::GfnRange> range) const {
   std::lock_guard lock(mutex_);
@@ -289,10 +239,11 @@ absl::StatusOr<std::vector<mmu::AttributeRun>> FakeVm::Attributes(
   std::vector<mmu::AttributeRun> runs;
   for (mmu::Gfn gfn = asked.first; gfn < asked.end(); gfn = gfn + 1) {
     const auto kind = shared_[gfn.value] ? mmu::MemoryKind::kShared : mmu::MemoryKind::kPrivate;
-    if (!runs.empty() && runs.back().kind == kind) {
+    const mmu::Access denied = DeniedOf(gfn);
+    if (!runs.empty() && runs.back().kind == kind && runs.back().denied == denied) {
       ++runs.back().range.count;
     } else {
-      runs.push_back({{gfn, 1}, kind});
+      runs.push_back({{gfn, 1}, kind, denied});
     }
   }
   return runs;
@@ -314,6 +265,7 @@ absl::StatusOr<mmu::Translation> FakeVm::Translate(uint64_t gpa, mmu::MemoryKind
       {mmu::Level::k4K, 1, mmu::Hpa(0x101008), translation.mapped ? entry.raw() : 0});
   translation.hpa = mmu::Hpa(0x200000 + gpa % kPage);
   translation.access = mmu::Access::All();
+  translation.why = why_;
   return translation;
 }
 

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,20 @@ class FakeVm final : public host::Vm {
   // Answers the next Convert with `status`.
   void FailNextConvert(absl::Status status);
   void SetCounters(const host::VmCounters& counters);
+  // The guest writes to these pages.
+  void Dirty(mmu::GfnRange range);
+  // From now on Change refuses ranges that hold this frame, for want of memory.
+  void RefuseChangesOf(mmu::Gfn gfn);
+  void SetExplanation(const mmu::Explanation& why);
+  // What the next split, recovery or audit answers.
+  void FailNextMemoryCall(absl::Status status);
+  // What calls brought.
+  mmu::DirtyLogOptions log_options() const;
+  std::vector<mmu::GfnRange> last_ranges() const;
+  mmu::Level last_target() const;
+  std::optional<mmu::MemoryKind> last_kind() const;
+  // Prefault stops at this frame.
+  void StopPrefaultAt(mmu::Gfn gfn, absl::Status why);
   // Callers that wait for the stop.
   size_t waiters() const;
   uint64_t converts() const;
@@ -47,13 +62,30 @@ class FakeVm final : public host::Vm {
   std::unique_ptr<Waiter> OnStopped(std::function<void(absl::Status)> done) override;
   ConsoleChunk ReadConsole(uint64_t offset, size_t max) const override;
   std::unique_ptr<Waiter> OnConsole(std::function<void()> wake) override;
-  absl::StatusOr<ConversionResult> Convert(std::vector<mmu::GfnRange> ranges, mmu::MemoryKind kind,
-                                           mmu::Content content) override;
+  absl::StatusOr<ConversionResult> Change(mmu::AttributeChange change) override;
+  absl::StatusOr<mmu::AttributeChangePlan> PlanChange(mmu::AttributeChange change) const override;
   absl::StatusOr<std::vector<mmu::AttributeRun>> Attributes(
       std::optional<mmu::GfnRange> range) const override;
   absl::StatusOr<mmu::Translation> Translate(uint64_t gpa, mmu::MemoryKind alias) const override;
   absl::StatusOr<std::string> ReadMemory(uint64_t gpa, uint64_t size) override;
   absl::Status WriteMemory(uint64_t gpa, const std::string& data) override;
+  absl::StatusOr<mmu::SplitResult> EnableDirtyLog(const mmu::DirtyLogOptions& options) override;
+  absl::StatusOr<mmu::RecoverResult> DisableDirtyLog() override;
+  absl::StatusOr<std::vector<mmu::GfnRange>> HarvestDirty(
+      std::optional<mmu::GfnRange> range) override;
+  absl::Status ClearDirty(const std::vector<mmu::GfnRange>& ranges) override;
+  void UndoHarvest(const std::vector<mmu::GfnRange>& runs) override;
+  absl::StatusOr<mmu::SplitResult> SplitPages(const std::vector<mmu::GfnRange>& ranges,
+                                              mmu::Level target) override;
+  absl::StatusOr<mmu::RecoverResult> RecoverPages(
+      const std::vector<mmu::GfnRange>& ranges) override;
+  absl::StatusOr<mmu::PrefaultResult> Prefault(mmu::GfnRange range,
+                                               std::optional<mmu::MemoryKind> kind) override;
+  absl::Status AddMemslot(mmu::GfnRange range) override;
+  absl::Status RemoveMemslot(mmu::Gfn first) override;
+  absl::Status MoveMemslot(mmu::Gfn first, mmu::Gfn new_first) override;
+  std::vector<mmu::GfnRange> Memory() const override;
+  absl::Status Audit() const override;
   std::vector<host::PendingConversion> Pending() const override;
   bool Resolve(uint64_t id, host::Resolution resolution) override;
   host::VmCounters counters() const override;
@@ -63,12 +95,18 @@ class FakeVm final : public host::Vm {
   class StopWaiter;
   class ConsoleWaiter;
 
+  // Need the lock.
+  absl::Status CheckChange(const mmu::AttributeChange& change) const;
+  mmu::AttributeChangeResult Make(const mmu::AttributeChange& change);
+  mmu::Access DeniedOf(mmu::Gfn gfn) const;
   // Lets the event of a state go out and wakes whoever waits for it.
   void Announce(bool deleted);
   void EndWaits(const absl::Status& status);
   bool Inside(uint64_t gpa, uint64_t size) const;
   // Needs the lock: is every page of these bytes shared?
   bool Shared(uint64_t gpa, uint64_t size) const;
+  // Needs the lock. The failure that a test asked for, or a range outside of memory.
+  absl::Status CheckMemoryCall(const std::vector<mmu::GfnRange>& ranges) const;
 
   const host::VmSpec spec_;
   const host::BackendKind backend_;
@@ -88,6 +126,18 @@ class FakeVm final : public host::Vm {
   uint64_t converts_ = 0;
   bool hold_ = false;
   absl::Status next_convert_;
+  mutable absl::Status next_memory_call_;
+  std::optional<mmu::DirtyLogOptions> log_;
+  mmu::DirtyLogOptions log_options_;
+  std::vector<bool> dirty_;                 // by frame
+  std::map<uint64_t, mmu::Access> denied_;  // by frame
+  std::optional<mmu::Gfn> refused_;
+  mmu::Explanation why_;
+  std::vector<mmu::GfnRange> last_ranges_;
+  mmu::Level last_target_ = mmu::Level::k1G;
+  std::optional<mmu::MemoryKind> last_kind_;
+  mmu::Gfn prefault_end_{~uint64_t{0}};
+  absl::Status prefault_stop_;
   host::VmCounters counters_;
 };
 

@@ -104,5 +104,53 @@ TEST(GuestRam, PiecesCrossNoHoleBetweenTheSlots) {
   EXPECT_EQ(calls, 1) << "a refused range is not touched at all";
 }
 
+TEST(GuestRam, AddedSlotsComeMoveAndGo) {
+  HpaSpace space;
+  const auto ram = *GuestRam::Create(16 * kMiB, &space);
+  const GfnRange range = {Gfn(0x8000), 0x400};
+  const auto slot = ram->Add(range, &space);
+  ASSERT_TRUE(slot.ok()) << slot.status();
+  EXPECT_EQ(ram->Added(range.first), *slot);
+  EXPECT_EQ(ram->added_bytes(), 4 * kMiB);
+  EXPECT_EQ(ram->Memslots().size(), 2u);
+  EXPECT_EQ(ram->Resolve(Gfn(0x8005), MemoryKind::kShared)->pfn,
+            mmu::PfnOf((*slot)->shared_pages.hpa()) + 5);
+  (*slot)->shared_pages.data()[5 * 4096] = std::byte{7};
+
+  ASSERT_TRUE(ram->Move(range, Gfn(0x9000)).ok());
+  EXPECT_EQ(ram->Resolve(Gfn(0x8005), MemoryKind::kShared).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+  std::byte seen{};
+  EXPECT_TRUE(ram->ForEachPiece(0x9005000, 1, MemoryKind::kShared,
+                                [&](std::byte* data, uint64_t) { seen = *data; }));
+  EXPECT_EQ(seen, std::byte{7});
+
+  ram->Remove(Gfn(0x9000));
+  EXPECT_EQ(ram->Added(Gfn(0x9000)), nullptr);
+  EXPECT_EQ(ram->added_slots(), 0u);
+  EXPECT_FALSE(ram->Resolve(Gfn(0x9005), MemoryKind::kShared).ok());
+  EXPECT_EQ(ram->allocated_bytes(MemoryKind::kShared), 0u);
+}
+
+TEST(GuestRam, AddedSlotsDoNotOverlap) {
+  HpaSpace space;
+  const auto ram = *GuestRam::Create(16 * kMiB, &space);
+  EXPECT_EQ(ram->Add({Gfn(0xe00), 0x400}, &space).status().code(),
+            absl::StatusCode::kAlreadyExists);
+  ASSERT_TRUE(ram->Add({Gfn(0x1000), 0x400}, &space).ok());
+  EXPECT_EQ(ram->Add({Gfn(0x1200), 0x400}, &space).status().code(),
+            absl::StatusCode::kAlreadyExists);
+  EXPECT_FALSE(ram->Move({Gfn(0), 0x1000}, Gfn(0x8000)).ok());
+}
+
+TEST(GuestRam, PopulateAllocatesOneKindAcrossSlots) {
+  HpaSpace space;
+  const auto ram = *GuestRam::Create(2 * kMiB, &space);
+  ASSERT_TRUE(ram->Add({Gfn(0x200), 0x200}, &space).ok());
+  ASSERT_TRUE(ram->Populate({Gfn(0x1ff), 3}, MemoryKind::kPrivate).ok());
+  EXPECT_EQ(ram->allocated_bytes(MemoryKind::kPrivate), 3u * 4096);
+  EXPECT_EQ(ram->allocated_bytes(MemoryKind::kShared), 0u);
+}
+
 }  // namespace
 }  // namespace twinroot::memory

@@ -320,5 +320,69 @@ TEST_F(MemoryServiceTest, TransfersOutOfBoundsAreInvalid) {
   ExpectBadField(Write(0, std::string((1 << 20) + 1, 'x')), "INVALID_RANGE", "data");
 }
 
+TEST_F(MemoryServiceTest, RecoverNamesItsRanges) {
+  v1::RecoverPagesRequest request;
+  request.set_vm("demo");
+  v1::RecoverPagesResponse response;
+  const auto call = [&] {
+    grpc::ClientContext context;
+    return memory_->RecoverPages(&context, request, &response);
+  };
+  ExpectBadField(call(), "MISSING_FIELD", "ranges");
+  request.add_ranges()->set_size(kMemory);
+  ASSERT_TRUE(call().ok());
+  EXPECT_EQ(response.collapsed(), 8u);
+  ASSERT_EQ(registry_->vm("demo").last_ranges().size(), 1u);
+  EXPECT_EQ(registry_->vm("demo").last_ranges()[0].count, kMemory / kPage);
+  request.mutable_ranges(0)->set_size(kMemory + kPage);
+  ExpectError(call(), StatusCode::INVALID_ARGUMENT, "INVALID_RANGE");
+  request.set_vm("nobody");
+  ExpectError(call(), StatusCode::NOT_FOUND, "NO_SUCH_VM");
+}
+
+TEST_F(MemoryServiceTest, StatsAreTheEnginesCounters) {
+  host::VmCounters counters;
+  counters.memory.faults_fixed = 1;
+  counters.memory.faults_fast = 2;
+  counters.memory.splits_dirty_log = 3;
+  counters.memory.splits_conversion = 4;
+  counters.memory.collapses_dirty_log = 5;
+  counters.memory.leaves[1][0] = 6;
+  counters.memory.leaves[0][2] = 7;
+  counters.memory.table_pages = 8;
+  counters.memory.table_pages_budget = 9;
+  counters.memory.private_frames_attribute = 10;
+  counters.shared_bytes_allocated = 11;
+  counters.dirty_log_enabled = true;
+  counters.dirty_pages_harvested = 12;
+  counters.vcpus_waiting_for_harvest = 13;
+  registry_->vm("demo").SetCounters(counters);
+  grpc::ClientContext context;
+  v1::GetMemoryStatsRequest request;
+  request.set_vm("demo");
+  v1::GetMemoryStatsResponse response;
+  ASSERT_TRUE(memory_->GetMemoryStats(&context, request, &response).ok());
+  const v1::MemoryStats& stats = response.stats();
+  EXPECT_EQ(stats.faults().fixed(), 1u);
+  EXPECT_EQ(stats.faults().fast(), 2u);
+  EXPECT_EQ(stats.splits().dirty_log(), 3u);
+  EXPECT_EQ(stats.splits().conversion(), 4u);
+  EXPECT_EQ(stats.collapses().dirty_log(), 5u);
+  ASSERT_EQ(stats.leaves_size(), 2);
+  EXPECT_EQ(stats.leaves(0).root(), v1::MEMORY_KIND_PRIVATE);
+  EXPECT_EQ(stats.leaves(0).page_size(), 1u << 30);
+  EXPECT_EQ(stats.leaves(0).count(), 7u);
+  EXPECT_EQ(stats.leaves(1).root(), v1::MEMORY_KIND_SHARED);
+  EXPECT_EQ(stats.leaves(1).page_size(), kPage);
+  EXPECT_EQ(stats.leaves(1).count(), 6u);
+  EXPECT_EQ(stats.table_pages(), 8u);
+  EXPECT_EQ(stats.table_pages_budget(), 9u);
+  EXPECT_EQ(stats.private_bytes(), 10 * kPage);
+  EXPECT_EQ(stats.shared_bytes_allocated(), 11u);
+  EXPECT_EQ(stats.dirty_log().state(), v1::MemoryStats::DirtyLog::STATE_ON);
+  EXPECT_EQ(stats.dirty_log().pages_harvested(), 12u);
+  EXPECT_EQ(stats.dirty_log().vcpus_waiting(), 13u);
+}
+
 }  // namespace
 }  // namespace twinroot::rpc

@@ -19,6 +19,7 @@
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
 #include "tests/daemon/fakes/fake_vm_registry.h"
+#include "twinroot/v1/dirty_log.grpc.pb.h"
 #include "twinroot/v1/event.grpc.pb.h"
 #include "twinroot/v1/host.grpc.pb.h"
 #include "twinroot/v1/memory.grpc.pb.h"
@@ -100,6 +101,7 @@ class RpcFixture : public ::testing::Test {
         grpc::CreateChannel("unix:" + folder_ + "/hvd.sock", grpc::InsecureChannelCredentials());
     vms_ = v1::VmService::NewStub(channel_);
     memory_ = v1::MemoryService::NewStub(channel_);
+    dirty_log_ = v1::DirtyLogService::NewStub(channel_);
     events_ = v1::EventService::NewStub(channel_);
     host_ = v1::HostService::NewStub(channel_);
   }
@@ -154,6 +156,7 @@ class RpcFixture : public ::testing::Test {
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::VmService::Stub> vms_;
   std::unique_ptr<v1::MemoryService::Stub> memory_;
+  std::unique_ptr<v1::DirtyLogService::Stub> dirty_log_;
   std::unique_ptr<v1::EventService::Stub> events_;
   std::unique_ptr<v1::HostService::Stub> host_;
 };

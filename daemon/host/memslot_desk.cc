@@ -1,0 +1,84 @@
+#include "daemon/host/memslot_desk.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/reasons.h"
+#include "daemon/status_reason.h"
+
+namespace twinroot::host {
+namespace {
+
+using mmu::Gfn;
+using mmu::GfnRange;
+using mmu::kPageShift;
+
+// What the engine says of a memslot, with the reason that its code means here.
+absl::Status About(absl::Status status) {
+  if (absl::IsNotFound(status)) return WithReason(std::move(status), reason::kNoSuchMemslot);
+  if (absl::IsAlreadyExists(status)) return WithReason(std::move(status), reason::kMemslotExists);
+  return status;
+}
+
+}  // namespace
+
+MemslotDesk::MemslotDesk(std::string vm, mmu::GuestAddressSpace* engine, memory::GuestRam* ram,
+                         memory::PhysicalMap* physical_map, memory::HpaSpace* hpa_space)
+    : vm_(std::move(vm)),
+      engine_(engine),
+      ram_(ram),
+      physical_map_(physical_map),
+      hpa_space_(hpa_space) {}
+
+absl::Status MemslotDesk::CheckAdded(Gfn first) const {
+  if (ram_->Added(first) != nullptr) return absl::OkStatus();
+  return WithReason(
+      absl::NotFoundError(absl::StrCat("no memslot that was added to VM ", vm_, " begins at 0x",
+                                       absl::Hex(first.value << kPageShift),
+                                       "; the memory it was made with stays")),
+      reason::kNoSuchMemslot, {{"vm", vm_}});
+}
+
+absl::Status MemslotDesk::Add(GfnRange range) {
+  std::lock_guard turn(turn_);
+  const uint64_t bytes = range.count << kPageShift;
+  if (ram_->added_slots() >= kMaxAdded || bytes > ram_->bytes() - ram_->added_bytes()) {
+    return WithReason(
+        absl::ResourceExhaustedError(absl::StrCat(
+            "VM ", vm_, " may be given at most ", kMaxAdded, " memslots and ", ram_->bytes(),
+            " bytes, of which it has ", ram_->added_bytes(), ": remove some, or add less")),
+        reason::kTooMuchMemory, {{"vm", vm_}});
+  }
+  const auto slot = ram_->Add(range, hpa_space_);
+  if (!slot.ok()) return About(slot.status());
+  for (const mmu::MemoryKind kind : mmu::kAllKinds) {
+    const memory::Backing& pages = (*slot)->pages(kind);
+    physical_map_->Add(pages.hpa(), pages.data(), pages.size());
+  }
+  // Last: from here on vCPUs find it.
+  absl::Status status = engine_->AddMemslot((*slot)->memslot());
+  if (!status.ok()) Forget(range.first);
+  return About(std::move(status));
+}
+
+absl::Status MemslotDesk::Remove(Gfn first) {
+  std::lock_guard turn(turn_);
+  if (absl::Status status = CheckAdded(first); !status.ok()) return status;
+  if (absl::Status status = engine_->RemoveMemslot(first); !status.ok()) return About(status);
+  Forget(first);
+  return absl::OkStatus();
+}
+
+absl::Status MemslotDesk::Move(Gfn first, Gfn new_first) {
+  std::lock_guard turn(turn_);
+  if (absl::Status status = CheckAdded(first); !status.ok()) return status;
+  return About(engine_->MoveMemslot(first, new_first));
+}
+
+void MemslotDesk::Forget(Gfn first) {
+  const memory::RamSlot* slot = ram_->Added(first);
+  for (const mmu::MemoryKind kind : mmu::kAllKinds) physical_map_->Remove(slot->pages(kind).hpa());
+  ram_->Remove(first);
+}
+
+}  // namespace twinroot::host

@@ -1,0 +1,49 @@
+// Where memslots come, go and move while a VM lives: their backing, their place in the physical map
+// and the engine's slot stay one.
+//
+// Thread-safe; changes take turns. A backing goes only when the engine says that nothing uses it.
+#ifndef TWINROOT_DAEMON_HOST_MEMSLOT_DESK_H_
+#define TWINROOT_DAEMON_HOST_MEMSLOT_DESK_H_
+
+#include <mutex>
+#include <string>
+
+#include "absl/status/status.h"
+#include "daemon/memory/guest_ram.h"
+#include "daemon/memory/hpa_space.h"
+#include "daemon/memory/physical_map.h"
+#include "mmu/vm/guest_address_space.h"
+
+namespace twinroot::host {
+
+class MemslotDesk {
+ public:
+  // That many slots may be added, and as much memory as the VM was made with.
+  static constexpr uint64_t kMaxAdded = 32;
+
+  // Not owned; must outlive the desk.
+  MemslotDesk(std::string vm, mmu::GuestAddressSpace* engine, memory::GuestRam* ram,
+              memory::PhysicalMap* physical_map, memory::HpaSpace* hpa_space);
+
+  // As memory.proto says; bounds are multiples of 2 MiB.
+  absl::Status Add(mmu::GfnRange range);
+  absl::Status Remove(mmu::Gfn first);
+  absl::Status Move(mmu::Gfn first, mmu::Gfn new_first);
+
+ private:
+  // The rest needs turn_.
+  absl::Status CheckAdded(mmu::Gfn first) const;
+  // The engine knows it no more.
+  void Forget(mmu::Gfn first);
+
+  const std::string vm_;
+  mmu::GuestAddressSpace* const engine_;
+  memory::GuestRam* const ram_;
+  memory::PhysicalMap* const physical_map_;
+  memory::HpaSpace* const hpa_space_;
+  std::mutex turn_;
+};
+
+}  // namespace twinroot::host
+
+#endif  // TWINROOT_DAEMON_HOST_MEMSLOT_DESK_H_

@@ -1,0 +1,178 @@
+// What VmImpl does with its memory for callers of the API.
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/host/vm_impl.h"
+#include "daemon/reasons.h"
+#include "daemon/status_reason.h"
+
+namespace twinroot::host {
+
+using mmu::kPageShift;
+using mmu::MemoryKind;
+
+absl::StatusOr<Vm::ConversionResult> VmImpl::Change(mmu::AttributeChange change) {
+  return desk_->Api(std::move(change));
+}
+
+absl::StatusOr<mmu::AttributeChangePlan> VmImpl::PlanChange(mmu::AttributeChange change) const {
+  change.requester = mmu::Requester::kHost;
+  return engine_->PlanMemoryAttributes(change);
+}
+
+absl::StatusOr<std::vector<mmu::AttributeRun>> VmImpl::Attributes(
+    std::optional<mmu::GfnRange> range) const {
+  if (!range.has_value()) return engine_->GetMemoryAttributes();
+  return engine_->GetMemoryAttributes(*range);
+}
+
+absl::StatusOr<mmu::Translation> VmImpl::Translate(uint64_t gpa, MemoryKind alias) const {
+  // The engine walks any address; a person who asks for one outside memory has mistyped it.
+  if (auto runs = engine_->GetMemoryAttributes({mmu::Gfn(gpa >> kPageShift), 1}); !runs.ok()) {
+    return runs.status();
+  }
+  return engine_->Translate(mmu::Gpa(gpa), alias);
+}
+
+absl::Status VmImpl::AccessShared(uint64_t gpa, uint64_t size,
+                                  const std::function<void(std::byte*, uint64_t)>& copy) {
+  if (size == 0) return absl::OkStatus();
+  if (gpa + size < gpa || engine_->layout().HasStolenBits(mmu::Gpa(gpa))) {
+    return WithReason(absl::InvalidArgumentError(absl::StrCat(
+                          "0x", absl::Hex(gpa), " + ", size,
+                          " is no range of guest memory; give addresses without the shared bit")),
+                      reason::kInvalidRange);
+  }
+  const uint64_t first = gpa >> kPageShift;
+  const uint64_t last = (gpa + size - 1) >> kPageShift;
+  return engine_->WithSharedPages({mmu::Gfn(first), last - first + 1}, [&] {
+    ram_->ForEachPiece(gpa, size, MemoryKind::kShared, copy);
+  });
+}
+
+absl::StatusOr<std::string> VmImpl::ReadMemory(uint64_t gpa, uint64_t size) {
+  std::string data;
+  data.reserve(size);
+  absl::Status status = AccessShared(gpa, size, [&](std::byte* bytes, uint64_t count) {
+    data.append(reinterpret_cast<const char*>(bytes), count);
+  });
+  if (!status.ok()) return status;
+  return data;
+}
+
+absl::Status VmImpl::WriteMemory(uint64_t gpa, const std::string& data) {
+  size_t written = 0;
+  absl::Status status = AccessShared(gpa, data.size(), [&](std::byte* bytes, uint64_t count) {
+    std::memcpy(bytes, data.data() + written, count);
+    written += count;
+  });
+  if (written != 0) {
+    // After the bytes: a harvest that takes the mark must find them.
+    const uint64_t first = gpa >> kPageShift;
+    const uint64_t last = (gpa + written - 1) >> kPageShift;
+    engine_->MarkDirty({mmu::Gfn(first), last - first + 1});
+  }
+  return status;
+}
+
+absl::Status VmImpl::CheckMemory(const std::vector<mmu::GfnRange>& ranges) const {
+  for (const mmu::GfnRange& range : ranges) {
+    if (auto runs = engine_->GetMemoryAttributes(range); !runs.ok()) return runs.status();
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<mmu::SplitResult> VmImpl::SplitPages(const std::vector<mmu::GfnRange>& ranges,
+                                                    mmu::Level target) {
+  if (absl::Status status = CheckMemory(ranges); !status.ok()) return status;
+  mmu::SplitResult all;
+  for (const mmu::GfnRange& range : ranges) {
+    const auto split = engine_->SplitPages(range, target);
+    if (!split.ok()) return split.status();
+    all.split_1g += split->split_1g;
+    all.split_2m += split->split_2m;
+    all.kept += split->kept;
+  }
+  return all;
+}
+
+absl::StatusOr<mmu::RecoverResult> VmImpl::RecoverPages(const std::vector<mmu::GfnRange>& ranges) {
+  if (absl::Status status = CheckMemory(ranges); !status.ok()) return status;
+  mmu::RecoverResult all;
+  for (const mmu::GfnRange& range : ranges) {
+    const auto recovered = engine_->RecoverPages(range);
+    if (!recovered.ok()) return recovered.status();
+    all.collapsed += recovered->collapsed;
+  }
+  return all;
+}
+
+absl::StatusOr<mmu::PrefaultResult> VmImpl::Prefault(mmu::GfnRange range,
+                                                     std::optional<MemoryKind> kind) {
+  // A large page takes one page of its backing only, and the rest when it is touched: here all of
+  // it is wanted now. What is converted meanwhile keeps an empty page too many, and no more.
+  auto runs = engine_->GetMemoryAttributes(range);
+  if (!runs.ok()) return runs.status();
+  for (const mmu::AttributeRun& run : *runs) {
+    if (kind.has_value() && run.kind != *kind) break;  // the engine stops there
+    if (absl::Status status = ram_->Populate(run.range, run.kind); !status.ok()) {
+      return mmu::PrefaultResult{0, std::move(status)};
+    }
+  }
+  return engine_->Prefault(range, kind, nullptr);
+}
+
+std::vector<mmu::GfnRange> VmImpl::Memory() const {
+  std::vector<mmu::GfnRange> all;
+  for (const mmu::AttributeRun& run : engine_->GetMemoryAttributes()) {
+    if (!all.empty() && all.back().end() == run.range.first) {
+      all.back().count += run.range.count;
+    } else {
+      all.push_back(run.range);
+    }
+  }
+  return all;
+}
+
+absl::Status VmImpl::CheckMemslots() const {
+  if (memslot_desk_ != nullptr) return absl::OkStatus();
+  return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                        "memslots of VM ", spec_.name,
+                        " stay as they are, because kvm runs it; create the VM with backend sim")),
+                    reason::kNotOnThisBackend, {{"vm", spec_.name}});
+}
+
+absl::Status VmImpl::AddMemslot(mmu::GfnRange range) {
+  absl::Status status = CheckMemslots();
+  return status.ok() ? memslot_desk_->Add(range) : status;
+}
+
+absl::Status VmImpl::RemoveMemslot(mmu::Gfn first) {
+  absl::Status status = CheckMemslots();
+  return status.ok() ? memslot_desk_->Remove(first) : status;
+}
+
+absl::Status VmImpl::MoveMemslot(mmu::Gfn first, mmu::Gfn new_first) {
+  absl::Status status = CheckMemslots();
+  return status.ok() ? memslot_desk_->Move(first, new_first) : status;
+}
+
+absl::Status VmImpl::Audit() const {
+  if (std::string why = engine_->bugged(); !why.empty()) return absl::InternalError(why);
+  return engine_->Audit();
+}
+
+VmCounters VmImpl::counters() const {
+  VmCounters counters;
+  counters.memory = engine_->stats();
+  counters.private_bytes_allocated = ram_->allocated_bytes(MemoryKind::kPrivate);
+  counters.shared_bytes_allocated = ram_->allocated_bytes(MemoryKind::kShared);
+  counters.pending_conversions = desk_->Pending().size();
+  counters.dirty_log_enabled = dirty_desk_->enabled();
+  counters.dirty_pages_harvested = dirty_desk_->pages_harvested();
+  counters.vcpus_waiting_for_harvest = dirty_desk_->vcpus_waiting();
+  return counters;
+}
+
+}  // namespace twinroot::host
