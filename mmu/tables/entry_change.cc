@@ -5,10 +5,6 @@
 
 #include "mmu/hw/mmio_entry.h"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace twinroot::mmu {
 namespace {
 
@@ -17,7 +13,7 @@ class Patience {
  public:
   void Wait() {
 #if defined(__x86_64__)
-    if (++spins_ < kSpins) return _mm_pause();
+    if (++spins_ < kSpins) return __builtin_ia32_pause();
 #endif
     std::this_thread::yield();
   }

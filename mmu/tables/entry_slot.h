@@ -27,8 +27,7 @@ constexpr SlotState StateOf(EptEntry entry, Level level) {
 
 // What a walk meets most, without a look at the rest.
 constexpr bool IsLink(EptEntry entry, Level level) {
-  return level != Level::k4K &&
-         (entry.raw() & (kMmuPresent | EptEntry::kPageSize)) == kMmuPresent;
+  return level != Level::k4K && (entry.raw() & (kMmuPresent | EptEntry::kPageSize)) == kMmuPresent;
 }
 
 class EntrySlot {

@@ -6,8 +6,8 @@
 #include "mmu/engine/zap.h"
 #include "mmu/tables/cursor.h"
 #include "mmu/tables/entry_change.h"
-#include "mmu/tables/flush_batch.h"
 #include "mmu/tables/epoch.h"
+#include "mmu/tables/flush_batch.h"
 #include "mmu/tables/root.h"
 #include "mmu/tables/table_pool.h"
 #include "mmu/vm/invalidation_seq.h"
@@ -16,8 +16,8 @@
 namespace twinroot::bench {
 namespace {
 
-using mmu::EptEntry;
 using mmu::EpochGuard;
+using mmu::EptEntry;
 using mmu::SlotState;
 using mmu::Turn;
 using mmu::VmCount;
@@ -68,9 +68,8 @@ uint64_t EngineTables::MapEach(const Frames& frames) {
     const uint64_t snapshot = p.seq.Snapshot(gfn);
     const auto map = [&] {
       const EpochGuard guard;
-      return mmu::Map(guard, p.pool, p.change, p.root, request, preload, [&](mmu::GfnRange leaf) {
-        return p.seq.StillValid(guard, leaf, snapshot);
-      });
+      return mmu::Map(guard, p.pool, p.change, p.root, request, preload,
+                      [&](mmu::GfnRange leaf) { return p.seq.StillValid(guard, leaf, snapshot); });
     };
     mmu::MapOutcome outcome = map();
     if (const auto* need = std::get_if<mmu::NeedTables>(&outcome)) {
