@@ -57,14 +57,18 @@ absl::Status CheckOptions(const AddressSpaceState& vm, const DirtyLogOptions& op
   return status;
 }
 
-// Words are of 64 pages as the guest numbers them, so a range begins at one; a memslot need not,
-// and frames outside of memslots are clean.
+// Words are of 64 pages as the guest numbers them, so a range begins at one; a memslot need not.
+// Then the frames of the first word that lie before the memslot are clean; all others lie in
+// memory.
 absl::Status CheckLogRange(const AddressSpaceState& vm, const Turn& turn, GfnRange range) {
   if (range.first.value % DirtyBitmap::kWordBits != 0) {
     return absl::InvalidArgumentError("dirty pages are told from a multiple of 64 pages on");
   }
   for (const Memslot& slot : vm.slots.all(turn)) {
-    if (slot.range.Overlaps(range) && range.count <= Everything(vm).count) return absl::OkStatus();
+    const uint64_t before = slot.range.first.value - range.first.value;
+    if (slot.range.first > range.first && before < std::min(DirtyBitmap::kWordBits, range.count)) {
+      range = {slot.range.first, range.count - before};
+    }
   }
   return CheckRange(vm, turn, range);
 }

@@ -365,7 +365,8 @@ class GuestAddressSpace {
   absl::StatusOr<RecoverResult> DisableDirtyLog();
   bool dirty_log_enabled() const;
   // What was written since the last harvest (kManual: since it was cleared). The range begins at a
-  // multiple of 64 pages; frames outside of memslots are clean. Every write that was complete when
+  // multiple of 64 pages and lies in memslots, but for frames of its first 64 before the memslot
+  // that begins there, which are clean. Every write that was complete when
   // the call began is in it or was in an earlier one.
   absl::StatusOr<DirtyPages> HarvestDirty(GfnRange range);
   // Pages from the ring of one vCPU, ordered; at most `max` entries of the ring.

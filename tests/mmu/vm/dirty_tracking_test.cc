@@ -229,7 +229,9 @@ TEST(DirtyTrackingTest, F3_ASlotThatDoesNotBeginAtAWordIsHarvestedFromTheWordOn)
   ASSERT_TRUE(t.space->EnableDirtyLog({}).ok());
   t.Touch(70, kPrivate, Access::Write());
   t.Touch(169, kPrivate, Access::Write());
-  EXPECT_EQ(Harvest(*t.space, Frames(64, 200)), (Gfns{70, 169}));
+  EXPECT_EQ(Harvest(*t.space, Frames(64, 106)), (Gfns{70, 169}));
+  EXPECT_TRUE(absl::IsInvalidArgument(t.space->HarvestDirty(Frames(64, 107)).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(t.space->HarvestDirty(Frames(0, 170)).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(t.space->HarvestDirty(Frames(70, 100)).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(t.space->HarvestDirty(Frames(640, 64)).status()));
 }
