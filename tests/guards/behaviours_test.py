@@ -8,11 +8,11 @@ from tests import junit, source_tree
 
 # The numbers are those of the engine's requirements; a test of A4 is named "A4_...".
 _PROMISED = """
-    A1 A2 A3 A4 A5 A6 A7 A9
-    B1
-    D1 D2 D3 D4 D5 D6 D7
-    E1
-    F1
+    A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11
+    B1 B5 B8 B9 B10
+    D1 D2 D3 D4 D5 D6 D7 D8 D9 D10 D11
+    E1 E2 E3
+    F1 F2 F3 F4 F5 F6 F7 F8 F9 F10 F11 F12 F13
 """.split()
 _TEST = re.compile(r"^\s*(?:TYPED_)?TEST(?:_F|_P)?\(\s*\w+,\s*([A-F]\d+)_[A-Z]\w+\s*\)", re.M)
 

@@ -105,6 +105,18 @@ TEST_F(SplitTest, B10_AFetchThatAttributesDenyDoesNotComeBack) {
   for (const EptEntry leaf : Leaves(Frames(0, 512))) EXPECT_EQ(leaf.access(), no_fetch);
 }
 
+TEST_F(SplitTest, B5_WhatWasOnlyWithheldIsAllowedInEverySmallPage) {
+  // The leaf grants read alone; what its pages allow is more, and less than everything.
+  const Access allowed = Access::Read() | Access::Write();
+  Put(MakeLeaf(kPfn, Level::k2M, {.allowed = allowed, .withhold_write = true}), Level::k2M);
+  Run(Frames(0, 512), Level::k4K);
+  for (const EptEntry leaf : Leaves(Frames(0, 512))) {
+    EXPECT_EQ(leaf.access(), Access::Read());
+    ASSERT_TRUE(MayWrite(leaf));
+    EXPECT_EQ(WithWrite(leaf).access(), allowed);
+  }
+}
+
 TEST_F(SplitTest, F6_ASavedLeafIsSplitIntoSavedLeaves) {
   Put(WithSavedAccess(WithoutWrite(MakeLeaf(kPfn, Level::k2M, {.withhold_fetch = true}))),
       Level::k2M);

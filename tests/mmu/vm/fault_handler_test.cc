@@ -150,6 +150,19 @@ TEST(FaultHandlerTest, D1_AHostZapWhileThePageIsResolvedMakesTheFaultRetry) {
   EXPECT_TRUE(t.Fixes(5, kPrivate));
 }
 
+TEST(FaultHandlerTest, D10_APrivateAccessIsNeverOfferedForEmulation) {
+  TestSpace t({.private_backing = false});
+  for (const uint64_t gfn : {0, 5, 2047, 2048, 100'000}) {
+    for (const Access access : {Access::Read(), Access::Write(), Access::Fetch()}) {
+      const FaultOutcome outcome = t.Touch(gfn, MemoryKind::kPrivate, access);
+      ASSERT_TRUE(std::holds_alternative<MemoryFaultExit>(outcome)) << gfn;
+      EXPECT_EQ(std::get<MemoryFaultExit>(outcome).wanted, MemoryKind::kPrivate);
+    }
+  }
+  // The same addresses through the other alias, beyond memory, are the device model's.
+  EXPECT_TRUE(std::holds_alternative<Mmio>(t.Touch(2048, MemoryKind::kShared)));
+}
+
 TEST(FaultHandlerTest, D2_EachKindComesFromItsOwnBacking) {
   TestSpace t;
   ASSERT_TRUE(t.Convert({Frames(512, 1)}, kShared).ok());

@@ -254,7 +254,7 @@ TEST_F(AuditTest, D8_FindsAPrivateFrameInTheSharedRoot) {
   Word(1030, kShared, 3) = HpaOf(TestSpace::kPrivatePfn + 1030).value | 0xC37;
   ExpectViolation("maps a frame of another backing");
 }
-TEST_F(AuditTest, FindsALeafThatContradictsTheAttribute) {
+TEST_F(AuditTest, F11_FindsALeafThatContradictsTheAttribute) {
   // A shared leaf right beside a true one, over a frame that is private.
   ASSERT_TRUE(t_.Convert({Frames(0, 16)}, kShared).ok());
   ASSERT_TRUE(t_.Fixes(6, kShared));
@@ -262,19 +262,19 @@ TEST_F(AuditTest, FindsALeafThatContradictsTheAttribute) {
   (&Word(6, kShared, 3))[1] = HpaOf(TestSpace::kSharedPfn + 7).value | 0xC37;
   ExpectViolation("contradicts the attribute");
 }
-TEST_F(AuditTest, FindsAFrozenEntryAtRest) {
+TEST_F(AuditTest, F11_FindsAFrozenEntryAtRest) {
   Word(5, kPrivate, 3) = (uint64_t{1} << 62) | (uint64_t{0x5A} << 52);
   ExpectViolation("is frozen at rest");
 }
-TEST_F(AuditTest, FindsAMisconfiguration) {
+TEST_F(AuditTest, F11_FindsAMisconfiguration) {
   Word(5, kPrivate, 3) &= ~EptEntry::kRead;
   ExpectViolation("is misconfigured");
 }
-TEST_F(AuditTest, FindsALinkOutsideThePool) {
+TEST_F(AuditTest, F11_FindsALinkOutsideThePool) {
   Word(5, kPrivate, 1) = 0xC07;
   ExpectViolation("links a page outside the pool");
 }
-TEST_F(AuditTest, FindsATableReachedFromTheWrongRoot) {
+TEST_F(AuditTest, F11_FindsATableReachedFromTheWrongRoot) {
   Word(1030, kShared, 2) = Word(5, kPrivate, 2).load();
   ExpectViolation("links a table of another identity");
 }
@@ -286,11 +286,11 @@ TEST_F(AuditTest, F10_FindsAWrongCountOfTables) {
   Word(5, kPrivate, 2) = 0;
   ExpectViolation("tables, counted");
 }
-TEST_F(AuditTest, FindsAWordThatIsNeitherEmptyNorPresent) {
+TEST_F(AuditTest, F11_FindsAWordThatIsNeitherEmptyNorPresent) {
   (&Word(5, kPrivate, 3))[1] = uint64_t{1} << 60;
   ExpectViolation("is neither empty, a mark, a link nor a leaf");
 }
-TEST_F(AuditTest, FindsATableThatIsReachedTwice) {
+TEST_F(AuditTest, F11_FindsATableThatIsReachedTwice) {
   // In the next entry, with the name that a table there would have: only the visit tells.
   (&Word(5, kPrivate, 2))[1] = Word(5, kPrivate, 2).load();
   EXPECT_FALSE(t_.space->Audit().ok());
