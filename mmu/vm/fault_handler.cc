@@ -138,7 +138,8 @@ class FaultHandler {
                         .backing = *backing_,
                         .access = access_,
                         .log = log};
-    const LevelChoice choice = LevelFor(vm_, guard, root_, wish);
+    const LevelChoice choice =
+        IsSmallAnyway(wish) ? LevelChoice{} : LevelFor(vm_, guard, root_, wish);
     const MapRequest request{.gfn = gfn_,
                              .pfn = *pfn,
                              .level = choice.level,
@@ -147,7 +148,7 @@ class FaultHandler {
     const size_t tables = preload.size();
     const MapOutcome outcome = Map(guard, *vm_.env.pool, vm_.change, root_, request, preload,
                                    [&](GfnRange leaf) { return MarkIfValid(guard, leaf, log); });
-    if (const auto* there = std::get_if<LeafInTheWay>(&outcome)) {
+    if (const auto* there = std::get_if<LeafInTheWay>(&outcome)) [[unlikely]] {
       return GiveRight(guard, *there, log, preload);
     }
     // The first small page where a large one would stand but for its fetches.

@@ -51,6 +51,11 @@ inline LevelChoice LevelFor(const AddressSpaceState& vm, const MmuRead& read, co
                   [&](Level level) { return vm.attributes.UniformAt(read, wish.gfn, level); });
 }
 
+// Nothing but 4K may stand there; what forbids more is not asked.
+inline bool IsSmallAnyway(const LeafWish& wish) {
+  return wish.backing == Level::k4K || wish.log != nullptr;
+}
+
 inline LeafRequest LeafOf(const AddressSpaceState& vm, const MmuRead& read, const Root& root,
                           const LeafWish& wish) {
   return {
