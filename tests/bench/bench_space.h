@@ -36,6 +36,25 @@ class InstantPages : public mmu::PageSource {
   const mmu::Level largest_;
 };
 
+// A big guest of leaves of every size: 4K at first, then 2M, and 1G in the rest.
+class MixedPages final : public InstantPages {
+ public:
+  static constexpr uint64_t kSmallFrames = 4 * kFramesOfGiB;   // 4K
+  static constexpr uint64_t kMiddleEnd = 1024 * kFramesOfGiB;  // 2M from there to here
+
+  MixedPages() : InstantPages(mmu::Level::k1G) {}
+  static mmu::Level LevelOf(mmu::Gfn gfn) {
+    if (gfn.value < kSmallFrames) return mmu::Level::k4K;
+    return gfn.value < kMiddleEnd ? mmu::Level::k2M : mmu::Level::k1G;
+  }
+  std::optional<mmu::Level> Ready(mmu::Gfn gfn, mmu::MemoryKind) override { return LevelOf(gfn); }
+  absl::StatusOr<Page> Resolve(mmu::Gfn gfn, mmu::MemoryKind kind) override {
+    auto page = InstantPages::Resolve(gfn, kind);
+    page->max_level = LevelOf(gfn);
+    return page;
+  }
+};
+
 class CountingFlusher : public mmu::TlbFlusher {
  public:
   void FlushRange(mmu::MemoryKind, mmu::HwGfn, uint64_t) override { ++flushes; }
@@ -47,7 +66,10 @@ struct BenchSpaceOptions {
   uint64_t frames = kFramesOfGiB;
   uint64_t slots = 1;  // of frames / slots each, side by side
   mmu::Level largest = mmu::Level::k4K;
+  bool mixed = false;      // leaves of every size (MixedPages)
   size_t table_pages = 0;  // 0: enough for leaves of `largest` everywhere, in one root
+  // For tables below those, and as many more as may wait for an epoch.
+  size_t spare_table_pages = 0;
   Arena::Pages table_memory = Arena::Pages::kTouched;
 };
 
@@ -56,12 +78,13 @@ class BenchSpace {
   explicit BenchSpace(const BenchSpaceOptions& options)
       : arena_(TablePages(options), options.table_memory),
         pool_(kTablesAt, arena_.bytes(), arena_.pages()),
-        pages_(options.largest) {
+        pages_(options.mixed ? std::make_unique<MixedPages>()
+                             : std::make_unique<InstantPages>(options.largest)) {
     const auto layout = mmu::GpaLayout::Create(kSharedBit, 48, kSharedBit);
     Require(layout.ok(), "a layout");
     auto made = mmu::GuestAddressSpace::Create(
         {.layout = *layout, .host_maxphyaddr = 52, .capabilities = {}},
-        {.pool = &pool_, .pages = &pages_, .flusher = &flusher_});
+        {.pool = &pool_, .pages = pages_.get(), .flusher = &flusher_});
     Require(made.ok(), "an address space");
     space_ = *std::move(made);
     const uint64_t each = options.frames / options.slots;
@@ -86,6 +109,16 @@ class BenchSpace {
       return std::holds_alternative<mmu::Fixed>(outcome);
     });
   }
+  // How many of the writes were faults that made a page writable, or mapped it.
+  uint64_t WriteEach(const Frames& frames) {
+    return HowMany(frames, [&](mmu::Gfn gfn) {
+      const mmu::FaultOutcome outcome =
+          space_->HandleFault({RawGpa(gfn, mmu::MemoryKind::kPrivate), mmu::Access::Write()});
+      return std::holds_alternative<mmu::Fixed>(outcome);
+    });
+  }
+  // Table memory, used or free, out of every cache.
+  void EvictTables() const { arena_.Evict(); }
   void Zap(mmu::GfnRange range) { Require(space_->Zap(range).ok(), "a zap"); }
   // All leaves but those of each first frame, so that the tables stay.
   void ZapBesideTheFirst(mmu::GfnRange range) {
@@ -110,7 +143,10 @@ class BenchSpace {
  private:
   static size_t TablePages(const BenchSpaceOptions& options) {
     if (options.table_pages != 0) return options.table_pages;
+    // A few hundred that were retired wait for more (TablePool::Retire).
+    constexpr size_t kRetired = 256;
     size_t pages = 16;
+    if (options.spare_table_pages != 0) pages += options.spare_table_pages + kRetired;
     for (mmu::Level at = mmu::Above(options.largest); at <= mmu::Level::k512G;
          at = mmu::Above(at)) {
       pages += options.frames / mmu::FramesPerEntry(at) + 1;
@@ -120,7 +156,7 @@ class BenchSpace {
 
   Arena arena_;
   mmu::TablePool pool_;
-  InstantPages pages_;
+  const std::unique_ptr<InstantPages> pages_;
   CountingFlusher flusher_;
   std::unique_ptr<mmu::GuestAddressSpace> space_;
 };

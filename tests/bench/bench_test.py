@@ -39,17 +39,15 @@ class Bench(unittest.TestCase):
                 if row["floor"] is not None:
                     numbers += [row["floor"], row["round_ratios"], {"ratio": row["ratio"]}]
                 for number in (n for summary in numbers for n in summary.values()):
-                    self.assertTrue(math.isfinite(number) and number > 0, row)
+                    # Work takes time; of flushes there may be none at all.
+                    enough = number >= 0 if "flushes" in row["name"] else number > 0
+                    self.assertTrue(math.isfinite(number) and enough, row)
                 self.assertIn(row["verdict"], ["ok", "over"] if row["target"] != "-" else ["-"])
         return [row["name"] for row in results["rows"]]
 
     def test_EveryRowHasPositiveFiniteNumbers(self):
         listed = [line.split("\t")[0] for line in run("--list").stdout.splitlines()]
         self.assertEqual(self.check_results(), listed)
-
-    def test_EveryFloorWithoutARowYetHasPositiveFiniteNumbers(self):
-        listed = [line.split("\t")[0] for line in run("--list", "--floors").stdout.splitlines()]
-        self.assertEqual(self.check_results("--floors"), listed)
 
     def test_TheReadmeNamesEveryRowAndItsTarget(self):
         listed = [tuple(line.split("\t")) for line in run("--list").stdout.splitlines()]

@@ -85,7 +85,7 @@ class CompositeFault {
 
   // The largest leaf that slot, alignment and attributes allow, at most kLeaves.
   static mmu::Level LevelOf(const Slot& slot, mmu::Gfn gfn, mmu::Pfn pfn, uint64_t attribute) {
-    for (mmu::Level level = mmu::Level::k2M; level > mmu::Level::k4K; level = mmu::Below(level)) {
+    for (mmu::Level level = mmu::Level::k1G; level > mmu::Level::k4K; level = mmu::Below(level)) {
       const uint64_t frames = mmu::FramesPerEntry(level);
       const mmu::GfnRange leaf{gfn - gfn.value % frames, frames};
       if (level <= kLeaves && slot.range.Contains(leaf) && (gfn.value ^ pfn.value) % frames == 0 &&

@@ -46,22 +46,104 @@ Trial WarmTrial(Effort effort, Order order, uint64_t slots) {
   return trial;
 }
 
-// Every 2M page of a big guest, its tables warm or not.
+// Every large page of a big guest, its tables warm or not.
+template <Level kLeaves>
 Trial BigGuestTrial(Effort effort) {
   const GfnRange guest{Gfn(0), Pick(effort, 4096, 16) * kFramesOfGiB};
-  const Frames frames = FramesOf(guest, Order::kSequential, kFramesOf2M);
+  const Frames frames = FramesOf(guest, Order::kSequential, mmu::FramesPerEntry(kLeaves));
   auto space =
-      std::make_shared<BenchSpace>(BenchSpaceOptions{.frames = guest.count, .largest = Level::k2M});
+      std::make_shared<BenchSpace>(BenchSpaceOptions{.frames = guest.count, .largest = kLeaves});
   Trial trial;
   trial.measured = [=] {
     uint64_t fixed = 0;
     const double ns = EachNs(frames.size(), [&] { fixed = space->FaultEach(frames); });
-    Require(fixed == frames.size(), "a fault for every 2M page");
-    Require((*space)->stats().leaves[0][1] == frames.size(), "2M leaves");
+    Require(fixed == frames.size(), "a fault for every large page");
+    Require((*space)->stats().leaves[0][static_cast<int>(kLeaves) - 1] == frames.size(),
+            "leaves of that level");
     space->Zap(guest);
     return ns;
   };
-  trial.floor = CompositeFloor<Level::k2M>(guest.count, 1, frames);
+  trial.floor = CompositeFloor<kLeaves>(guest.count, 1, frames);
+  return trial;
+}
+
+// 4 TiB of leaves of every size, some thousand faults on each size in random order. The guest keeps
+// one leaf in each table.
+Trial MixedGuestTrial(Effort) {
+  struct Floors {
+    explicit Floors(uint64_t frames)
+        : small(MixedPages::kSmallFrames, 1), middle(MixedPages::kMiddleEnd, 1), large(frames, 1) {}
+    bool Handle(Gfn gfn) {
+      const mmu::Gpa raw = BenchSpace::RawGpa(gfn, mmu::MemoryKind::kPrivate);
+      switch (MixedPages::LevelOf(gfn)) {
+        case Level::k4K:
+          return small.Handle(raw);
+        case Level::k2M:
+          return middle.Handle(raw);
+        default:
+          return large.Handle(raw);
+      }
+    }
+    CompositeFault<Level::k4K> small;
+    CompositeFault<Level::k2M> middle;
+    CompositeFault<Level::k1G> large;
+  };
+  const GfnRange guest{Gfn(0), 4096 * kFramesOfGiB};
+  Frames kept, frames;
+  const auto add = [&](uint64_t first, uint64_t end, uint64_t leaf, uint64_t step) {
+    for (uint64_t i = first; i < end; i += step) {
+      const bool first_of_table = i % (leaf * mmu::kEntriesPerTable) == 0;
+      (first_of_table ? kept : frames).push_back(Gfn(i));
+    }
+  };
+  add(0, MixedPages::kSmallFrames, 1, 128);
+  add(MixedPages::kSmallFrames, MixedPages::kMiddleEnd, kFramesOf2M, 64 * kFramesOf2M);
+  add(MixedPages::kMiddleEnd, guest.count, kFramesOfGiB, kFramesOfGiB);
+  Shuffle(frames);
+  // A table for each 2M of 4K leaves, for each GiB of 2M leaves, for each 512 GiB, and the roots.
+  const size_t tables =
+      MixedPages::kSmallFrames / kFramesOf2M + MixedPages::kMiddleEnd / kFramesOfGiB + 32;
+  auto space = std::make_shared<BenchSpace>(
+      BenchSpaceOptions{.frames = guest.count, .mixed = true, .table_pages = tables});
+  auto floors = std::make_shared<Floors>(guest.count);
+  Require(space->FaultEach(kept) == kept.size(), "a fault for each table");
+  uint64_t of_level[3] = {};
+  for (const Frames* some : {&kept, &frames}) {
+    for (const Gfn gfn : *some) ++of_level[static_cast<int>(MixedPages::LevelOf(gfn)) - 1];
+  }
+  const mmu::LeafTally expected{{{of_level[0], of_level[1], of_level[2]}, {}}};
+  Trial trial;
+  trial.measured = [=] {
+    uint64_t fixed = 0;
+    const double ns = EachNs(frames.size(), [&] { fixed = space->FaultEach(frames); });
+    Require(fixed == frames.size(), "a fault for every page");
+    const mmu::AddressSpaceStats stats = (*space)->stats();
+    for (int level = 0; level < 3; ++level) {
+      Require(stats.leaves[0][level] == expected.leaves[0][level], "leaves of every size");
+    }
+    for (const Gfn gfn : frames) space->Zap({gfn, 1});
+    return ns;
+  };
+  trial.floor = [=] {
+    uint64_t fixed = 0;
+    const double ns = EachNs(frames.size(), [&] {
+      fixed = HowMany(frames, [&](Gfn gfn) { return floors->Handle(gfn); });
+    });
+    Require(fixed == frames.size(), "the floor's fault for every page");
+    for (const Gfn gfn : frames) {
+      switch (MixedPages::LevelOf(gfn)) {
+        case Level::k4K:
+          floors->small.UnmapEach({gfn});
+          break;
+        case Level::k2M:
+          floors->middle.UnmapEach({gfn});
+          break;
+        default:
+          floors->large.UnmapEach({gfn});
+      }
+    }
+    return ns;
+  };
   return trial;
 }
 
@@ -74,7 +156,9 @@ void AddFaultRows(Rows& rows) {
                   [](Effort e) { return WarmTrial(e, Order::kRandom, 1); }});
   rows.push_back({"fault_4k_256_slots", "ns/page", Target::Ratio(1.25),
                   [](Effort e) { return WarmTrial(e, Order::kRandom, 256); }});
-  rows.push_back({"fault_2m_4tib", "ns/leaf", Target::Report(), BigGuestTrial});
+  rows.push_back({"fault_2m_4tib", "ns/leaf", Target::Report(), BigGuestTrial<Level::k2M>});
+  rows.push_back({"fault_1g_4tib", "ns/leaf", Target::Report(), BigGuestTrial<Level::k1G>});
+  rows.push_back({"fault_mixed_4tib", "ns/leaf", Target::Report(), MixedGuestTrial});
 }
 
 }  // namespace twinroot::bench

@@ -18,8 +18,6 @@ ABSL_FLAG(bool, quick, false, "little work in each round; any build may do this"
 ABSL_FLAG(bool, overlapped, false,
           "let the processor overlap one operation with the next, as in a plain loop");
 ABSL_FLAG(bool, list, false, "print the rows and their targets, and measure nothing");
-ABSL_FLAG(bool, floors, false,
-          "instead of the rows, the floors of operations that the engine does not have yet");
 ABSL_FLAG(std::string, json, "", "also write the results to this file");
 
 namespace twinroot::bench {
@@ -33,17 +31,15 @@ constexpr bool kOptimized = false;
 
 Rows ChosenRows() {
   Rows all;
-  if (absl::GetFlag(FLAGS_floors)) {
-    AddDirtyLogFloors(all);
-  } else {
-    AddMapRows(all);
-    AddUnmapRows(all);
-    AddFaultRows(all);
-    AddThreadRows(all);
-    AddAttributeRows(all);
-    AddConversionRows(all);
-    AddSizeRows(all);
-  }
+  AddMapRows(all);
+  AddUnmapRows(all);
+  AddFaultRows(all);
+  AddThreadRows(all);
+  AddAttributeRows(all);
+  AddConversionRows(all);
+  AddDirtyLogRows(all);
+  AddSplitRows(all);
+  AddSizeRows(all);
   const std::string filter = absl::GetFlag(FLAGS_filter);
   Rows chosen;
   for (Row& row : all) {

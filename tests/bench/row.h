@@ -58,10 +58,9 @@ void AddFaultRows(Rows& rows);
 void AddThreadRows(Rows& rows);
 void AddAttributeRows(Rows& rows);
 void AddConversionRows(Rows& rows);
+void AddDirtyLogRows(Rows& rows);
+void AddSplitRows(Rows& rows);
 void AddSizeRows(Rows& rows);
-
-// What the engine's dirty log and splits will stand beside: the floors, measured alone until then.
-void AddDirtyLogFloors(Rows& rows);
 
 }  // namespace twinroot::bench
 
