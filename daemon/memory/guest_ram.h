@@ -75,6 +75,7 @@ class GuestRam : public mmu::PageSource {
 
   // PageSource.
   absl::StatusOr<Page> Resolve(mmu::Gfn gfn, mmu::MemoryKind kind) override;
+  mmu::Level LargestLeaf(mmu::Gfn, mmu::MemoryKind) override { return mmu::Level::k2M; }
   absl::Status Reserve(mmu::GfnRange range, mmu::MemoryKind kind) override;
   void Copy(mmu::GfnRange range, mmu::MemoryKind from, mmu::MemoryKind to) override;
   void Discard(mmu::GfnRange range, mmu::MemoryKind kind) override;

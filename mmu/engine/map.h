@@ -42,7 +42,7 @@ struct LeafInTheWay {
 struct Raced {};  // somebody is changing the slot, or what was read: try again later
 struct NeedTables {
   size_t count;
-};  // nothing changed; preload so many and call again
+};  // no leaf was made; preload so many and call again
 // This thread holds the slot frozen: Set in the external table, then Publish `leaf` or Restore
 // `before`.
 struct FrozenSlot {

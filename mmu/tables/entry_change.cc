@@ -130,10 +130,14 @@ std::optional<EptEntry> EntryChange::ClearLeaf(const Turn& turn, const Root& roo
   return std::nullopt;
 }
 
-void EntryChange::ClearMark(const Turn&, EntrySlot& slot) {
-  EptEntry seen = slot.Load();
-  // A fault that fills it meanwhile wins: there is memory now.
-  if (!(seen.raw() & kMmuPresent) && seen != kFrozenEntry) slot.CompareExchange(seen, kEmptyEntry);
+void EntryChange::ClearMark(const Turn& turn, EntrySlot& slot) {
+  // A fault that fills it meanwhile wins, there is memory now; one that puts the mark back does
+  // not.
+  EptEntry seen = Settle(turn, slot);
+  while (StateOf(seen, Level::k4K) == SlotState::kMmio &&
+         !slot.CompareExchange(seen, kEmptyEntry)) {
+    seen = Settle(turn, slot);
+  }
 }
 
 void EntryChange::Detach(const Turn&, EntrySlot& slot) {
@@ -154,7 +158,9 @@ void EntryChange::ForgetLeaves(const Turn&, MemoryKind kind, Level leaves_at, ui
 }
 
 bool EntryChange::Seal(const Turn&, EntrySlot* slots, uint64_t hint) {
-  // Most tables are not empty: look before anything is written.
+  // Most tables are not empty: look before anything is written, first at both neighbours of what
+  // was cleared.
+  if (slots[(hint + kEntriesPerTable - 2) % kEntriesPerTable].Load() != kEmptyEntry) return false;
   for (uint64_t i = 0; i < kEntriesPerTable; ++i) {
     if (slots[(hint + i) % kEntriesPerTable].Load() != kEmptyEntry) return false;
   }

@@ -14,8 +14,8 @@
 
 namespace twinroot::mmu {
 
-// Thread-safe; one object for each root. Called with the VM's MMU lock held: must not call back
-// into the engine and must not wait for a vCPU.
+// Thread-safe; one object for each root. Called with a slot frozen or in the VM's turn: must not
+// call back into the engine and must not wait for a vCPU.
 class ExternalTables {
  public:
   virtual ~ExternalTables() = default;
@@ -37,7 +37,8 @@ class ExternalTables {
   }
   // Split is implemented: asked where nothing may change yet.
   virtual bool CanSplit() const { return false; }
-  // The other way round; all 512 are there and lie side by side.
+  // The other way round; all 512 are there and lie side by side. A Set of one of them may be under
+  // way: it finds its page mapped, and changes nothing.
   virtual absl::Status Merge(Gfn, Level) {
     return absl::UnimplementedError("this external table does not merge leaves");
   }
@@ -47,6 +48,8 @@ class ExternalTables {
     return absl::UnimplementedError("this external table cannot withhold writes");
   }
   virtual bool CanWithholdWrite() const { return false; }
+  // The access that Set names is what vCPUs get, and no more: denials (D11) need it.
+  virtual bool CanRestrict() const { return false; }
 
   // Takes a range of leaves away. When it returns OK, no vCPU can use them and no access is still
   // under way. Removing what is not there is no error. After an error the engine tries once more,

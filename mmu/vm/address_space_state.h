@@ -69,6 +69,7 @@ struct AddressSpaceState {
 
   const GuestAddressSpace::Config config;
   const GuestAddressSpace::Environment env;
+  const Gfn gfn_limit = config.layout.gfn_limit();
 
   // Everything that takes something away, or reads what must not change meanwhile, takes turns.
   mutable Mutex turn_mutex;

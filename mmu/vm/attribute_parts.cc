@@ -106,6 +106,14 @@ absl::Status CheckChange(const AddressSpaceState& vm, const MmuRead& read,
         "PRESERVE_WOULD_DISCLOSE: only the guest itself may make private memory shared with its "
         "bytes; convert without preserve");
   }
+  for (const MemoryKind kind : kAllKinds) {
+    if (!change.deny || change.deny->empty() || !vm.roots.Has(kind)) continue;
+    const ExternalTables* external = vm.roots.Of(kind).external;
+    if (external == nullptr || external->CanRestrict()) continue;
+    return absl::FailedPreconditionError(
+        "this backend cannot deny accesses: its tables are enforced elsewhere, where every mapped "
+        "page has all rights");
+  }
   if (change.deny && change.deny->read() && !change.deny->fetch() &&
       !vm.config.capabilities.execute_only) {
     return absl::FailedPreconditionError(

@@ -1,13 +1,15 @@
 #include "mmu/vm/dirty_log.h"
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 namespace twinroot::mmu {
 
 absl::StatusOr<std::unique_ptr<const DirtyLog>> DirtyLog::Create(
     const DirtyLogOptions& options, const std::vector<GfnRange>& slots) {
-  DirtyLog empty(options);
+  static std::atomic<uint64_t> sessions{0};
+  DirtyLog empty(options, sessions.fetch_add(1, std::memory_order_relaxed));
   for (uint32_t i = 0; options.ring_entries != 0 && i < options.ring_vcpus; ++i) {
     empty.rings_.push_back(std::make_shared<DirtyRing>(options.ring_entries));
   }
@@ -20,7 +22,7 @@ absl::StatusOr<std::unique_ptr<const DirtyLog>> DirtyLog::Create(
 
 absl::StatusOr<std::unique_ptr<const DirtyLog>> DirtyLog::ForSlots(
     const std::vector<GfnRange>& slots) const {
-  std::unique_ptr<DirtyLog> log(new DirtyLog(options_));
+  std::unique_ptr<DirtyLog> log(new DirtyLog(options_, session_));
   log->rings_ = rings_;
   for (const GfnRange& slot : slots) {
     const auto kept = std::find_if(bitmaps_.begin(), bitmaps_.end(),

@@ -60,6 +60,8 @@ class DirtyLog {
       const std::vector<GfnRange>& slots) const;
 
   const DirtyLogOptions& options() const { return options_; }
+  // Which Create it goes back to.
+  uint64_t session() const { return session_; }
   bool withholds_write() const { return options_.mode == DirtyLogMode::kWriteProtect; }
 
   // By the vCPU `vcpu`, before its leaf becomes writable.
@@ -78,9 +80,11 @@ class DirtyLog {
   const std::vector<std::shared_ptr<DirtyBitmap>>& bitmaps() const { return bitmaps_; }
 
  private:
-  explicit DirtyLog(const DirtyLogOptions& options) : options_(options) {}
+  DirtyLog(const DirtyLogOptions& options, uint64_t session)
+      : options_(options), session_(session) {}
 
   const DirtyLogOptions options_;
+  const uint64_t session_;
   std::vector<std::shared_ptr<DirtyBitmap>> bitmaps_;  // ordered by frame
   std::vector<std::shared_ptr<DirtyRing>> rings_;
 };

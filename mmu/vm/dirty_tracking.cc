@@ -64,10 +64,14 @@ absl::Status CheckLogRange(const AddressSpaceState& vm, const Turn& turn, GfnRan
   if (range.first.value % DirtyBitmap::kWordBits != 0) {
     return absl::InvalidArgumentError("dirty pages are told from a multiple of 64 pages on");
   }
-  for (const Memslot& slot : vm.slots.all(turn)) {
-    const uint64_t before = slot.range.first.value - range.first.value;
-    if (slot.range.first > range.first && before < std::min(DirtyBitmap::kWordBits, range.count)) {
-      range = {slot.range.first, range.count - before};
+  if (vm.slots.Find(turn, range.first) == nullptr) {
+    for (const Memslot& slot : vm.slots.all(turn)) {  // ordered
+      if (slot.range.first < range.first) continue;
+      const uint64_t before = slot.range.first - range.first;
+      if (before < std::min(DirtyBitmap::kWordBits, range.count)) {
+        range = {slot.range.first, range.count - before};
+      }
+      break;
     }
   }
   return CheckRange(vm, turn, range);
@@ -198,9 +202,27 @@ std::vector<GfnRange> SlotRanges(const AddressSpaceState& vm, const Turn& turn) 
   return ranges;
 }
 
+// Nothing is logged any more; only the log of `session`, if one is named.
+absl::Status EndLog(AddressSpaceState& vm, std::optional<uint64_t> session) {
+  const Turn turn(vm.turn_mutex);
+  if (absl::Status status = vm.bugs.Check(); !status.ok()) return status;
+  const DirtyLog* log = vm.log.load();
+  if (log == nullptr || (session && log->session() != *session)) return NoLog();
+  vm.log.store(nullptr);
+  if (log->options().mode == DirtyLogMode::kPml) vm.env.pml->SetEnabled(false);
+  SynchronizeEpoch();
+  delete log;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<RecoverResult> RecoverAll(AddressSpaceState& vm) {
+  return RecoverPages(vm, Everything(vm), VmCount::kCollapseDirtyLog);
+}
+
 }  // namespace
 
 absl::StatusOr<SplitResult> EnableDirtyLog(AddressSpaceState& vm, const DirtyLogOptions& options) {
+  uint64_t session;
   {
     const Turn turn(vm.turn_mutex);
     if (absl::Status status = vm.bugs.Check(); !status.ok()) return status;
@@ -215,6 +237,7 @@ absl::StatusOr<SplitResult> EnableDirtyLog(AddressSpaceState& vm, const DirtyLog
       vm.env.pml->Drain([](Gpa) {});
       vm.env.pml->SetEnabled(true);
     }
+    session = (*log)->session();
     vm.log.store(log->release());
     // Faults that saw no log have published what they would; from here on they mark.
     SynchronizeEpoch();
@@ -224,25 +247,21 @@ absl::StatusOr<SplitResult> EnableDirtyLog(AddressSpaceState& vm, const DirtyLog
   const absl::Status status =
       ForEachChunk(vm, Everything(vm), [&](const Turn& turn, GfnRange chunk) {
         const DirtyLog* log = vm.log.load();
-        return log == nullptr ? NoLog() : StartRound(turn, vm, *log, chunk, result);
+        // Somebody may have ended it, and begun another, between two chunks.
+        if (log == nullptr || log->session() != session) return NoLog();
+        return StartRound(turn, vm, *log, chunk, result);
       });
-  // An external table that refuses: nothing is logged.
-  if (!status.ok() && !absl::IsFailedPrecondition(status)) DisableDirtyLog(vm).IgnoreError();
-  if (!status.ok()) return status;
+  if (!status.ok()) {
+    // An external table refused: nothing is logged.
+    if (EndLog(vm, session).ok()) RecoverAll(vm).IgnoreError();
+    return status;
+  }
   return result;
 }
 
 absl::StatusOr<RecoverResult> DisableDirtyLog(AddressSpaceState& vm) {
-  {
-    const Turn turn(vm.turn_mutex);
-    if (absl::Status status = vm.bugs.Check(); !status.ok()) return status;
-    const DirtyLog* log = vm.log.exchange(nullptr);
-    if (log == nullptr) return NoLog();
-    if (log->options().mode == DirtyLogMode::kPml) vm.env.pml->SetEnabled(false);
-    SynchronizeEpoch();
-    delete log;
-  }
-  return RecoverPages(vm, Everything(vm), VmCount::kCollapseDirtyLog);
+  if (absl::Status status = EndLog(vm, std::nullopt); !status.ok()) return status;
+  return RecoverAll(vm);
 }
 
 absl::StatusOr<DirtyPages> HarvestDirty(AddressSpaceState& vm, GfnRange range) {

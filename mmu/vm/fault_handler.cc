@@ -107,7 +107,9 @@ class FaultHandler {
     const Memslot* slot = vm_.slots.Find(guard, gfn_);
     // Without a shared bit there is no other kind to ask for: outside the slots all is MMIO.
     if (slot == nullptr && !layout_.shared_bit()) return MmioExit(guard, preload);
-    const MemoryAttributes attributes = vm_.attributes.Get(guard, gfn_);
+    // Between the last frame that an unaliased address can name and the guest's width nothing is.
+    const MemoryAttributes attributes =
+        gfn_ < vm_.gfn_limit ? vm_.attributes.Get(guard, gfn_) : MemoryAttributes{};
     // The attribute comes before the slot; outside the slots everything is shared.
     if (attributes.kind != kind_) return Exit(guard, MemoryFault());
     if (slot == nullptr) return MmioExit(guard, preload);
@@ -226,6 +228,7 @@ class FaultHandler {
   std::optional<FaultOutcome> SplitInTurn() {
     const absl::StatusOr<SplitResult> split =
         SplitPages(vm_, LeafRange(gfn_, Level::k4K), Level::k4K, VmCount::kSplitFault);
+    if (const EpochGuard guard; !StillValid(guard, GfnRange{gfn_, 1})) return Retry{};
     if (!split.ok()) return Failed{split.status()};
     if (split->kept == 0) return std::nullopt;
     // It cannot be split: it goes, and comes back small.
@@ -258,6 +261,10 @@ class FaultHandler {
       if (why_ == Why::kPopulate) return PagePending{layout_.GpaOf(gfn_, MemoryKind::kPrivate), {}};
       // Waits first, then asks once more: the page may have come in between.
       vm_.page_waiters.Add(gfn_, kind_, vcpu_);
+      if (const EpochGuard guard; !StillValid(guard, GfnRange{gfn_, 1})) {
+        vm_.page_waiters.Remove(gfn_, kind_, vcpu_);
+        return Retry{};
+      }
       page = vm_.env.pages->Resolve(gfn_, kind_);
       if (absl::IsUnavailable(page.status())) {
         return PagePending{layout_.GpaOf(gfn_, MemoryKind::kPrivate),

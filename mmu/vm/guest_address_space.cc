@@ -260,6 +260,9 @@ absl::Status GuestAddressSpace::SetMemoryTypes(const MemTypes& types) {
 std::vector<uint32_t> GuestAddressSpace::PageReady(Gfn gfn, MemoryKind kind) {
   return impl_->page_waiters.Take(gfn, kind);
 }
+std::vector<uint32_t> GuestAddressSpace::TakeWaiters(GfnRange range) {
+  return impl_->page_waiters.TakeRange(range);
+}
 
 EptPointer GuestAddressSpace::ept_pointer(MemoryKind root) const {
   return impl_->roots.PointerTo(root, impl_->config.capabilities.accessed_dirty);

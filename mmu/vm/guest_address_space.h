@@ -396,6 +396,9 @@ class GuestAddressSpace {
   // A page that its source did not have is here now: which vCPUs wait for it. The caller wakes
   // them.
   std::vector<uint32_t> PageReady(Gfn gfn, MemoryKind kind);
+  // After a conversion, a removal or a move: which vCPUs wait for a page that was there. They try
+  // again and learn what has become of it; the caller wakes them.
+  std::vector<uint32_t> TakeWaiters(GfnRange range);
 
   EptPointer ept_pointer(MemoryKind root) const;
   const GpaLayout& layout() const;

@@ -30,8 +30,8 @@ absl::Status Invalidation::Zap(absl::Span<const MemoryKind> kinds) {
 
 void Invalidation::Commit(const std::function<void()>& change) {
   change();
-  vm_.seq.End(turn_);
   ended_ = true;
+  vm_.seq.End(turn_);
 }
 
 Quiet::Quiet(const Turn& turn, AddressSpaceState& vm)

@@ -169,8 +169,9 @@ class SlotChange {
     }
     BumpMmioGeneration(vm_);
     if (new_log_ == nullptr) return;
-    // Whoever copies memory by the log has not seen these bytes in their new place.
-    if (added_ && gone_) new_log_->MarkRange(added_->range);
+    // Whoever copies memory by the log has not seen these bytes in their place: what was there
+    // before, if anything, was other memory.
+    if (added_) new_log_->MarkRange(added_->range);
     old_log_.reset(vm_.log.exchange(new_log_.release()));
   }
 

@@ -31,6 +31,8 @@ std::optional<NeedTables> MarkMmio(AddressSpaceState& vm, const EpochGuard& guar
                                    const std::function<bool(GfnRange)>& still_valid) {
   // Processors do not walk our tables where an external table stands.
   if (vm.config.mmio_caching == MmioCaching::kNone || root.external != nullptr) return {};
+  // What is done to all memory does not reach further.
+  if (gfn >= vm.gfn_limit) return {};
   // Of what was true before the check: a change after it begins a new generation.
   const EptEntry mark = MarkNow(vm);
   Cursor at(guard, *vm.env.pool, root, GfnRange{gfn, 1});

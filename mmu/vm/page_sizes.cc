@@ -25,13 +25,9 @@ std::optional<EptEntry> LargeLeaf(const Turn& turn, AddressSpaceState& vm, const
                 .log = vm.log.load()};
   if (!pfn || wish.attributes.kind != root.kind) return std::nullopt;
   if (LevelFor(vm, turn, root, wish).level < level) return std::nullopt;
-  if (const std::optional<Level> ready = vm.env.pages->Ready(gfn, root.kind)) {
-    wish.backing = *ready;
-  } else {
-    const absl::StatusOr<PageSource::Page> page = vm.env.pages->Resolve(gfn, root.kind);
-    if (!page.ok() || page->pfn != *pfn) return std::nullopt;
-    wish.backing = page->max_level;
-  }
+  // Something is mapped below, so pages are there; nothing is asked that could block.
+  wish.backing =
+      vm.env.pages->Ready(gfn, root.kind).value_or(vm.env.pages->LargestLeaf(gfn, root.kind));
   if (wish.backing < level) return std::nullopt;
   const LeafRequest leaf = LeafOf(vm, turn, root, wish);
   if (leaf.allowed.empty()) return std::nullopt;

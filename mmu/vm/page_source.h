@@ -27,6 +27,10 @@ class PageSource {
   // Never blocks: called inside an EpochGuard. The default knows nothing.
   virtual std::optional<Level> Ready(Gfn, MemoryKind) { return std::nullopt; }
 
+  // What Resolve would say of the largest leaf around a page that is there. Never blocks, allocates
+  // nothing; asked with the turn held. The default makes no page large again.
+  virtual Level LargestLeaf(Gfn, MemoryKind) { return Level::k4K; }
+
   // The page behind `gfn`; allocates it (zeroed) if there is none. May block. No lock is held.
   // kResourceExhausted: no memory. kFailedPrecondition: the slot has no backing of this kind.
   // kUnavailable: not here yet (F13); GuestAddressSpace::PageReady will be told when it is.

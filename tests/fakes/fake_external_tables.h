@@ -53,6 +53,7 @@ class FakeExternalTables : public ExternalTables {
     return absl::OkStatus();
   }
   bool CanSplit() const override { return can_split; }
+  bool CanRestrict() const override { return can_restrict; }
   bool CanWithholdWrite() const override { return can_withhold_write; }
   absl::Status WithholdWrite(GfnRange range) override {
     log_.Add(CallText("withhold", kind_, range.first.value, range.count));
@@ -97,6 +98,7 @@ class FakeExternalTables : public ExternalTables {
   // Set before use.
   Level max_level = Level::k1G;
   bool can_split = false;
+  bool can_restrict = true;
   int fail_sets = 0;  // so many calls fail
   bool can_withhold_write = false;
   int fail_withholds = 0;  // so many calls fail

@@ -26,6 +26,7 @@ class FakePageSource : public PageSource {
   FakePageSource(uint64_t frames, Pfn private_pfn, Pfn shared_pfn, CallLog& log)
       : frames_(frames), log_(log), first_{private_pfn, shared_pfn} {}
 
+  Level LargestLeaf(Gfn, MemoryKind) override { return max_level; }
   absl::StatusOr<Page> Resolve(Gfn gfn, MemoryKind kind) override {
     if (on_resolve) on_resolve(gfn, kind);
     if (fail_resolve) return *fail_resolve;

@@ -204,13 +204,26 @@ TEST_F(LeafChangeTest, ClearMarkTakesMarksOnly) {
   const Turn turn(t_.turn_mutex);
   ASSERT_EQ(SetLeaf(3), ChangeResult::kDone);
   RawWord(Slot(4)) = kMark.raw();
-  RawWord(Slot(5)) = kFrozenEntry.raw();
-  for (const uint64_t index : {2, 3, 4, 5}) t_.change.ClearMark(turn, Slot(index));
+  for (const uint64_t index : {2, 3, 4}) t_.change.ClearMark(turn, Slot(index));
   EXPECT_EQ(Slot(2).Load(), kEmptyEntry);
   EXPECT_EQ(Slot(3).Load(), kLeaf);
   EXPECT_EQ(Slot(4).Load(), kEmptyEntry);
-  EXPECT_EQ(Slot(5).Load(), kFrozenEntry);
-  RawWord(Slot(5)) = 0;
+}
+
+TEST_F(LeafChangeTest, F9_AMarkThatAFaultPutsBackDoesNotOutliveTheClear) {
+  const Turn turn(t_.turn_mutex);
+  for (int round = 0; round < 200; ++round) {
+    RawWord(Slot(4)) = kMark.raw();
+    std::thread fault([this] {
+      const EpochGuard guard;
+      if (t_.change.Freeze(guard, Slot(4), kMark) == ChangeResult::kRaced) return;
+      std::this_thread::yield();
+      t_.change.Restore(Slot(4), kMark);
+    });
+    t_.change.ClearMark(turn, Slot(4));
+    fault.join();
+    ASSERT_EQ(Slot(4).Load(), kEmptyEntry);
+  }
 }
 
 TEST_F(LeafChangeTest, ADetachedTableKeepsItsPlaceInTheBooksUntilItIsForgotten) {

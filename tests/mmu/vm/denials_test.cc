@@ -193,5 +193,18 @@ TEST(DenialsTest, D11_AnExternalTableIsToldWhatALeafGrants) {
   EXPECT_FALSE(t.external_private.contradiction);
 }
 
+TEST(DenialsTest, D11_WhereAnExternalTableCannotRestrictDenialsAreRefused) {
+  TestSpace t({.external = true});
+  t.external_private.can_restrict = false;
+  const auto refused = t.space->SetMemoryAttributes(
+      {.ranges = {Frames(5, 1)}, .kind = std::nullopt, .deny = Access::Write()});
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused.status())) << refused.status();
+  // Taking denials away is no denial.
+  EXPECT_TRUE(t.space
+                  ->SetMemoryAttributes(
+                      {.ranges = {Frames(5, 1)}, .kind = std::nullopt, .deny = Access::None()})
+                  .ok());
+}
+
 }  // namespace
 }  // namespace twinroot::mmu

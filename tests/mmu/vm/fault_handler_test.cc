@@ -163,6 +163,19 @@ TEST(FaultHandlerTest, D10_APrivateAccessIsNeverOfferedForEmulation) {
   EXPECT_TRUE(std::holds_alternative<Mmio>(t.Touch(2048, MemoryKind::kShared)));
 }
 
+TEST(FaultHandlerTest, A3_BeyondTheStolenBitsNothingIsAndNothingIsTouched) {
+  // Widths that leave frames between the last one of memory and the guest's address width.
+  TestSpace t({.shared_bit = 39, .guest_maxphyaddr = 46});
+  const Gpa beyond(uint64_t{1} << 42);
+  const FaultOutcome hidden = t.space->HandleFault({beyond, Access::Read()});
+  ASSERT_TRUE(std::holds_alternative<MemoryFaultExit>(hidden));
+  const FaultOutcome device =
+      t.space->HandleFault({Gpa(beyond.value | uint64_t{1} << 39), Access::Read()});
+  ASSERT_TRUE(std::holds_alternative<Mmio>(device));
+  EXPECT_EQ(std::get<Mmio>(device).gpa, beyond);
+  EXPECT_EQ(t.space->stats().table_pages, 2u) << "the two roots";
+}
+
 TEST(FaultHandlerTest, D2_EachKindComesFromItsOwnBacking) {
   TestSpace t;
   ASSERT_TRUE(t.Convert({Frames(512, 1)}, kShared).ok());

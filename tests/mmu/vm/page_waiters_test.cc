@@ -47,6 +47,23 @@ TEST_F(PendingPageTest, F13_AVcpuWaitsAndIsNamedWhenThePageIsReady) {
   EXPECT_EQ(t_.space->PageReady(Gfn(8), MemoryKind::kPrivate), (Vcpus{3}));
 }
 
+TEST_F(PendingPageTest, F13_WhoWaitsForAPageThatIsConvertedIsNamed) {
+  ASSERT_TRUE(std::holds_alternative<PagePending>(TouchBy(t_, 2, 7, MemoryKind::kPrivate)));
+  ASSERT_TRUE(t_.Convert({Frames(6, 4)}, MemoryKind::kShared).ok());
+  EXPECT_EQ(t_.space->TakeWaiters(Frames(6, 4)), (Vcpus{2}));
+  EXPECT_TRUE(std::holds_alternative<MemoryFaultExit>(TouchBy(t_, 2, 7, MemoryKind::kPrivate)));
+  EXPECT_EQ(t_.space->TakeWaiters(Frames(0, 2048)), Vcpus{});
+}
+
+TEST_F(PendingPageTest, F13_APageThatIsConvertedWhileTheVcpuBeginsToWaitIsTriedAgain) {
+  t_.pages.on_resolve = [&](Gfn, MemoryKind) {
+    t_.pages.on_resolve = nullptr;
+    ASSERT_TRUE(t_.Convert({Frames(7, 1)}, MemoryKind::kShared).ok());
+  };
+  EXPECT_TRUE(std::holds_alternative<Retry>(TouchBy(t_, 2, 7, MemoryKind::kPrivate)));
+  EXPECT_EQ(t_.space->TakeWaiters(Frames(0, 2048)), Vcpus{});
+}
+
 TEST_F(PendingPageTest, F13_APageThatComesWhileTheVcpuBeginsToWaitIsNotMissed) {
   // The second question, asked after the vCPU was put on the list, finds the page.
   int asked = 0;
