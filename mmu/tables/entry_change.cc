@@ -158,9 +158,9 @@ void EntryChange::ForgetLeaves(const Turn&, MemoryKind kind, Level leaves_at, ui
 }
 
 bool EntryChange::Seal(const Turn&, EntrySlot* slots, uint64_t hint) {
-  // Most tables are not empty: look before anything is written, first at both neighbours of what
-  // was cleared.
-  if (slots[(hint + kEntriesPerTable - 2) % kEntriesPerTable].Load() != kEmptyEntry) return false;
+  // Most tables are not empty: look before anything is written. The entry before the hint is where
+  // the walk came back from: above the leaves it still holds its table.
+  if (slots[(hint + kEntriesPerTable - 1) % kEntriesPerTable].Load() != kEmptyEntry) return false;
   for (uint64_t i = 0; i < kEntriesPerTable; ++i) {
     if (slots[(hint + i) % kEntriesPerTable].Load() != kEmptyEntry) return false;
   }

@@ -85,6 +85,8 @@ TEST_F(MemslotsOfAVm, TheLogFollowsTheSlots) {
   Make("vcpus { steps { write { gpa: 0x8001000 value: 7 } } }");
   ASSERT_TRUE(vm_->EnableDirtyLog({}).ok());
   ASSERT_TRUE(vm_->AddMemslot(kSlot).ok());
+  // Nobody has seen the new memory: all of it is dirty once.
+  EXPECT_EQ(vm_->HarvestDirty(std::nullopt).value(), (std::vector<GfnRange>{kSlot}));
   Start();
   Finish();
   EXPECT_EQ(vm_->HarvestDirty(std::nullopt).value(), (std::vector<GfnRange>{{Gfn(0x8001), 1}}));
