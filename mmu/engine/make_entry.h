@@ -20,7 +20,8 @@ struct LeafRequest {
 };
 
 // `pfn` is aligned to `level`. A and D start clear: the first access sets them.
-constexpr EptEntry MakeLeaf(Pfn pfn, Level level, const LeafRequest& request) {
+[[gnu::always_inline]] constexpr EptEntry MakeLeaf(Pfn pfn, Level level,
+                                                   const LeafRequest& request) {
   Access granted = request.allowed;
   uint64_t soft = kMmuPresent;
   if (request.withhold_write && granted.write()) {

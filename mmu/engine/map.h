@@ -8,10 +8,12 @@
 #ifndef TWINROOT_MMU_ENGINE_MAP_H_
 #define TWINROOT_MMU_ENGINE_MAP_H_
 
+#include <optional>
 #include <variant>
 
 #include "mmu/engine/make_entry.h"
 #include "mmu/engine/max_level.h"
+#include "mmu/tables/descent.h"
 #include "mmu/tables/entry_change.h"
 #include "mmu/tables/table_pool.h"
 
@@ -75,63 +77,66 @@ MapOutcome Install(const EpochGuard& guard, EntryChange& change, const Root& roo
   return Mapped{level};
 }
 
+// The usual map, straight down: tables stand and nothing is in the slot. `leaf_at(Level)`: the leaf
+// for a slot of that level, or kEmptyEntry. Nullopt: it was not so, and nothing has changed.
+template <typename LeafAt, typename StillValid>
+std::optional<Level> MapEmpty(const EpochGuard& guard, const TablePool& pool, EntryChange& change,
+                              const Root& root, Gfn gfn, const LeafAt& leaf_at,
+                              const StillValid& still_valid) {
+  const Descent at = Descend(guard, pool, root, gfn);
+  if (at.slot == nullptr || at.entry != kEmptyEntry) return {};
+  const EptEntry leaf = leaf_at(at.level);
+  if (leaf == kEmptyEntry) return {};
+  if (change.Freeze(guard, *at.slot, kEmptyEntry) == ChangeResult::kRaced) return {};
+  if (!still_valid(LeafRange(gfn, at.level))) [[unlikely]] {
+    change.Restore(*at.slot, kEmptyEntry);
+    return {};
+  }
+  change.Publish(root, *at.slot, at.level, kEmptyEntry, leaf);
+  return at.level;
+}
+
 // `still_valid(GfnRange)`: nothing that the fault read for these frames has changed.
 template <typename StillValid>
 MapOutcome Map(const EpochGuard& guard, TablePool& pool, EntryChange& change, const Root& root,
                const MapRequest& request, PreloadedTables& preload, const StillValid& still_valid) {
   const HwGfn frame = root.FrameOf(request.gfn);
-  EntrySlot* slots = root.table->slots;
-  Hpa table = root.table->hpa;
-  for (Level level = root.table->level();; level = Below(level)) {
-    EntrySlot& slot = slots[EptIndex(frame, level)];
-    const EptEntry entry = slot.Load();
-    if (IsLink(entry, level)) [[likely]] {
-      table = entry.address();
-      slots = pool.SlotsAt(table);
-      if (slots == nullptr) return BrokenTables{table};
-      continue;
+  Descent at = Descend(guard, pool, root, request.gfn);
+  while (true) {
+    if (at.slot == nullptr) return BrokenTables{at.entry.address()};
+    const SlotState state = StateOf(at.entry, at.level);
+    if (state == SlotState::kFrozen) return Raced{};
+    if (state == SlotState::kLeaf) {
+      if (!at.entry.access().Includes(request.access)) {
+        return LeafInTheWay{at.slot, &pool.TableOf(*at.slot), at.level, at.entry};
+      }
+      // Its owner may have dropped the external side by himself: tell it again.
+      if (root.external != nullptr) {
+        return Install(guard, change, root, *at.slot, request.gfn, at.level, at.entry, at.entry,
+                       still_valid);
+      }
+      return AlreadyMapped{at.level};
     }
-    switch (StateOf(entry, level)) {
-      case SlotState::kFrozen:
-        return Raced{};
-      case SlotState::kLeaf:
-        if (!entry.access().Includes(request.access)) {
-          return LeafInTheWay{&slot, pool.At(table), level, entry};
-        }
-        // Its owner may have dropped the external side by himself: tell it again.
-        if (root.external != nullptr) {
-          return Install(guard, change, root, slot, request.gfn, level, entry, entry, still_valid);
-        }
-        return AlreadyMapped{level};
-      case SlotState::kEmpty:
-      case SlotState::kMmio:
-        if (level <= request.level) {
-          const Pfn first = request.pfn - request.gfn.value % FramesPerEntry(level);
-          return Install(guard, change, root, slot, request.gfn, level, entry,
-                         MakeLeaf(first, level, request.leaf), still_valid);
-        }
-        if (preload.empty()) {
-          return NeedTables{static_cast<size_t>(level) - static_cast<size_t>(request.level)};
-        }
-        {
-          Table& child = preload.Take();
-          if (change.Link(guard, root, *pool.At(table), slot, entry, child, request.gfn) ==
-              ChangeResult::kRaced) {
-            // Somebody else linked one, or is about to put something else there.
-            preload.Return(child);
-            level = Above(level);
-            continue;
-          }
-          // Known to this thread even if it is taken out again at once.
-          table = child.hpa;
-        }
-        break;
-      case SlotState::kLink:
-        table = entry.address();
-        break;
+    // Empty, or an MMIO mark.
+    if (at.level <= request.level) {
+      const Pfn first = request.pfn - request.gfn.value % FramesPerEntry(at.level);
+      return Install(guard, change, root, *at.slot, request.gfn, at.level, at.entry,
+                     MakeLeaf(first, at.level, request.leaf), still_valid);
     }
-    slots = pool.SlotsAt(table);
-    if (slots == nullptr) return BrokenTables{table};
+    if (preload.empty()) {
+      return NeedTables{static_cast<size_t>(at.level) - static_cast<size_t>(request.level)};
+    }
+    Table& table = pool.TableOf(*at.slot);
+    Table& child = preload.Take();
+    if (change.Link(guard, root, table, *at.slot, at.entry, child, request.gfn) ==
+        ChangeResult::kDone) {
+      // Known to this thread even if it is taken out again at once.
+      at = Descend(guard, pool, child.slots, Below(at.level), frame);
+    } else {
+      // Somebody else linked one, or is about to put something else there.
+      preload.Return(child);
+      at = Descend(guard, pool, table.slots, at.level, frame);
+    }
   }
 }
 

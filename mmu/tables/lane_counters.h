@@ -30,12 +30,10 @@ class LaneCounters {
 
   // `delta` may be "negative": sums wrap.
   void Add(Counter counter, uint64_t delta = 1) {
-    const size_t i = static_cast<size_t>(counter);
     if (Lane* lane = Mine()) [[likely]] {
-      auto& value = lane->values[i];
-      value.store(value.load(std::memory_order_relaxed) + delta, std::memory_order_relaxed);
+      lane->Add(counter, delta);
     } else {
-      common_.values[i].fetch_add(delta, std::memory_order_relaxed);
+      common_.values[static_cast<size_t>(counter)].fetch_add(delta, std::memory_order_relaxed);
     }
   }
 
@@ -52,6 +50,11 @@ class LaneCounters {
  private:
   static constexpr size_t kLanes = 128;
   struct alignas(64) Lane {
+    // By its own thread.
+    void Add(Counter counter, uint64_t delta) {
+      auto& value = values[static_cast<size_t>(counter)];
+      value.store(value.load(std::memory_order_relaxed) + delta, std::memory_order_relaxed);
+    }
     std::array<std::atomic<uint64_t>, static_cast<size_t>(Counter::kCount)> values{};
   };
 

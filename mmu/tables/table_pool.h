@@ -73,13 +73,13 @@ class TablePool {
     return offset % kPageSize == 0 && offset / kPageSize < pages_ ? &tables_[offset / kPageSize]
                                                                   : nullptr;
   }
-  // Its slots, without a look at the descriptor.
+  // Its slots, without a look at the descriptor; `hpa` is aligned to a page, as in every link.
   EntrySlot* SlotsAt(Hpa hpa) const {
     const uint64_t offset = hpa - base_;
-    return offset % kPageSize == 0 && offset / kPageSize < pages_
-               ? reinterpret_cast<EntrySlot*>(memory_ + offset)
-               : nullptr;
+    return offset < bytes_ ? reinterpret_cast<EntrySlot*>(memory_ + offset) : nullptr;
   }
+  // The table that a slot of this pool belongs to.
+  Table& TableOf(const EntrySlot& slot) { return tables_[(AddressOf(&slot) - base_) / kPageSize]; }
   // Host physical address of a slot of one of this pool's tables.
   Hpa AddressOf(const EntrySlot* slot) const;
 
@@ -91,6 +91,7 @@ class TablePool {
   const Hpa base_;
   std::byte* const memory_;
   const size_t pages_;
+  const uint64_t bytes_ = pages_ * kPageSize;
   const std::unique_ptr<Table[]> tables_;
 
   // Waits for an epoch and frees what had been retired before. If another thread is about to, waits

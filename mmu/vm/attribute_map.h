@@ -41,7 +41,9 @@ class AttributeMap {
   AttributeMap& operator=(const AttributeMap&) = delete;
 
   MemoryAttributes Get(const MmuRead&, Gfn gfn) const {
-    return MemoryAttributes::FromWord(ValueAt(gfn));
+    // Most memory is uniform: then the trunk says it.
+    const uintptr_t word = trunk_[AttributeTierOf(gfn)].load(std::memory_order_acquire);
+    return MemoryAttributes::FromWord(IsUniform(word) ? UniformValue(word) : ValueAt(gfn));
   }
   // All frames of the leaf of `level` around gfn are the same, in kind and denials. May say "no"
   // for equal frames between a Prepare and its Collapse.

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "mmu/engine/map.h"
 #include "mmu/engine/split.h"
+#include "mmu/tables/descent.h"
 #include "mmu/vm/invalidation.h"
 #include "mmu/vm/leaf_choice.h"
 #include "mmu/vm/mmio_cache.h"
@@ -367,13 +368,75 @@ static_assert(std::is_same_v<std::variant_alternative_t<0, FaultOutcome>, Fixed>
               std::is_same_v<std::variant_alternative_t<4, FaultOutcome>, MemoryFaultExit> &&
               std::is_same_v<std::variant_alternative_t<7, FaultOutcome>, Failed>);
 
-}  // namespace
+// Not inlined, so that the usual fault, of 4K, does not carry it along.
+[[gnu::noinline]] Level LevelWithoutLog(const AddressSpaceState& vm, const EpochGuard& guard,
+                                        const Root& root, Gfn gfn, const Memslot& slot, Pfn pfn,
+                                        MemoryAttributes attributes, Level backing) {
+  return LevelFor(vm, guard, root,
+                  {.gfn = gfn,
+                   .pfn = pfn,
+                   .slot = slot.range,
+                   .attributes = attributes,
+                   .backing = backing})
+      .level;
+}
 
-FaultOutcome HandleFault(AddressSpaceState& vm, const Fault& fault) {
+// The leaf of `level` that a fault in the usual VM makes; kEmptyEntry: it is to be seen by the
+// whole handler. The questions of LookOnce, up to the first whose answer is not the usual one.
+[[gnu::noinline]] EptEntry UsualLeaf(const AddressSpaceState& vm, const EpochGuard& guard,
+                                     const Root& root, Gfn gfn, Level level, Access access) {
+  const Memslot* const slot = vm.slots.Find(guard, gfn);
+  if (slot == nullptr || gfn >= vm.gfn_limit) return kEmptyEntry;
+  const MemoryAttributes attributes = vm.attributes.Get(guard, gfn);
+  const std::optional<Pfn> pfn = BackingOf(*slot, gfn, root.kind);
+  if (attributes.kind != root.kind || !pfn) return kEmptyEntry;
+  if (vm.log.load(std::memory_order_acquire) != nullptr || Mitigates(vm, root)) return kEmptyEntry;
+  const std::optional<Level> backing = vm.env.pages->Ready(gfn, root.kind);
+  if (!backing) return kEmptyEntry;
+  const LeafRequest leaf = LeafOf(vm, guard, root, gfn, attributes);
+  if (!leaf.allowed.Includes(access)) return kEmptyEntry;
+  if (*backing == Level::k4K) {
+    return level == Level::k4K ? MakeLeaf(*pfn, Level::k4K, leaf) : kEmptyEntry;
+  }
+  if (level != LevelWithoutLog(vm, guard, root, gfn, *slot, *pfn, attributes, *backing)) {
+    return kEmptyEntry;
+  }
+  return MakeLeaf(*pfn - gfn.value % FramesPerEntry(level), level, leaf);
+}
+
+// Nothing has changed if it is another.
+inline std::optional<Level> HandleUsual(AddressSpaceState& vm, const Root& root, Gfn gfn,
+                                        Access access) {
+  // Before anything is read, as in the whole handler.
+  const uint64_t snapshot = vm.seq.Snapshot(gfn);
+  const EpochGuard guard;
+  return MapEmpty(
+      guard, *vm.env.pool, vm.change, root, gfn,
+      [&](Level level) { return UsualLeaf(vm, guard, root, gfn, level, access); },
+      [&](GfnRange leaf) { return vm.seq.StillValid(guard, leaf, snapshot); });
+}
+
+[[gnu::noinline]] FaultOutcome HandleUnusual(AddressSpaceState& vm, const Fault& fault) {
   FaultOutcome outcome;
   FaultHandler(vm, fault, FaultHandler::Why::kFault, outcome).Handle();
   vm.counts.Add(kCounts[outcome.index()]);
   return outcome;
+}
+
+}  // namespace
+
+FaultOutcome HandleFault(AddressSpaceState& vm, const Fault& fault) {
+  const GpaLayout& layout = vm.config.layout;
+  const Root& root = vm.roots.Of(layout.KindOf(fault.gpa), layout.IsExecuteOnly(fault.gpa));
+  if (!vm.bugs.bugged() && !layout.HasReservedBits(fault.gpa) && root.external == nullptr)
+      [[likely]] {
+    const std::optional<Level> level = HandleUsual(vm, root, layout.GfnOf(fault.gpa), fault.access);
+    if (level) [[likely]] {
+      vm.counts.Add(VmCount::kFaultFixed);
+      return Fixed{*level};
+    }
+  }
+  return HandleUnusual(vm, fault);
 }
 
 FaultOutcome PopulatePage(AddressSpaceState& vm, Gpa gpa) {

@@ -57,15 +57,20 @@ inline bool IsSmallAnyway(const LeafWish& wish) {
 }
 
 inline LeafRequest LeafOf(const AddressSpaceState& vm, const MmuRead& read, const Root& root,
+                          Gfn gfn, MemoryAttributes attributes, bool withhold_write = false) {
+  return {.allowed = attributes.allowed() & root.rights(),
+          .withhold_write = withhold_write,
+          .withhold_fetch = Mitigates(vm, root),
+          .mem_type = vm.mem_types.Of(read, gfn),
+          .ignore_pat = vm.config.cache == CachePolicy::kWriteBack};
+}
+
+inline LeafRequest LeafOf(const AddressSpaceState& vm, const MmuRead& read, const Root& root,
                           const LeafWish& wish) {
-  return {
-      .allowed = wish.attributes.allowed() & root.rights(),
-      // A write is marked before the leaf is published; anything else gets W with its first
-      // write.
-      .withhold_write = wish.log != nullptr && wish.log->withholds_write() && !wish.access.write(),
-      .withhold_fetch = Mitigates(vm, root),
-      .mem_type = vm.mem_types.Of(read, wish.gfn),
-      .ignore_pat = vm.config.cache == CachePolicy::kWriteBack};
+  // A write is marked before the leaf is published; anything else gets W with its first write.
+  const bool withhold_write =
+      wish.log != nullptr && wish.log->withholds_write() && !wish.access.write();
+  return LeafOf(vm, read, root, wish.gfn, wish.attributes, withhold_write);
 }
 
 }  // namespace twinroot::mmu

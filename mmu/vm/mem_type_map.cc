@@ -34,9 +34,7 @@ absl::Status MemTypeMap::Check(const MemTypes& types, Gfn limit) {
   return absl::OkStatus();
 }
 
-MemType MemTypeMap::Of(const MmuRead& read, Gfn gfn) const {
-  const MemTypes& types = all(read);
-  if (types.ranges.empty()) return types.others;
+MemType MemTypeMap::OfOneIn(const MemTypes& types, Gfn gfn) {
   const auto it = At(types, gfn);
   return it != types.ranges.end() && it->range.Contains(gfn) ? it->type : types.others;
 }

@@ -37,7 +37,10 @@ class MemTypeMap {
   // kInvalidArgument: empty, unordered or overlapping ranges, or frames from `limit` on.
   static absl::Status Check(const MemTypes& types, Gfn limit);
 
-  MemType Of(const MmuRead&, Gfn gfn) const;
+  MemType Of(const MmuRead& read, Gfn gfn) const {
+    const MemTypes& types = all(read);
+    return types.ranges.empty() ? types.others : OfOneIn(types, gfn);
+  }
   // Every frame of the range has the type of its first.
   bool Same(const MmuRead&, GfnRange range) const;
   const MemTypes& all(const MmuRead&) const { return *current_.load(std::memory_order_acquire); }
@@ -45,6 +48,8 @@ class MemTypeMap {
   void Swap(const Turn&, MemTypes types);
 
  private:
+  static MemType OfOneIn(const MemTypes& types, Gfn gfn);
+
   std::atomic<const MemTypes*> current_;
   RetireList retired_;
 };

@@ -41,13 +41,16 @@ class MemslotMap {
   void Replace(const Turn&, std::optional<Gfn> gone, const std::optional<Memslot>& added);
 
   // Valid as long as the guard or the turn is held.
-  const Memslot* Find(const MmuRead&, Gfn gfn) const {
+  [[gnu::always_inline]] const Memslot* Find(const MmuRead&, Gfn gfn) const {
     const Slots& slots = *Now();
     // The first slot that ends behind the frame is the only candidate. Few are looked through.
-    const auto ends_behind = [gfn](const Memslot& slot) { return gfn < slot.range.end(); };
-    const auto it = slots.size() <= kFew ? std::find_if(slots.begin(), slots.end(), ends_behind)
-                                         : std::partition_point(slots.begin(), slots.end(),
-                                                                std::not_fn(ends_behind));
+    auto it = slots.begin();
+    const auto ends_before = [gfn](const Memslot& slot) { return slot.range.end() <= gfn; };
+    if (slots.size() <= kFew) {
+      while (it != slots.end() && ends_before(*it)) ++it;
+    } else {
+      it = std::partition_point(it, slots.end(), ends_before);
+    }
     return it != slots.end() && it->range.first <= gfn ? &*it : nullptr;
   }
 

@@ -18,6 +18,7 @@ namespace {
 
 using mmu::EpochGuard;
 using mmu::EptEntry;
+using mmu::Level;
 using mmu::SlotState;
 using mmu::Turn;
 using mmu::VmCount;
@@ -60,16 +61,30 @@ uint64_t EngineTables::MapEach(const Frames& frames) {
   Parts& p = *parts_;
   mmu::PreloadedTables preload(p.pool);
   return HowMany(frames, [&](mmu::Gfn gfn) {
+    // As a fault does: straight down, and the whole map where a table is missing.
+    const mmu::LeafRequest leaf{};
+    const uint64_t snapshot = p.seq.Snapshot(gfn);
+    const auto map_empty = [&] {
+      const EpochGuard guard;
+      return mmu::MapEmpty(
+          guard, p.pool, p.change, p.root, gfn,
+          [&](Level level) {
+            return level == Level::k4K ? mmu::MakeLeaf(PrivatePfn(gfn), level, leaf)
+                                       : mmu::kEmptyEntry;
+          },
+          [&](mmu::GfnRange range) { return p.seq.StillValid(guard, range, snapshot); });
+    };
+    if (map_empty()) return true;
     const mmu::MapRequest request{.gfn = gfn,
                                   .pfn = PrivatePfn(gfn),
-                                  .level = mmu::Level::k4K,
+                                  .level = Level::k4K,
                                   .access = mmu::Access::Read(),
-                                  .leaf = {}};
-    const uint64_t snapshot = p.seq.Snapshot(gfn);
+                                  .leaf = leaf};
     const auto map = [&] {
       const EpochGuard guard;
-      return mmu::Map(guard, p.pool, p.change, p.root, request, preload,
-                      [&](mmu::GfnRange leaf) { return p.seq.StillValid(guard, leaf, snapshot); });
+      return mmu::Map(guard, p.pool, p.change, p.root, request, preload, [&](mmu::GfnRange range) {
+        return p.seq.StillValid(guard, range, snapshot);
+      });
     };
     mmu::MapOutcome outcome = map();
     if (const auto* need = std::get_if<mmu::NeedTables>(&outcome)) {
@@ -107,12 +122,8 @@ uint64_t EngineTables::LookUpEach(const Frames& frames) {
   Parts& p = *parts_;
   return HowMany(frames, [&](mmu::Gfn gfn) {
     const EpochGuard guard;
-    mmu::Cursor at(guard, p.pool, p.root, mmu::GfnRange{gfn, 1});
-    EptEntry entry = at.entry();
-    while (mmu::StateOf(entry, at.level()) == SlotState::kLink && at.Descend(entry)) {
-      entry = at.entry();
-    }
-    return mmu::PfnOf(entry.address()) == PrivatePfn(gfn);
+    const mmu::Descent at = mmu::Descend(guard, p.pool, p.root, gfn);
+    return at.slot != nullptr && mmu::PfnOf(at.entry.address()) == PrivatePfn(gfn);
   });
 }
 
