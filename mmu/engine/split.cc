@@ -75,7 +75,7 @@ class Splitter {
     }
     const bool split = root_.external->Split(gfn, at_.level()).ok();
     if (split) {
-      change_.PublishSplit(root_, table, slot, leaf, child, gfn, MakeSplitLeaf(leaf, at_.level()));
+      change_.PublishSplit(root_, table, slot, child, gfn, MakeSplitLeaf(leaf, at_.level()));
     } else {
       change_.Restore(slot, leaf);
       preload_.Return(child);

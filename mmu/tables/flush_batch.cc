@@ -62,8 +62,8 @@ absl::Status FlushBatch::Finish(const Turn& turn) {
     for (const Removed::Subtree& subtree : removed->subtrees) {
       const bool covered = subtree.covered_by != nullptr;
       const Level level = Above(subtree.table->level());
-      const EptEntry bits = TakeDown(turn, removed->root, *subtree.table, covered);
-      if (covered) change_.AddAccessedDirty(turn, *subtree.covered_by, level, bits);
+      const EptEntry flags = TakeDown(turn, removed->root, *subtree.table, covered);
+      if (covered) change_.AddAccessedDirty(turn, *subtree.covered_by, level, flags);
     }
     for (const GfnRange& leaves : removed->leaves) {
       absl::Status external = removed->root.external->Remove(leaves);
@@ -85,17 +85,17 @@ absl::Status FlushBatch::Finish(const Turn& turn) {
 EptEntry FlushBatch::TakeDown(const Turn& turn, const Root& root, Table& table, bool covered) {
   const Level level = table.level();
   uint64_t leaves = 0;
-  uint64_t bits = 0;
+  EptEntry flags;
   for (uint64_t i = 0; i < kEntriesPerTable; ++i) {
     const EptEntry entry = EntryChange::Settle(turn, table.slots[i]);
     const SlotState state = StateOf(entry, level);
     if (state == SlotState::kLink) {
       if (Table* child = pool_.At(entry.address())) {
-        bits |= TakeDown(turn, root, *child, covered).raw();
+        flags = flags.WithFlagsOf(TakeDown(turn, root, *child, covered));
       }
     } else if (state == SlotState::kLeaf) {
       ++leaves;
-      bits |= entry.raw();
+      flags = flags.WithFlagsOf(entry);
       if (on_leaf_ && !covered) {
         on_leaf_(table.identity.gfn + i * FramesPerEntry(level), level, entry);
       }
@@ -103,7 +103,7 @@ EptEntry FlushBatch::TakeDown(const Turn& turn, const Root& root, Table& table, 
   }
   change_.Forget(turn, root, level, leaves);
   retired_.push_back(&table);
-  return EptEntry(bits & (EptEntry::kAccessed | EptEntry::kDirty));
+  return flags;
 }
 
 FlushBatch::Removed& FlushBatch::Of(const Root& root) {
