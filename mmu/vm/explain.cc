@@ -36,7 +36,7 @@ Explanation Explain(const EpochGuard& guard, const AddressSpaceState& vm, const 
   Explanation why;
   const DirtyLog* log = vm.log.load(std::memory_order_acquire);
   why.dirty_log = log != nullptr;
-  if (gfn < vm.config.layout.gfn_limit()) why.attributes = vm.attributes.Get(guard, gfn);
+  if (gfn < vm.gfn_limit) why.attributes = vm.attributes.Get(guard, gfn);
   if (translation.mapped) why.mapped = translation.level;
   const Memslot* slot = vm.slots.Find(guard, gfn);
   why.in_memslot = slot != nullptr;
