@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 namespace twinroot::mmu {
 
@@ -24,7 +25,7 @@ void FlushBatch::AddLeaf(const Root& root, HwGfn frame, Level level) {
 
 void FlushBatch::AddTable(const Root& root, HwGfn frame, Level level, Table& table) {
   Cover(Of(root), frame, FramesPerEntry(level));
-  retired_.push_back(&table);
+  retired_.Push(table);
 }
 
 void FlushBatch::AddSubtree(const Root& root, HwGfn frame, Level level, Table& table) {
@@ -73,8 +74,7 @@ absl::Status FlushBatch::Finish(const Turn& turn) {
     removed.reset();
   }
   // The flush is done, and an external table never refers to our pages.
-  pool_.Retire(retired_);
-  retired_.clear();
+  pool_.Retire(std::exchange(retired_, {}));
   if (!status.ok()) {
     bugs_.ReportBug("an external table did not remove what was zapped: " +
                     std::string(status.message()));
@@ -102,7 +102,7 @@ EptEntry FlushBatch::TakeDown(const Turn& turn, const Root& root, Table& table, 
     }
   }
   change_.Forget(turn, root, level, leaves);
-  retired_.push_back(&table);
+  retired_.Push(table);
   return flags;
 }
 
