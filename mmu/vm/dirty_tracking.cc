@@ -9,7 +9,6 @@
 #include "mmu/engine/leaves.h"
 #include "mmu/engine/max_level.h"
 #include "mmu/engine/protect.h"
-#include "mmu/engine/split.h"
 #include "mmu/vm/attribute_change.h"
 #include "mmu/vm/chunks.h"
 #include "mmu/vm/page_sizes.h"
@@ -92,12 +91,9 @@ Taken TakenBy(const DirtyLog& log) { return log.withholds_write() ? Taken::kWrit
 void SplitForLog(const Turn& turn, AddressSpaceState& vm, const DirtyLog& log, GfnRange chunk,
                  FlushBatch& batch, SplitResult& result) {
   ForEachAlias(vm, [&](const Root& alias) {
-    SplitCounts counts;
     if (log.options().eager_split) {
-      SplitRange(turn, *vm.env.pool, vm.change, alias, chunk, Level::k4K, counts,
-                 [](EntrySlot&, HwGfn, Level) {});
+      SplitAlias(turn, vm, alias, chunk, Level::k4K, VmCount::kSplitDirtyLog, result);
     }
-    CountSplits(vm, counts, VmCount::kSplitDirtyLog, result);
     TakeFromRange(turn, *vm.env.pool, vm.change, alias, chunk, Taken::kWriteOfLarge, batch,
                   [](Gfn, uint64_t) {});
   });
