@@ -91,8 +91,6 @@ TEST_P(AttributePlanTest, SaysWhatTheChangeThenDoes) {
   std::mt19937_64 random(seed);
   const auto pick = [&](uint64_t n) { return random() % n; };
   TestSpace t(GetParam());
-  // Whether pages can be had without Resolve has no part in it.
-  t.pages.ready = pick(2) == 0;
   uint64_t splits = 0;
   uint64_t recovered = 0;
   for (int round = 0; round < 500; ++round) {
