@@ -8,8 +8,8 @@ namespace {
 // What is mapped below a link, as far as it was looked at.
 struct BelowLink {
   uint64_t leaves = 0;
-  bool all = true;              // every entry holds a leaf
-  uint64_t accessed_dirty = 0;  // of all leaves together
+  bool all = true;  // every entry holds a leaf
+  EptEntry flags;   // A and D of all leaves together
 };
 
 BelowLink LookBelow(const EntrySlot* slots, Level level) {
@@ -18,7 +18,7 @@ BelowLink LookBelow(const EntrySlot* slots, Level level) {
     const EptEntry entry = slots[i].Load();
     if (StateOf(entry, level) == SlotState::kLeaf) {
       ++below.leaves;
-      below.accessed_dirty |= entry.raw() & (EptEntry::kAccessed | EptEntry::kDirty);
+      below.flags = below.flags.WithFlagsOf(entry);
     } else {
       below.all = false;
       // A table below that: something is mapped there, or was.
@@ -51,8 +51,7 @@ uint64_t CollapseRange(const Turn& turn, TablePool& pool, EntryChange& change, c
         leaf.reset();
       }
       if (leaf) {
-        change.Cover(turn, root, at.slot(), at.level(),
-                     EptEntry(leaf->raw() | below.accessed_dirty));
+        change.Cover(turn, root, at.slot(), at.level(), leaf->WithFlagsOf(below.flags));
         batch.AddCovered(root, at.frame(), at.level(), at.slot(), *child);
         ++collapsed;
         at.Next();

@@ -22,33 +22,18 @@ struct LeafRequest {
 // `pfn` is aligned to `level`. A and D start clear: the first access sets them.
 [[gnu::always_inline]] constexpr EptEntry MakeLeaf(Pfn pfn, Level level,
                                                    const LeafRequest& request) {
-  Access granted = request.allowed;
-  uint64_t soft = kMmuPresent;
-  if (request.withhold_write && granted.write()) {
-    granted = granted.Without(Access::Write());
-    soft |= kMayWrite;
-  }
-  if (request.withhold_fetch && granted.fetch() && level != Level::k4K) {
-    granted = granted.Without(Access::Fetch());
-    soft |= kNxHugePage;
-  }
-  const EptEntry leaf = EptEntry::Leaf(HpaOf(pfn), level, granted, request.mem_type);
-  return EptEntry(leaf.raw() | soft | (request.ignore_pat ? EptEntry::kIgnorePat : 0));
+  EptEntry leaf =
+      WithMmuPresent(EptEntry::Leaf(HpaOf(pfn), level, request.allowed, request.mem_type))
+          .WithIgnorePat(request.ignore_pat);
+  if (request.withhold_write) leaf = WithoutWrite(leaf);
+  if (request.withhold_fetch && level != Level::k4K) leaf = WithoutHugeFetch(leaf);
+  return leaf;
 }
 
 // The first of the 512 leaves that a leaf of `level` is split into: the same translation, and the
 // rights of the role: what was withheld for the page's size comes back.
 constexpr EptEntry MakeSplitLeaf(EptEntry leaf, Level level) {
-  uint64_t raw = leaf.raw();
-  if (Below(level) == Level::k4K) {
-    raw &= ~EptEntry::kPageSize;
-    if (raw & kNxHugePage) {
-      // A leaf whose rights are all taken away for a while stays so: X comes back with the rest.
-      raw = (raw & ~kNxHugePage) |
-            (HasSavedAccess(leaf) ? kSavedFetch : EptEntry::kExecute | EptEntry::kExecuteUser);
-    }
-  }
-  return EptEntry(raw);
+  return Below(level) == Level::k4K ? WithHugeFetch(leaf).WithPageSize(false) : leaf;
 }
 
 static_assert(MakeLeaf(Pfn(5), Level::k4K, {}).raw() == (0x5437 | kMmuPresent));

@@ -26,8 +26,7 @@ class Splitter {
         preload_(pool),
         at_(turn, pool, root, range) {}
 
-  void Run(Level target, SplitCounts& counts,
-           const std::function<void(EntrySlot&, HwGfn, Level)>& on_kept) {
+  void Run(Level target, SplitCounts& counts, OnKept on_kept) {
     while (at_.valid()) {
       if (!at_.returned() && at_.level() > target) {
         const EptEntry entry = EntryChange::Settle(turn_, at_.slot());
@@ -39,7 +38,7 @@ class Splitter {
             continue;  // into the new table, which may hold what is still too large
           }
           ++counts.kept;
-          on_kept(at_.slot(), at_.frame(), at_.level());
+          on_kept(at_.frame(), at_.level());
         }
         at_.Next();
       } else {
@@ -75,7 +74,7 @@ class Splitter {
     }
     const bool split = root_.external->Split(gfn, at_.level()).ok();
     if (split) {
-      change_.PublishSplit(root_, table, slot, leaf, child, gfn, MakeSplitLeaf(leaf, at_.level()));
+      change_.PublishSplit(root_, table, slot, child, gfn, MakeSplitLeaf(leaf, at_.level()));
     } else {
       change_.Restore(slot, leaf);
       preload_.Return(child);
@@ -101,8 +100,7 @@ ChangeResult SplitLeaf(const MmuRead& read, EntryChange& change, const Root& roo
 }
 
 void SplitRange(const Turn& turn, TablePool& pool, EntryChange& change, const Root& root,
-                GfnRange range, Level target, SplitCounts& counts,
-                const std::function<void(EntrySlot&, HwGfn, Level)>& on_kept) {
+                GfnRange range, Level target, SplitCounts& counts, OnKept on_kept) {
   Splitter(turn, pool, change, root, range).Run(target, counts, on_kept);
 }
 

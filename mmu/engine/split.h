@@ -7,8 +7,8 @@
 #define TWINROOT_MMU_ENGINE_SPLIT_H_
 
 #include <cstdint>
-#include <functional>
 
+#include "absl/functional/function_ref.h"
 #include "mmu/tables/entry_change.h"
 #include "mmu/tables/flush_batch.h"
 #include "mmu/tables/root.h"
@@ -29,10 +29,10 @@ struct SplitCounts {
 };
 
 // Every leaf larger than `target` that has a frame in the range. Takes tables as it goes; a leaf
-// that finds none stays, and `on_kept` hears of it (its slot and level).
+// that finds none stays, and `on_kept` hears of it.
+using OnKept = absl::FunctionRef<void(HwGfn frame, Level level)>;
 void SplitRange(const Turn& turn, TablePool& pool, EntryChange& change, const Root& root,
-                GfnRange range, Level target, SplitCounts& counts,
-                const std::function<void(EntrySlot& slot, HwGfn frame, Level level)>& on_kept);
+                GfnRange range, Level target, SplitCounts& counts, OnKept on_kept);
 
 }  // namespace twinroot::mmu
 

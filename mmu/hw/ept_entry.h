@@ -95,7 +95,7 @@ class EptEntry {
   constexpr EptEntry WithMemType(MemType type) const {
     return EptEntry((raw_ & ~kMemTypeMask) | static_cast<uint64_t>(type) << kMemTypeShift);
   }
-  constexpr EptEntry WithIgnorePat() const { return EptEntry(raw_ | kIgnorePat); }
+  constexpr EptEntry WithIgnorePat(bool ignored) const { return With(kIgnorePat, ignored); }
   constexpr EptEntry WithSuppressVe(bool suppress) const { return With(kSuppressVe, suppress); }
   // Fetches through user-mode linear addresses. WithAccess and Leaf grant both modes or neither.
   constexpr EptEntry WithUserExecute(bool granted) const { return With(kExecuteUser, granted); }
@@ -104,11 +104,12 @@ class EptEntry {
   }
   constexpr EptEntry WithoutAccessed() const { return With(kAccessed, false); }
   constexpr EptEntry WithoutDirty() const { return With(kDirty, false); }
-
-  // Two entries that differ only in what the processor itself may set.
-  constexpr bool SameButAccessedDirty(EptEntry other) const {
-    return ((raw_ ^ other.raw_) & ~(kAccessed | kDirty)) == 0;
+  // Accessed and dirty also where the other is. Of an empty word: only what the others were.
+  constexpr EptEntry WithFlagsOf(EptEntry other) const {
+    return EptEntry(raw_ | (other.raw_ & (kAccessed | kDirty)));
   }
+  // Maps a page above the PT, where the bit says so; in the PT it is ignored, and clear.
+  constexpr EptEntry WithPageSize(bool set) const { return With(kPageSize, set); }
 
   friend constexpr bool operator==(EptEntry, EptEntry) = default;
 
@@ -181,12 +182,15 @@ static_assert(EptEntry::Leaf(Hpa(0x20'0000), Level::k2M, Access::All(), MemType:
 static_assert(EptEntry::Leaf(Hpa(0x5000), Level::k4K, Access::Read(), MemType::kWriteBack).raw() ==
               0x5031);
 static_assert(EptEntry(0x5031).WithAccess(Access::Read() | Access::Write()).raw() == 0x5033);
-static_assert(EptEntry(0x5031).WithMemType(MemType::kUncacheable).WithIgnorePat().raw() == 0x5041);
+static_assert(EptEntry(0x5031).WithMemType(MemType::kUncacheable).WithIgnorePat(true).raw() ==
+              0x5041);
 static_assert(EptEntry(0x5437).WithUserExecute(false).WithSuppressVe(true).raw() ==
               0x8000'0000'0000'5037);
 static_assert(EptEntry(0x5037).WithAccessedDirty(true, true).raw() == 0x5337);
 static_assert(EptEntry(0x5337).WithoutDirty().raw() == 0x5137);
 static_assert(EptEntry(0x5337).WithoutAccessed().raw() == 0x5237);
+static_assert(EptEntry(0x5037).WithFlagsOf(EptEntry(0x7237)).raw() == 0x5237);
+static_assert(EptEntry(0x20'04B7).WithPageSize(false).raw() == 0x20'0437);
 static_assert(!EptEntry(EptEntry::kExecuteUser).Present(false) &&
               EptEntry(EptEntry::kExecuteUser).Present(true));
 static_assert(IsEptMisconfiguration(EptEntry(0x2), Level::k4K, {}, 52));    // W without R

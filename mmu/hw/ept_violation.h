@@ -70,7 +70,6 @@ class EptViolation {
                         (page.writable ? kGuestWritable : 0) |
                         (page.execute_disable ? kExecuteDisable : 0));
   }
-  constexpr EptViolation WithNmiUnblocking() const { return EptViolation(raw_ | kNmiUnblocking); }
 
   constexpr uint64_t raw() const { return raw_; }
   constexpr Access needed() const {
@@ -83,7 +82,6 @@ class EptViolation {
            (raw_ & kWritable ? Access::Write() : Access::None()) |
            (raw_ & kExecutable ? Access::Fetch() : Access::None());
   }
-  constexpr bool user_executable() const { return raw_ & kUserExecutable; }
   constexpr bool linear_valid() const { return raw_ & kLinearValid; }
   // Meaningful if linear_valid.
   constexpr bool guest_page_walk() const { return !(raw_ & kTranslated); }

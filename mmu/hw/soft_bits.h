@@ -47,9 +47,18 @@ inline constexpr EptEntry kFrozenSuppressVe = kFrozenEntry.WithSuppressVe(true);
 constexpr bool IsEmpty(EptEntry entry) { return entry.WithSuppressVe(false) == kEmptyEntry; }
 constexpr bool IsFrozen(EptEntry entry) { return entry.WithSuppressVe(false) == kFrozenEntry; }
 
+constexpr bool IsMmuPresent(EptEntry entry) { return entry.raw() & kMmuPresent; }
+constexpr EptEntry WithMmuPresent(EptEntry entry) { return EptEntry(entry.raw() | kMmuPresent); }
+// The engine's link to a table.
+constexpr EptEntry LinkTo(Hpa table) { return WithMmuPresent(EptEntry::Table(table)); }
+// Of an entry above the PT: such a link, in one comparison.
+constexpr bool IsMmuLink(EptEntry entry) {
+  return (entry.raw() & (kMmuPresent | EptEntry::kPageSize)) == kMmuPresent;
+}
+
 // A leaf of the engine's that no processor may use until an access gives its rights back.
 constexpr bool HasSavedAccess(EptEntry entry) {
-  return (entry.raw() & kMmuPresent) != 0 && !entry.Present(true);
+  return IsMmuPresent(entry) && !entry.Present(true);
 }
 // Takes every right of a leaf away, keeping R and X aside. A leaf without either (none is made) and
 // one that already is so are returned as they are.
@@ -75,7 +84,19 @@ constexpr EptEntry WithoutWrite(EptEntry leaf) {
   return leaf.raw() & EptEntry::kWrite ? EptEntry((leaf.raw() & ~EptEntry::kWrite) | kMayWrite)
                                        : leaf;
 }
+// The large leaf with fetch only withheld, if it grants it; and with it given back: a leaf whose
+// rights are all taken away for a while stays so, and X comes back with the rest.
 constexpr bool IsNxHugePage(EptEntry leaf) { return leaf.raw() & kNxHugePage; }
+constexpr EptEntry WithoutHugeFetch(EptEntry leaf) {
+  constexpr uint64_t kFetch = EptEntry::kExecute | EptEntry::kExecuteUser;
+  return leaf.raw() & EptEntry::kExecute ? EptEntry((leaf.raw() & ~kFetch) | kNxHugePage) : leaf;
+}
+constexpr EptEntry WithHugeFetch(EptEntry leaf) {
+  if (!IsNxHugePage(leaf)) return leaf;
+  return EptEntry(
+      (leaf.raw() & ~kNxHugePage) |
+      (HasSavedAccess(leaf) ? kSavedFetch : EptEntry::kExecute | EptEntry::kExecuteUser));
+}
 
 // The leaf without every right that is not in `keep`, granted, withheld or saved. `keep` has no W
 // without R.
@@ -101,6 +122,13 @@ static_assert(HasSavedAccess(EptEntry(0xB0'0000'0000'5A30)) &&
 static_assert(WithWrite(WithoutWrite(EptEntry(0x5C37))) == EptEntry(0x5C37));
 static_assert(WithWrite(WithRestoredAccess(WithSavedAccess(WithoutWrite(EptEntry(0x5C37))))) ==
               EptEntry(0x5C37));
+static_assert(LinkTo(Hpa(0x7000)).raw() == 0x7C07);
+static_assert(IsMmuLink(LinkTo(Hpa(0x7000))) && !IsMmuLink(EptEntry(0x20'0CB7)) &&
+              !IsMmuLink(kEmptyEntry) && !IsMmuLink(kFrozenEntry));
+static_assert(WithoutHugeFetch(EptEntry(0x20'0CB7)).raw() == 0x40'0000'0020'08B3);
+static_assert(WithHugeFetch(WithoutHugeFetch(EptEntry(0x20'0CB7))).raw() == 0x20'0CB7);
+static_assert(WithHugeFetch(WithSavedAccess(WithoutHugeFetch(EptEntry(0x20'0CB5)))) ==
+              WithSavedAccess(EptEntry(0x20'0CB5)));
 // Execute-only stays execute-only.
 static_assert(WithRestoredAccess(WithSavedAccess(EptEntry(0x5C34))).raw() == 0x5C34);
 

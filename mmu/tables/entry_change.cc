@@ -23,10 +23,6 @@ class Patience {
   int spins_ = 0;
 };
 
-constexpr EptEntry LinkTo(const Table& child) {
-  return EptEntry(EptEntry::Table(child.hpa).raw() | kMmuPresent);
-}
-
 // Words of a table that nobody else knows yet.
 #if defined(__x86_64__) && !defined(__SANITIZE_THREAD__) && defined(__OPTIMIZE__)
 __attribute__((target_clones("avx512f", "avx2", "default")))
@@ -55,7 +51,7 @@ ChangeResult EntryChange::Link(const MmuRead&, const Root& root, const Table& pa
   child.identity = ChildIdentity(parent.identity, root, gfn);
   child.parent = &parent;
   child.named = true;
-  if (!slot.CompareExchange(seen, LinkTo(child))) return ChangeResult::kRaced;
+  if (!slot.CompareExchange(seen, LinkTo(child.hpa))) return ChangeResult::kRaced;
   counts_.Add(VmCount::kTables);
   return ChangeResult::kDone;
 }
@@ -75,7 +71,7 @@ ChangeResult EntryChange::Split(const MmuRead&, const Root& root, const Table& p
                                 EntrySlot& slot, EptEntry seen, Table& child, Gfn gfn,
                                 EptEntry first_child) {
   Fill(root, parent, child, gfn, first_child);
-  if (!slot.CompareExchange(seen, LinkTo(child))) {
+  if (!slot.CompareExchange(seen, LinkTo(child.hpa))) {
     FillWords(reinterpret_cast<uint64_t*>(child.slots), kEmptyEntry.raw(), 0);
     return ChangeResult::kRaced;
   }
@@ -83,10 +79,10 @@ ChangeResult EntryChange::Split(const MmuRead&, const Root& root, const Table& p
   return ChangeResult::kDone;
 }
 
-void EntryChange::PublishSplit(const Root& root, const Table& parent, EntrySlot& slot, EptEntry,
-                               Table& child, Gfn gfn, EptEntry first_child) {
+void EntryChange::PublishSplit(const Root& root, const Table& parent, EntrySlot& slot, Table& child,
+                               Gfn gfn, EptEntry first_child) {
   Fill(root, parent, child, gfn, first_child);
-  slot.Store(LinkTo(child));
+  slot.Store(LinkTo(child.hpa));
   CountSplit(root, parent.level());
 }
 
@@ -223,10 +219,9 @@ bool EntryChange::SaveRights(const Turn& turn, EntrySlot& slot, Level level) {
 
 void EntryChange::AddAccessedDirty(const Turn& turn, EntrySlot& slot, Level level,
                                    EptEntry seen_below) {
-  const uint64_t bits = seen_below.raw() & (EptEntry::kAccessed | EptEntry::kDirty);
   EptEntry leaf = Settle(turn, slot);
-  while (StateOf(leaf, level) == SlotState::kLeaf && (leaf.raw() & bits) != bits &&
-         !slot.CompareExchange(leaf, EptEntry(leaf.raw() | bits))) {
+  while (StateOf(leaf, level) == SlotState::kLeaf && leaf.WithFlagsOf(seen_below) != leaf &&
+         !slot.CompareExchange(leaf, leaf.WithFlagsOf(seen_below))) {
     if (leaf == kFrozenEntry) leaf = Settle(turn, slot);
   }
 }

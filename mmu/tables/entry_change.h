@@ -55,9 +55,9 @@ class EntryChange {
   ChangeResult Split(const MmuRead&, const Root& root, const Table& parent, EntrySlot& slot,
                      EptEntry seen, Table& child, Gfn gfn, EptEntry first_child);
 
-  // The same in two steps: the slot was frozen, as `before`, while an external table was told.
-  void PublishSplit(const Root& root, const Table& parent, EntrySlot& slot, EptEntry before,
-                    Table& child, Gfn gfn, EptEntry first_child);
+  // The same in two steps: the slot was frozen while an external table was told.
+  void PublishSplit(const Root& root, const Table& parent, EntrySlot& slot, Table& child, Gfn gfn,
+                    EptEntry first_child);
 
   // The slot once nobody is in the middle of a change of it.
   static EptEntry Settle(const Turn&, const EntrySlot& slot);

@@ -20,14 +20,14 @@ enum class SlotState : uint8_t {
 };
 
 constexpr SlotState StateOf(EptEntry entry, Level level) {
-  if (entry.raw() & kMmuPresent) return entry.IsLeaf(level) ? SlotState::kLeaf : SlotState::kLink;
+  if (IsMmuPresent(entry)) return entry.IsLeaf(level) ? SlotState::kLeaf : SlotState::kLink;
   if (entry == kEmptyEntry) return SlotState::kEmpty;
   return entry == kFrozenEntry ? SlotState::kFrozen : SlotState::kMmio;
 }
 
 // What a walk meets most, without a look at the rest.
 constexpr bool IsLink(EptEntry entry, Level level) {
-  return level != Level::k4K && (entry.raw() & (kMmuPresent | EptEntry::kPageSize)) == kMmuPresent;
+  return level != Level::k4K && IsMmuLink(entry);
 }
 
 class EntrySlot {

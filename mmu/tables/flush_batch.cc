@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 namespace twinroot::mmu {
 
@@ -24,7 +25,7 @@ void FlushBatch::AddLeaf(const Root& root, HwGfn frame, Level level) {
 
 void FlushBatch::AddTable(const Root& root, HwGfn frame, Level level, Table& table) {
   Cover(Of(root), frame, FramesPerEntry(level));
-  retired_.push_back(&table);
+  retired_.Push(table);
 }
 
 void FlushBatch::AddSubtree(const Root& root, HwGfn frame, Level level, Table& table) {
@@ -62,8 +63,8 @@ absl::Status FlushBatch::Finish(const Turn& turn) {
     for (const Removed::Subtree& subtree : removed->subtrees) {
       const bool covered = subtree.covered_by != nullptr;
       const Level level = Above(subtree.table->level());
-      const EptEntry bits = TakeDown(turn, removed->root, *subtree.table, covered);
-      if (covered) change_.AddAccessedDirty(turn, *subtree.covered_by, level, bits);
+      const EptEntry flags = TakeDown(turn, removed->root, *subtree.table, covered);
+      if (covered) change_.AddAccessedDirty(turn, *subtree.covered_by, level, flags);
     }
     for (const GfnRange& leaves : removed->leaves) {
       absl::Status external = removed->root.external->Remove(leaves);
@@ -73,8 +74,7 @@ absl::Status FlushBatch::Finish(const Turn& turn) {
     removed.reset();
   }
   // The flush is done, and an external table never refers to our pages.
-  pool_.Retire(retired_);
-  retired_.clear();
+  pool_.Retire(std::exchange(retired_, {}));
   if (!status.ok()) {
     bugs_.ReportBug("an external table did not remove what was zapped: " +
                     std::string(status.message()));
@@ -85,25 +85,25 @@ absl::Status FlushBatch::Finish(const Turn& turn) {
 EptEntry FlushBatch::TakeDown(const Turn& turn, const Root& root, Table& table, bool covered) {
   const Level level = table.level();
   uint64_t leaves = 0;
-  uint64_t bits = 0;
+  EptEntry flags;
   for (uint64_t i = 0; i < kEntriesPerTable; ++i) {
     const EptEntry entry = EntryChange::Settle(turn, table.slots[i]);
     const SlotState state = StateOf(entry, level);
     if (state == SlotState::kLink) {
       if (Table* child = pool_.At(entry.address())) {
-        bits |= TakeDown(turn, root, *child, covered).raw();
+        flags = flags.WithFlagsOf(TakeDown(turn, root, *child, covered));
       }
     } else if (state == SlotState::kLeaf) {
       ++leaves;
-      bits |= entry.raw();
+      flags = flags.WithFlagsOf(entry);
       if (on_leaf_ && !covered) {
         on_leaf_(table.identity.gfn + i * FramesPerEntry(level), level, entry);
       }
     }
   }
   change_.Forget(turn, root, level, leaves);
-  retired_.push_back(&table);
-  return EptEntry(bits & (EptEntry::kAccessed | EptEntry::kDirty));
+  retired_.Push(table);
+  return flags;
 }
 
 FlushBatch::Removed& FlushBatch::Of(const Root& root) {

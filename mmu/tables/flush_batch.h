@@ -89,7 +89,7 @@ class FlushBatch {
   BugSink& bugs_;
   const OnLeaf on_leaf_;
   std::optional<Removed> removed_[4];  // 2 * MemoryKind + execute_only
-  std::vector<Table*> retired_;
+  TableList retired_;
 };
 
 }  // namespace twinroot::mmu

@@ -16,8 +16,6 @@
 #define TWINROOT_GUARDED_BY(x) TWINROOT_THREAD_ANNOTATION(guarded_by(x))
 #define TWINROOT_REQUIRES(...) TWINROOT_THREAD_ANNOTATION(requires_capability(__VA_ARGS__))
 #define TWINROOT_ACQUIRE(...) TWINROOT_THREAD_ANNOTATION(acquire_capability(__VA_ARGS__))
-#define TWINROOT_ACQUIRE_SHARED(...) \
-  TWINROOT_THREAD_ANNOTATION(acquire_shared_capability(__VA_ARGS__))
 #define TWINROOT_RELEASE(...) TWINROOT_THREAD_ANNOTATION(release_capability(__VA_ARGS__))
 
 namespace twinroot::mmu {

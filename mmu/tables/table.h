@@ -15,7 +15,7 @@ struct Table {
   TableIdentity identity;
   const Table* parent = nullptr;  // null: a root
   bool named = false;             // was given an identity since it was free: it may hold entries
-  Table* next = nullptr;          // in the pool's lists
+  Table* next = nullptr;          // in the list of a pool, or of those that go back to it
 
   Level level() const { return identity.role.level; }
 };

@@ -66,11 +66,11 @@ void TablePool::Free(Table& table) {
   free_.Push(table);
 }
 
-void TablePool::Retire(const std::vector<Table*>& tables) {
+void TablePool::Retire(TableList tables) {
   size_t waiting;
   {
     const MutexLock lock(mutex_);
-    for (Table* table : tables) retired_.Push(*table);
+    while (!tables.empty()) retired_.Push(tables.Pop());
     waiting = retired_.size();
   }
   if (waiting >= kManyRetired) Reclaim();

@@ -65,7 +65,7 @@ class TablePool {
   void Free(Table& table);
   // Takes back tables that no processor and no slot refers to; faults may still look at them, so
   // they are free again after an epoch. Not inside an EpochGuard.
-  void Retire(const std::vector<Table*>& tables);
+  void Retire(TableList tables);
 
   // The table at an address, or null if the pool has none there.
   Table* At(Hpa hpa) {

@@ -62,7 +62,7 @@ struct AddressSpaceState {
         env(the_env),
         roots(*the_env.pool, change),
         limbo(*the_env.pool, change, counts, config.layout),
-        attributes(the_config.layout.gfn_limit()),
+        attributes(gfn_limit),
         mmio_generation(the_config.first_mmio_generation & kMmioGenerationMask) {}
 
   ~AddressSpaceState() { delete log.load(); }
@@ -70,6 +70,7 @@ struct AddressSpaceState {
   const GuestAddressSpace::Config config;
   const GuestAddressSpace::Environment env;
   const Gfn gfn_limit = config.layout.gfn_limit();
+  const GfnRange everything{Gfn(0), gfn_limit.value};
 
   // Everything that takes something away, or reads what must not change meanwhile, takes turns.
   mutable Mutex turn_mutex;

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "mmu/engine/restrict.h"
-#include "mmu/engine/split.h"
 #include "mmu/engine/zap.h"
 #include "mmu/vm/chunks.h"
 #include "mmu/vm/invalidation.h"
@@ -99,13 +98,12 @@ class Change {
   void SplitEnds(const std::vector<LeafAction>& actions) {
     SplitResult ignored;
     ForEachAlias(vm_, [&](const Root& alias) {
-      SplitCounts counts;
       GfnRange kept;
       const auto split_at = [&](Gfn end, Gfn inside) {
         const std::optional<Level> target = LargestBeside(end);
         if (!target || kept.Contains(inside)) return;
-        SplitRange(turn_, *vm_.env.pool, vm_.change, alias, {inside, 1}, *target, counts,
-                   [&](EntrySlot&, HwGfn frame, Level level) {
+        SplitAlias(turn_, vm_, alias, {inside, 1}, *target, VmCount::kSplitConversion, ignored,
+                   [&](HwGfn frame, Level level) {
                      kept = {alias.GfnOf(frame), FramesPerEntry(level)};
                    });
       };
@@ -114,7 +112,6 @@ class Change {
         split_at(action.range.first, action.range.first);
         split_at(action.range.end(), action.range.end() - 1);
       }
-      CountSplits(vm_, counts, VmCount::kSplitConversion, ignored);
     });
   }
 

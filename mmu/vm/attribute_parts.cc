@@ -57,7 +57,7 @@ absl::Status CheckRange(const AddressSpaceState& vm, const MmuRead& read, GfnRan
         absl::StrCat(Name(range), " is empty; give at least one page"));
   }
   const GpaLayout& layout = vm.config.layout;
-  const uint64_t limit = layout.gfn_limit().value;
+  const uint64_t limit = vm.gfn_limit.value;
   // An address with the shared bit is an alias of memory, never memory of its own (A7).
   if (layout.shared_bit() && (range.first.value >> (*layout.shared_bit() - kPageShift) & 1) != 0) {
     return absl::InvalidArgumentError(absl::StrCat(Name(range), " carries the shared bit ",

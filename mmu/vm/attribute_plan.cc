@@ -139,25 +139,13 @@ class Planner {
     CountFlush(alias);
   }
 
-  // What LargeLeaf will say when the change is done.
+  // When the change is done.
   bool MayBeLarge(const Root& alias, const RecoverySpot& spot) const {
     // What its owner would merge is not asked.
-    if (alias.external != nullptr) return false;
-    const Memslot* slot = vm_.slots.Find(turn_, spot.first);
-    if (slot == nullptr) return false;
-    const std::optional<Pfn> pfn = BackingOf(*slot, spot.first, alias.kind);
-    const std::optional<Level> backing = vm_.env.pages->Ready(spot.first, alias.kind);
-    if (!pfn || !backing || *backing < spot.level) return false;
-    const LeafWish wish{.gfn = spot.first,
-                        .pfn = *pfn,
-                        .slot = slot->range,
-                        .attributes = spot.to,
-                        .backing = *backing,
-                        .log = vm_.log.load()};
-    return !LeafOf(vm_, turn_, alias, wish).allowed.empty() &&
-           LevelFor(vm_, turn_, alias, wish, [&](Level level) {
+    return alias.external == nullptr &&
+           LargeLeaf(vm_, turn_, alias, spot.first, spot.level, spot.to, [&](Level level) {
              return UniformAfter(LeafRange(spot.first, level), spot.to);
-           }).level >= spot.level;
+           }).has_value();
   }
 
   bool UniformAfter(GfnRange range, MemoryAttributes to) const {

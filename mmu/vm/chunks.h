@@ -38,10 +38,6 @@ absl::Status ForEachChunk(AddressSpaceState& vm, GfnRange range, const Function&
   return absl::OkStatus();
 }
 
-inline GfnRange Everything(const AddressSpaceState& vm) {
-  return {Gfn(0), vm.config.layout.gfn_limit().value};
-}
-
 template <typename Function>
 void ForEachAlias(const AddressSpaceState& vm, const Function& function) {
   for (const MemoryKind kind : kAllKinds) {

@@ -9,7 +9,6 @@
 #include "mmu/engine/leaves.h"
 #include "mmu/engine/max_level.h"
 #include "mmu/engine/protect.h"
-#include "mmu/engine/split.h"
 #include "mmu/vm/attribute_change.h"
 #include "mmu/vm/chunks.h"
 #include "mmu/vm/page_sizes.h"
@@ -92,12 +91,9 @@ Taken TakenBy(const DirtyLog& log) { return log.withholds_write() ? Taken::kWrit
 void SplitForLog(const Turn& turn, AddressSpaceState& vm, const DirtyLog& log, GfnRange chunk,
                  FlushBatch& batch, SplitResult& result) {
   ForEachAlias(vm, [&](const Root& alias) {
-    SplitCounts counts;
     if (log.options().eager_split) {
-      SplitRange(turn, *vm.env.pool, vm.change, alias, chunk, Level::k4K, counts,
-                 [](EntrySlot&, HwGfn, Level) {});
+      SplitAlias(turn, vm, alias, chunk, Level::k4K, VmCount::kSplitDirtyLog, result);
     }
-    CountSplits(vm, counts, VmCount::kSplitDirtyLog, result);
     TakeFromRange(turn, *vm.env.pool, vm.change, alias, chunk, Taken::kWriteOfLarge, batch,
                   [](Gfn, uint64_t) {});
   });
@@ -216,7 +212,7 @@ absl::Status EndLog(AddressSpaceState& vm, std::optional<uint64_t> session) {
 }
 
 absl::StatusOr<RecoverResult> RecoverAll(AddressSpaceState& vm) {
-  return RecoverPages(vm, Everything(vm), VmCount::kCollapseDirtyLog);
+  return RecoverPages(vm, vm.everything, VmCount::kCollapseDirtyLog);
 }
 
 }  // namespace
@@ -245,7 +241,7 @@ absl::StatusOr<SplitResult> EnableDirtyLog(AddressSpaceState& vm, const DirtyLog
   SplitResult result;
   if (options.initially_all_set) return result;
   const absl::Status status =
-      ForEachChunk(vm, Everything(vm), [&](const Turn& turn, GfnRange chunk) {
+      ForEachChunk(vm, vm.everything, [&](const Turn& turn, GfnRange chunk) {
         const DirtyLog* log = vm.log.load();
         // Somebody may have ended it, and begun another, between two chunks.
         if (log == nullptr || log->session() != session) return NoLog();
@@ -386,19 +382,6 @@ absl::Status ClearDirty(AddressSpaceState& vm, const DirtyPages& pages) {
     }
     return TakeBack(turn, vm, *log, {{first, std::move(cleared)}});
   });
-}
-
-absl::Status LogSlots(const Turn&, AddressSpaceState& vm, std::vector<GfnRange> slots) {
-  const DirtyLog* now = vm.log.load();
-  if (now == nullptr) return absl::OkStatus();
-  std::sort(slots.begin(), slots.end(),
-            [](const GfnRange& a, const GfnRange& b) { return a.first < b.first; });
-  auto next = now->ForSlots(slots);
-  if (!next.ok()) return next.status();
-  vm.log.store(next->release());
-  SynchronizeEpoch();
-  delete now;
-  return absl::OkStatus();
 }
 
 }  // namespace twinroot::mmu

@@ -21,9 +21,6 @@ absl::StatusOr<DirtyPages> HarvestDirty(AddressSpaceState& vm, GfnRange range);
 absl::StatusOr<std::vector<Gfn>> HarvestDirtyRing(AddressSpaceState& vm, uint32_t vcpu, size_t max);
 absl::Status ClearDirty(AddressSpaceState& vm, const DirtyPages& pages);
 
-// If the log is on: it logs these memslots from now on. An error (no memory) changes nothing.
-absl::Status LogSlots(const Turn& turn, AddressSpaceState& vm, std::vector<GfnRange> slots);
-
 }  // namespace twinroot::mmu
 
 #endif  // TWINROOT_MMU_VM_DIRTY_TRACKING_H_

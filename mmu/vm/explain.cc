@@ -36,7 +36,7 @@ Explanation Explain(const EpochGuard& guard, const AddressSpaceState& vm, const 
   Explanation why;
   const DirtyLog* log = vm.log.load(std::memory_order_acquire);
   why.dirty_log = log != nullptr;
-  if (gfn < vm.config.layout.gfn_limit()) why.attributes = vm.attributes.Get(guard, gfn);
+  if (gfn < vm.gfn_limit) why.attributes = vm.attributes.Get(guard, gfn);
   if (translation.mapped) why.mapped = translation.level;
   const Memslot* slot = vm.slots.Find(guard, gfn);
   why.in_memslot = slot != nullptr;
@@ -44,8 +44,6 @@ Explanation Explain(const EpochGuard& guard, const AddressSpaceState& vm, const 
   const std::optional<Pfn> pfn = BackingOf(*slot, gfn, root.kind);
   if (!pfn) return why;
   why.may_map = true;
-  const std::optional<Level> backing = vm.env.pages->Ready(gfn, root.kind);
-  why.backing_known = backing.has_value();
   // A small page that grants fetches under the NX mitigation is small because it is executed.
   const bool executed = vm.config.nx_huge_pages && translation.mapped &&
                         translation.level == Level::k4K && translation.access.fetch();
@@ -54,7 +52,7 @@ Explanation Explain(const EpochGuard& guard, const AddressSpaceState& vm, const 
                                        .pfn = *pfn,
                                        .slot = slot->range,
                                        .attributes = why.attributes,
-                                       .backing = backing.value_or(kLargestLeaf),
+                                       .backing = vm.env.pages->LargestLeaf(gfn, root.kind),
                                        .access = executed ? Access::Fetch() : Access::None(),
                                        .log = log});
   why.allowed = choice.level;

@@ -154,8 +154,8 @@ struct AttributeChangePlan {
   // Of the leaves as they stand after the splits: those that go, and those that lose rights.
   LeafTally zapped;
   LeafTally restricted;
-  // Large leaves that come back where attributes are uniform again, and what they replace. As far
-  // as the page source knows without resolving anything (PageSource::Ready).
+  // Large leaves that come back where attributes are uniform again, and what they replace. Of an
+  // external table, whose owner would have to be asked, none.
   LeafTally recovered;
   LeafTally covered;
   uint64_t flushes[2][2] = {};  // [MemoryKind][1: the execute-only alias]
@@ -196,7 +196,6 @@ struct Explanation {
   bool may_map = false;
   Level allowed = Level::k4K;         // if may_map: the leaf that a fault would choose now
   LevelVeto veto = LevelVeto::kNone;  // what forbids one that is larger than `allowed`
-  bool backing_known = false;         // false: the page source was not asked for its largest leaf
   std::optional<Level> mapped;        // the leaf that stands there
   // A table of smaller pages stands where `allowed` could: nobody has recovered it yet.
   bool smaller_table = false;

@@ -34,8 +34,7 @@ void Invalidation::Commit(const std::function<void()>& change) {
   vm_.seq.End(turn_);
 }
 
-Quiet::Quiet(const Turn& turn, AddressSpaceState& vm)
-    : everything_(turn, vm, {{Gfn(0), vm.config.layout.gfn_limit().value}}) {
+Quiet::Quiet(const Turn& turn, AddressSpaceState& vm) : everything_(turn, vm, {vm.everything}) {
   // Those who looked before it began have left, or have counted themselves.
   SynchronizeEpoch();
   while (vm.external_sets.load(std::memory_order_acquire) != 0) std::this_thread::yield();

@@ -3,6 +3,8 @@
 #ifndef TWINROOT_MMU_VM_LEAF_CHOICE_H_
 #define TWINROOT_MMU_VM_LEAF_CHOICE_H_
 
+#include <optional>
+
 #include "mmu/engine/make_entry.h"
 #include "mmu/engine/max_level.h"
 #include "mmu/vm/address_space_state.h"
@@ -71,6 +73,30 @@ inline LeafRequest LeafOf(const AddressSpaceState& vm, const MmuRead& read, cons
   const bool withhold_write =
       wish.log != nullptr && wish.log->withholds_write() && !wish.access.write();
   return LeafOf(vm, read, root, wish.gfn, wish.attributes, withhold_write);
+}
+
+// The leaf of `level` that a fault on `gfn` would make if its page had these attributes, and its
+// surroundings were `uniform` (as LevelFor asks); nullopt: it would be smaller, or none. For places
+// where something is mapped already: whether pages are there is not asked.
+template <typename Uniform>
+std::optional<EptEntry> LargeLeaf(const AddressSpaceState& vm, const MmuRead& read,
+                                  const Root& root, Gfn gfn, Level level,
+                                  MemoryAttributes attributes, const Uniform& uniform) {
+  const Memslot* slot = vm.slots.Find(read, gfn);
+  if (slot == nullptr || attributes.kind != root.kind) return std::nullopt;
+  const std::optional<Pfn> pfn = BackingOf(*slot, gfn, root.kind);
+  if (!pfn) return std::nullopt;
+  const LeafWish wish{.gfn = gfn,
+                      .pfn = *pfn,
+                      .slot = slot->range,
+                      .attributes = attributes,
+                      .backing = vm.env.pages->LargestLeaf(gfn, root.kind),
+                      .log = vm.log.load()};
+  const LeafRequest leaf = LeafOf(vm, read, root, wish);
+  if (leaf.allowed.empty() || LevelFor(vm, read, root, wish, uniform).level < level) {
+    return std::nullopt;
+  }
+  return MakeLeaf(*pfn, level, leaf);
 }
 
 }  // namespace twinroot::mmu

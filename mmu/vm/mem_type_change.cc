@@ -1,6 +1,7 @@
 #include "mmu/vm/mem_type_change.h"
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -10,8 +11,9 @@ namespace twinroot::mmu {
 namespace {
 
 // Every frame that a range of either names, merged; all of memory if the default differs.
-std::vector<GfnRange> Touched(const MemTypes& before, const MemTypes& after, Gfn limit) {
-  if (before.others != after.others) return {{Gfn(0), limit.value}};
+std::vector<GfnRange> Touched(const AddressSpaceState& vm, const MemTypes& before,
+                              const MemTypes& after) {
+  if (before.others != after.others) return {vm.everything};
   std::vector<GfnRange> ranges;
   for (const MemTypes* types : {&before, &after}) {
     for (const MemTypeRange& range : types->ranges) ranges.push_back(range.range);
@@ -37,14 +39,14 @@ absl::Status ChangeMemTypes(AddressSpaceState& vm, const MemTypes& types) {
     return absl::FailedPreconditionError(
         "the host decides the memory types of this VM; create it with the guest's MTRRs in charge");
   }
-  const Gfn limit = vm.config.layout.gfn_limit();
-  if (absl::Status status = MemTypeMap::Check(types, limit); !status.ok()) return status;
+  if (absl::Status status = MemTypeMap::Check(types, vm.gfn_limit); !status.ok()) return status;
   const Turn turn(vm.turn_mutex);
   const MemTypes& before = vm.mem_types.all(turn);
   if (before == types) return absl::OkStatus();
-  Invalidation invalidation(turn, vm, Touched(before, types, limit));
+  auto after = std::make_unique<const MemTypes>(types);
+  Invalidation invalidation(turn, vm, Touched(vm, before, types));
   if (absl::Status status = invalidation.Zap(kAllKinds); !status.ok()) return status;
-  invalidation.Commit([&] { vm.mem_types.Swap(turn, types); });
+  invalidation.Commit([&] { vm.mem_types.Swap(turn, std::move(after)); });
   return absl::OkStatus();
 }
 

@@ -1,7 +1,6 @@
 #include "mmu/vm/mem_type_map.h"
 
 #include <algorithm>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -52,10 +51,6 @@ bool MemTypeMap::Same(const MmuRead& read, GfnRange range) const {
     at = it->range.end();
   }
   return at >= range.end() || types.others == type;
-}
-
-void MemTypeMap::Swap(const Turn&, MemTypes types) {
-  retired_.Add(current_.exchange(new MemTypes(std::move(types)), std::memory_order_acq_rel));
 }
 
 }  // namespace twinroot::mmu

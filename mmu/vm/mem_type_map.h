@@ -7,6 +7,7 @@
 #define TWINROOT_MMU_VM_MEM_TYPE_MAP_H_
 
 #include <atomic>
+#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -45,7 +46,10 @@ class MemTypeMap {
   bool Same(const MmuRead&, GfnRange range) const;
   const MemTypes& all(const MmuRead&) const { return *current_.load(std::memory_order_acquire); }
 
-  void Swap(const Turn&, MemTypes types);
+  // Cannot fail.
+  void Swap(const Turn&, std::unique_ptr<const MemTypes> types) noexcept {
+    retired_.Add(current_.exchange(types.release(), std::memory_order_acq_rel));
+  }
 
  private:
   static MemType OfOneIn(const MemTypes& types, Gfn gfn);

@@ -22,7 +22,7 @@ std::string NameOf(Gfn first) {
 // What can be said of a slot without knowing the others.
 absl::Status CheckShape(const AddressSpaceState& vm, const Memslot& slot) {
   const std::string name = NameOf(slot.range.first);
-  const uint64_t limit = vm.config.layout.gfn_limit().value;
+  const uint64_t limit = vm.gfn_limit.value;
   if (slot.range.empty()) return absl::InvalidArgumentError(name + " is empty");
   if (slot.range.first.value >= limit || slot.range.count > limit - slot.range.first.value) {
     return absl::InvalidArgumentError(absl::StrCat(name, " ends beyond the last guest address 0x",
@@ -114,16 +114,18 @@ class SlotChange {
     return parts;
   }
 
+  // What needs memory; nobody sees any of it yet.
   absl::Status Prepare() {
+    new_slots_ = vm_.slots.After(
+        turn_, gone_ ? std::optional<Gfn>(gone_->range.first) : std::nullopt, added_);
+    if (absl::Status status = PrepareLog(); !status.ok()) return status;
     for (const AttributeSet& run : runs_) {
       absl::Status status = vm_.attributes.Prepare(turn_, run.range, run.attributes);
       if (status.ok()) continue;
       CollapseAttributes();
       return status;
     }
-    absl::Status status = PrepareLog();
-    if (!status.ok()) CollapseAttributes();
-    return status;
+    return absl::OkStatus();
   }
 
   // If the dirty log is on, it logs the new slots from the commit on.
@@ -131,12 +133,7 @@ class SlotChange {
     const DirtyLog* now = vm_.log.load();
     if (now == nullptr) return absl::OkStatus();
     std::vector<GfnRange> slots;
-    for (const Memslot& slot : vm_.slots.all(turn_)) {
-      if (!gone_ || slot.range != gone_->range) slots.push_back(slot.range);
-    }
-    if (added_) slots.push_back(added_->range);
-    std::sort(slots.begin(), slots.end(),
-              [](const GfnRange& a, const GfnRange& b) { return a.first < b.first; });
+    for (const Memslot& slot : *new_slots_) slots.push_back(slot.range);
     absl::StatusOr<std::unique_ptr<const DirtyLog>> next = now->ForSlots(slots);
     if (!next.ok()) return next.status();
     new_log_ = *std::move(next);
@@ -146,7 +143,7 @@ class SlotChange {
   absl::Status Invalidate(const std::function<absl::Status()>& move_backing) {
     // A wrapping generation would bring old marks back to life: everything goes, marks too.
     const bool everything = MmioGenerationWraps(vm_);
-    Invalidation invalidation(turn_, vm_, everything ? Everything() : Ranges());
+    Invalidation invalidation(turn_, vm_, everything ? std::vector{vm_.everything} : Ranges());
     if (move_backing) {
       if (absl::Status status = move_backing(); !status.ok()) return status;
     }
@@ -159,7 +156,7 @@ class SlotChange {
 
   void Commit() {
     for (const AttributeSet& run : runs_) vm_.attributes.Set(turn_, run.range, run.attributes);
-    vm_.slots.Replace(turn_, gone_ ? std::optional<Gfn>(gone_->range.first) : std::nullopt, added_);
+    vm_.slots.Swap(turn_, std::move(new_slots_));
     if (added_ && !gone_) {
       vm_.frames[static_cast<int>(MemoryKind::kPrivate)] += added_->range.count;
     } else if (gone_ && !added_) {
@@ -179,9 +176,6 @@ class SlotChange {
     for (const AttributeSet& run : runs_) vm_.attributes.Collapse(turn_, run.range);
   }
 
-  std::vector<GfnRange> Everything() const {
-    return {{Gfn(0), vm_.config.layout.gfn_limit().value}};
-  }
   std::vector<GfnRange> Ranges() const {
     if (!gone_) return {added_->range};
     if (!added_) return {gone_->range};
@@ -198,6 +192,7 @@ class SlotChange {
   std::optional<Memslot> added_;
   std::vector<AttributeSet> runs_;
   uint64_t frames_[2] = {};  // [MemoryKind] of what goes
+  std::unique_ptr<const MemslotMap::Slots> new_slots_;
   std::unique_ptr<const DirtyLog> new_log_, old_log_;
 };
 

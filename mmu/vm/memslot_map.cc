@@ -1,7 +1,6 @@
 #include "mmu/vm/memslot_map.h"
 
 #include <algorithm>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -40,32 +39,20 @@ absl::Status MemslotMap::Check(const Turn&, const Memslot& slot, std::optional<G
   return absl::OkStatus();
 }
 
-void MemslotMap::Add(const Turn& turn, const Memslot& slot) { Replace(turn, std::nullopt, slot); }
-
-void MemslotMap::Remove(const Turn& turn, Gfn first) { Replace(turn, first, std::nullopt); }
-
-void MemslotMap::Replace(const Turn& turn, std::optional<Gfn> gone,
-                         const std::optional<Memslot>& added) {
-  Slots slots = *Now();
-  if (gone) std::erase_if(slots, [&](const Memslot& slot) { return slot.range.first == *gone; });
+std::unique_ptr<const MemslotMap::Slots> MemslotMap::After(
+    const Turn&, std::optional<Gfn> gone, const std::optional<Memslot>& added) const {
+  auto slots = std::make_unique<Slots>();
+  slots->reserve(Now()->size() + 1);
+  for (const Memslot& slot : *Now()) {
+    if (gone != slot.range.first) slots->push_back(slot);
+  }
   if (added) {
-    const auto behind = std::find_if(slots.begin(), slots.end(), [&](const Memslot& other) {
+    const auto behind = std::find_if(slots->begin(), slots->end(), [&](const Memslot& other) {
       return other.range.first > added->range.first;
     });
-    slots.insert(behind, *added);
+    slots->insert(behind, *added);
   }
-  Swap(turn, std::move(slots));
-}
-
-void MemslotMap::Swap(const Turn&, Slots slots) {
-  retired_.Add(current_.exchange(new Slots(std::move(slots)), std::memory_order_acq_rel));
-}
-
-bool MemslotMap::Touches(const MmuRead&, GfnRange range) const {
-  const Slots& slots = *Now();
-  const auto it = std::upper_bound(slots.begin(), slots.end(), range.first,
-                                   [](Gfn g, const Memslot& slot) { return g < slot.range.end(); });
-  return it != slots.end() && it->range.Overlaps(range);
+  return slots;
 }
 
 std::optional<std::vector<GfnRange>> MemslotMap::Parts(const MmuRead& lock, GfnRange range) const {

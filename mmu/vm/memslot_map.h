@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -28,45 +29,54 @@ inline std::optional<Pfn> BackingOf(const Memslot& slot, Gfn gfn, MemoryKind kin
 
 class MemslotMap {
  public:
+  using Slots = std::vector<Memslot>;  // ordered by frame
+
   MemslotMap() : current_(new Slots) {}
   ~MemslotMap() { delete current_.load(); }
 
   // Why `slot` cannot be added; OK if it can. `but_for`: ignore the slot that begins there.
   absl::Status Check(const Turn&, const Memslot& slot, std::optional<Gfn> but_for = {}) const;
-  // After Check.
-  void Add(const Turn&, const Memslot& slot);
-  // The slot that begins at `first`, if there is one.
-  void Remove(const Turn&, Gfn first);
-  // Both in one step, either or none: the slot that begins at `gone` goes, `added` comes.
-  void Replace(const Turn&, std::optional<Gfn> gone, const std::optional<Memslot>& added);
+  // After Check: the slots without the one that begins at `gone`, and with `added`. For Swap.
+  std::unique_ptr<const Slots> After(const Turn&, std::optional<Gfn> gone,
+                                     const std::optional<Memslot>& added) const;
+  // Cannot fail.
+  void Swap(const Turn&, std::unique_ptr<const Slots> slots) noexcept {
+    retired_.Add(current_.exchange(slots.release(), std::memory_order_acq_rel));
+  }
 
   // Valid as long as the guard or the turn is held.
-  [[gnu::always_inline]] const Memslot* Find(const MmuRead&, Gfn gfn) const {
+  const Memslot* Find(const MmuRead&, Gfn gfn) const {
+    const Memslot* const slot = FirstBehind(gfn);
+    return slot != nullptr && slot->range.first <= gfn ? slot : nullptr;
+  }
+
+  // Some slot has a frame of the range.
+  bool Touches(const MmuRead&, GfnRange range) const {
+    const Memslot* const slot = FirstBehind(range.first);
+    return slot != nullptr && slot->range.Overlaps(range);
+  }
+
+  // The parts of a range, each inside one slot; nullopt if a frame of it lies in none.
+  std::optional<std::vector<GfnRange>> Parts(const MmuRead&, GfnRange range) const;
+
+  const Slots& all(const MmuRead&) const { return *Now(); }
+
+ private:
+  static constexpr size_t kFew = 8;
+  const Slots* Now() const { return current_.load(std::memory_order_acquire); }
+  // The first slot that ends behind the frame, or null: the only one that can hold it. Few are
+  // looked through.
+  [[gnu::always_inline]] const Memslot* FirstBehind(Gfn gfn) const {
     const Slots& slots = *Now();
-    // The first slot that ends behind the frame is the only candidate. Few are looked through.
-    auto it = slots.begin();
     const auto ends_before = [gfn](const Memslot& slot) { return slot.range.end() <= gfn; };
+    auto it = slots.begin();
     if (slots.size() <= kFew) {
       while (it != slots.end() && ends_before(*it)) ++it;
     } else {
       it = std::partition_point(it, slots.end(), ends_before);
     }
-    return it != slots.end() && it->range.first <= gfn ? &*it : nullptr;
+    return it != slots.end() ? &*it : nullptr;
   }
-
-  // Some slot has a frame of the range.
-  bool Touches(const MmuRead&, GfnRange range) const;
-
-  // The parts of a range, each inside one slot; nullopt if a frame of it lies in none.
-  std::optional<std::vector<GfnRange>> Parts(const MmuRead&, GfnRange range) const;
-
-  const std::vector<Memslot>& all(const MmuRead&) const { return *Now(); }
-
- private:
-  using Slots = std::vector<Memslot>;  // ordered by frame
-  static constexpr size_t kFew = 8;
-  const Slots* Now() const { return current_.load(std::memory_order_acquire); }
-  void Swap(const Turn&, Slots slots);
 
   std::atomic<const Slots*> current_;
   RetireList retired_;

@@ -12,26 +12,10 @@ namespace twinroot::mmu {
 namespace {
 
 // The large leaf that a fault would make now.
-std::optional<EptEntry> LargeLeaf(const Turn& turn, AddressSpaceState& vm, const Root& root,
-                                  Gfn gfn, Level level) {
-  const Memslot* slot = vm.slots.Find(turn, gfn);
-  if (slot == nullptr) return std::nullopt;
-  const std::optional<Pfn> pfn = BackingOf(*slot, gfn, root.kind);
-  LeafWish wish{.gfn = gfn,
-                .pfn = pfn.value_or(Pfn(0)),
-                .slot = slot->range,
-                .attributes = vm.attributes.Get(turn, gfn),
-                .backing = kLargestLeaf,
-                .log = vm.log.load()};
-  if (!pfn || wish.attributes.kind != root.kind) return std::nullopt;
-  if (LevelFor(vm, turn, root, wish).level < level) return std::nullopt;
-  // Something is mapped below, so pages are there; nothing is asked that could block.
-  wish.backing =
-      vm.env.pages->Ready(gfn, root.kind).value_or(vm.env.pages->LargestLeaf(gfn, root.kind));
-  if (wish.backing < level) return std::nullopt;
-  const LeafRequest leaf = LeafOf(vm, turn, root, wish);
-  if (leaf.allowed.empty()) return std::nullopt;
-  return MakeLeaf(*pfn, level, leaf);
+std::optional<EptEntry> LargeLeafNow(const Turn& turn, const AddressSpaceState& vm,
+                                     const Root& root, Gfn gfn, Level level) {
+  return LargeLeaf(vm, turn, root, gfn, level, vm.attributes.Get(turn, gfn),
+                   [&](Level at) { return vm.attributes.UniformAt(turn, gfn, at); });
 }
 
 bool TableStands(const Turn& turn, TablePool& pool, const Root& root, Gfn first, Level level) {
@@ -45,13 +29,19 @@ bool TableStands(const Turn& turn, TablePool& pool, const Root& root, Gfn first,
 
 }  // namespace
 
-void CountSplits(AddressSpaceState& vm, const SplitCounts& counts, VmCount reason,
-                 SplitResult& result) {
+void SplitAlias(const Turn& turn, AddressSpaceState& vm, const Root& alias, GfnRange range,
+                Level target, VmCount reason, SplitResult& result, OnKept on_kept) {
+  // As many as the range can need: a PD, and a PT for each of its 2M.
+  vm.limbo.TakeDown(turn, range.count / FramesPerEntry(Level::k2M) + 2);
+  SplitCounts counts;
+  SplitRange(turn, *vm.env.pool, vm.change, alias, range, target, counts, on_kept);
   result.split_1g += counts.from_1g;
   result.split_2m += counts.from_2m;
   result.kept += counts.kept;
-  vm.counts.Add(reason, counts.from_1g + counts.from_2m);
-  vm.counts.Add(VmCount::kSplitKeptForTables, counts.kept);
+  if (const uint64_t split = counts.from_1g + counts.from_2m; split != 0) {
+    vm.counts.Add(reason, split);
+  }
+  if (counts.kept != 0) vm.counts.Add(VmCount::kSplitKeptForTables, counts.kept);
 }
 
 absl::StatusOr<uint64_t> RecoverChunk(const Turn& turn, AddressSpaceState& vm, GfnRange chunk,
@@ -61,7 +51,7 @@ absl::StatusOr<uint64_t> RecoverChunk(const Turn& turn, AddressSpaceState& vm, G
   ForEachAlias(vm, [&](const Root& alias) {
     collapsed += CollapseRange(
         turn, *vm.env.pool, vm.change, alias, chunk,
-        [&](Gfn gfn, Level level) { return LargeLeaf(turn, vm, alias, gfn, level); }, batch);
+        [&](Gfn gfn, Level level) { return LargeLeafNow(turn, vm, alias, gfn, level); }, batch);
   });
   vm.counts.Add(reason, collapsed);
   if (absl::Status status = batch.Finish(turn); !status.ok()) return status;
@@ -74,7 +64,7 @@ uint64_t RecoverLeaf(const Turn& turn, AddressSpaceState& vm, Gfn first, Level l
   for (const Root& alias : vm.roots.AliasesOf(kind)) {
     if (!TableStands(turn, *vm.env.pool, alias, first, level)) continue;
     // Asked here, for a walk that finds no answer at 1G would look into every 2M below.
-    const std::optional<EptEntry> leaf = LargeLeaf(turn, vm, alias, first, level);
+    const std::optional<EptEntry> leaf = LargeLeafNow(turn, vm, alias, first, level);
     if (!leaf) continue;
     collapsed += CollapseRange(
         turn, *vm.env.pool, vm.change, alias, LeafRange(first, level),
@@ -91,12 +81,8 @@ absl::StatusOr<SplitResult> SplitPages(AddressSpaceState& vm, GfnRange range, Le
   }
   SplitResult result;
   const absl::Status status = ForEachChunk(vm, range, [&](const Turn& turn, GfnRange chunk) {
-    ForEachAlias(vm, [&](const Root& alias) {
-      SplitCounts counts;
-      SplitRange(turn, *vm.env.pool, vm.change, alias, chunk, target, counts,
-                 [](EntrySlot&, HwGfn, Level) {});
-      CountSplits(vm, counts, reason, result);
-    });
+    ForEachAlias(
+        vm, [&](const Root& alias) { SplitAlias(turn, vm, alias, chunk, target, reason, result); });
     return absl::OkStatus();
   });
   if (!status.ok()) return status;

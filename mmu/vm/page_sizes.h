@@ -23,9 +23,11 @@ absl::StatusOr<uint64_t> RecoverChunk(const Turn& turn, AddressSpaceState& vm, G
 uint64_t RecoverLeaf(const Turn& turn, AddressSpaceState& vm, Gfn first, Level level,
                      MemoryKind kind, FlushBatch& batch);
 
-// Adds what a SplitRange did to the books and to a result.
-void CountSplits(AddressSpaceState& vm, const SplitCounts& counts, VmCount reason,
-                 SplitResult& result);
+// SplitRange by the holder of the Turn, counted under `reason` and added to `result`. Tables that
+// ZapAll left make room first, some for each call.
+void SplitAlias(
+    const Turn& turn, AddressSpaceState& vm, const Root& alias, GfnRange range, Level target,
+    VmCount reason, SplitResult& result, OnKept on_kept = [](HwGfn, Level) {});
 
 }  // namespace twinroot::mmu
 

@@ -27,9 +27,9 @@ class PageSource {
   // Never blocks: called inside an EpochGuard. The default knows nothing.
   virtual std::optional<Level> Ready(Gfn, MemoryKind) { return std::nullopt; }
 
-  // What Resolve would say of the largest leaf around a page that is there. Never blocks, allocates
-  // nothing; asked with the turn held. The default makes no page large again.
-  virtual Level LargestLeaf(Gfn, MemoryKind) { return Level::k4K; }
+  // What Resolve would say of the largest leaf around a page, whether that is there or not. Never
+  // blocks, allocates nothing: asked with the turn held, or inside an EpochGuard.
+  virtual Level LargestLeaf(Gfn gfn, MemoryKind kind) = 0;
 
   // The page behind `gfn`; allocates it (zeroed) if there is none. May block. No lock is held.
   // kResourceExhausted: no memory. kFailedPrecondition: the slot has no backing of this kind.

@@ -25,6 +25,7 @@ class InstantPages : public mmu::PageSource {
  public:
   explicit InstantPages(mmu::Level largest) : largest_(largest) {}
   std::optional<mmu::Level> Ready(mmu::Gfn, mmu::MemoryKind) override { return largest_; }
+  mmu::Level LargestLeaf(mmu::Gfn, mmu::MemoryKind) override { return largest_; }
   absl::StatusOr<Page> Resolve(mmu::Gfn gfn, mmu::MemoryKind kind) override {
     return Page{kind == mmu::MemoryKind::kPrivate ? PrivatePfn(gfn) : SharedPfn(gfn), largest_};
   }
@@ -48,6 +49,7 @@ class MixedPages final : public InstantPages {
     return gfn.value < kMiddleEnd ? mmu::Level::k2M : mmu::Level::k1G;
   }
   std::optional<mmu::Level> Ready(mmu::Gfn gfn, mmu::MemoryKind) override { return LevelOf(gfn); }
+  mmu::Level LargestLeaf(mmu::Gfn gfn, mmu::MemoryKind) override { return LevelOf(gfn); }
   absl::StatusOr<Page> Resolve(mmu::Gfn gfn, mmu::MemoryKind kind) override {
     auto page = InstantPages::Resolve(gfn, kind);
     page->max_level = LevelOf(gfn);

@@ -114,7 +114,7 @@ TEST_F(CollapseTest, F5_TheMemoryIsMappedAtEveryMoment) {
     const Turn turn(t_.turn_mutex);
     SplitCounts counts;
     SplitRange(turn, t_.pool, t_.change, t_.root, Frames(0, 512), Level::k4K, counts,
-               [](EntrySlot&, HwGfn, Level) {});
+               [](HwGfn, Level) {});
     EXPECT_EQ(counts.from_2m, 1u);
   }
   stop = true;

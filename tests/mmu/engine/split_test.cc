@@ -25,7 +25,7 @@ class SplitTest : public testing::Test {
     const Turn turn(t_.turn_mutex);
     SplitCounts counts;
     SplitRange(turn, t_.pool, t_.change, t_.root, range, target, counts,
-               [this](EntrySlot&, HwGfn frame, Level level) { kept_.emplace_back(frame, level); });
+               [this](HwGfn frame, Level level) { kept_.emplace_back(frame, level); });
     return counts;
   }
   std::vector<EptEntry> Leaves(GfnRange range) {

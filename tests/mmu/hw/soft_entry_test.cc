@@ -84,6 +84,57 @@ TEST(SoftEntryTest, F6_AccessTrackingTakesAllRightsAndGivesReadAndFetchBack) {
   }
 }
 
+TEST(SoftEntryTest, OnlyALinkOfTheEnginesIsALink) {
+  const EptEntry link = LinkTo(Hpa(0x7000));
+  EXPECT_EQ(link.address(), Hpa(0x7000));
+  EXPECT_TRUE(IsMmuPresent(link) && IsMmuLink(link) && link.Present(false));
+  for (const Level level : {Level::k2M, Level::k1G}) {
+    const EptEntry page =
+        EptEntry::Leaf(Hpa(uint64_t{5} << 30), level, Access::All(), MemType::kWriteBack);
+    EXPECT_FALSE(IsMmuPresent(page));
+    EXPECT_TRUE(IsMmuPresent(WithMmuPresent(page)));
+    EXPECT_FALSE(IsMmuLink(WithMmuPresent(page)));
+    EXPECT_FALSE(IsMmuLink(WithSavedAccess(WithMmuPresent(page))));
+  }
+  for (const EptEntry other : {kEmptyEntry, kFrozenEntry, kEmptySuppressVe, kFrozenSuppressVe,
+                               MmioEntry::Make(MmioEntryForm::kMisconfigured, 0x3'FFFF)}) {
+    EXPECT_FALSE(IsMmuPresent(other) || IsMmuLink(other));
+  }
+}
+
+TEST(SoftEntryTest, F8_FetchWithheldForThePagesSizeComesBackAsItWas) {
+  for (uint8_t rights = 0; rights < 8; ++rights) {
+    const Access access = Access::FromBits(rights);
+    const EptEntry leaf = WithMmuPresent(
+        EptEntry::Leaf(Hpa(uint64_t{5} << 30), Level::k2M, access, MemType::kWriteBack));
+    const EptEntry withheld = WithoutHugeFetch(leaf);
+    EXPECT_EQ(withheld.access(), access.Without(Access::Fetch()));
+    EXPECT_FALSE(withheld.user_execute());
+    EXPECT_EQ(IsNxHugePage(withheld), access.fetch());
+    EXPECT_EQ(WithHugeFetch(leaf), leaf);
+    if (!access.read()) continue;  // nothing is left then, as if all had been taken for a while
+    EXPECT_EQ(WithHugeFetch(withheld), leaf);
+    // All rights taken away for a while: so is what comes back.
+    const EptEntry saved = WithHugeFetch(WithSavedAccess(WithoutWrite(withheld)));
+    EXPECT_FALSE(saved.Present(true));
+    EXPECT_EQ(saved, WithSavedAccess(WithoutWrite(leaf)));
+  }
+}
+
+TEST(SoftEntryTest, FlagsAndPageSizeAreTheOnlyBitsThatTheirFunctionsTouch) {
+  const EptEntry leaf(0x20'0CB7);
+  for (const bool accessed : {false, true}) {
+    for (const bool dirty : {false, true}) {
+      const EptEntry other = EptEntry(~uint64_t{0}).WithAccessedDirty(accessed, dirty);
+      EXPECT_EQ(leaf.WithFlagsOf(other), leaf.WithAccessedDirty(accessed, dirty));
+      EXPECT_EQ(leaf.WithAccessedDirty(true, true).WithFlagsOf(other),
+                leaf.WithAccessedDirty(true, true));
+    }
+  }
+  EXPECT_EQ(leaf.WithPageSize(false).raw(), 0x20'0C37u);
+  EXPECT_EQ(leaf.WithPageSize(false).WithPageSize(true), leaf);
+}
+
 // A processor without the #VE control ignores bit 63, so both spellings are the same slot.
 TEST(SoftEntryTest, EmptyAndFrozenAreRecognizedWithAndWithoutSuppressVe) {
   for (const bool suppress : {false, true}) {

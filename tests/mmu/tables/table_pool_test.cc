@@ -99,6 +99,12 @@ Table& UsedTable(TablePool& pool) {
   return table;
 }
 
+TableList ListOf(const std::vector<Table*>& tables) {
+  TableList list;
+  for (Table* table : tables) list.Push(*table);
+  return list;
+}
+
 bool IsZero(const Table& table) {
   const auto* bytes = reinterpret_cast<const std::byte*>(table.slots);
   return std::all_of(bytes, bytes + kPageSize, [](std::byte b) { return b == std::byte{0}; });
@@ -110,7 +116,7 @@ TEST(TablePoolTest, RetiredPagesAreNotUsedAndComeBackZeroedWhenThePoolRunsDry) {
   Table& first = UsedTable(pool);
   Table& second = UsedTable(pool);
   EXPECT_EQ(pool.stats().used, 2u);
-  pool.Retire({&first, &second});
+  pool.Retire(ListOf({&first, &second}));
   EXPECT_EQ(pool.stats().used, 0u);
   PreloadedTables preload(pool);
   ASSERT_TRUE(pool.Preload(3, preload).ok());
@@ -138,7 +144,7 @@ TEST(TablePoolTest, ARetiredPageIsNotReusedWhileAGuardStands) {
     EXPECT_FALSE(IsZero(table)) << "a fault looks at a page that somebody cleaned";
   });
   while (!inside) std::this_thread::yield();
-  pool.Retire({&table});
+  pool.Retire(ListOf({&table}));
   std::atomic<bool> loaded{false};
   std::thread other([&] {
     PreloadedTables preload(pool);
@@ -167,7 +173,7 @@ TEST(TablePoolTest, NobodyIsRefusedWhileRetiredPagesAreOnTheirWayBack) {
     while (!leave) std::this_thread::yield();
   });
   while (!inside) std::this_thread::yield();
-  pool.Retire(tables);
+  pool.Retire(ListOf(tables));
   std::vector<std::thread> others;
   for (int i = 0; i < 4; ++i) {
     others.emplace_back([&] {
@@ -191,7 +197,7 @@ TEST(TablePoolTest, ManyRetiredPagesAreFreedWithoutWaitingForAShortage) {
   TablePool pool(kBase, memory.get(), kPages);
   std::vector<Table*> tables;
   for (size_t i = 0; i < kPages / 2; ++i) tables.push_back(&UsedTable(pool));
-  pool.Retire(tables);
+  pool.Retire(ListOf(tables));
   EXPECT_TRUE(std::all_of(tables.begin(), tables.end(), [](Table* t) { return IsZero(*t); }));
   EXPECT_EQ(pool.stats().used, 0u);
 }

@@ -91,11 +91,6 @@ TEST_P(AttributePlanTest, SaysWhatTheChangeThenDoes) {
   std::mt19937_64 random(seed);
   const auto pick = [&](uint64_t n) { return random() % n; };
   TestSpace t(GetParam());
-  t.pages.ready = true;
-  // Which large pages come back depends on what is allocated around them.
-  for (const MemoryKind kind : kAllKinds) {
-    for (uint64_t gfn = 0; gfn < kFrames; ++gfn) ASSERT_TRUE(t.pages.Resolve(Gfn(gfn), kind).ok());
-  }
   uint64_t splits = 0;
   uint64_t recovered = 0;
   for (int round = 0; round < 500; ++round) {
@@ -135,14 +130,6 @@ TEST_P(AttributePlanTest, SaysWhatTheChangeThenDoes) {
     EXPECT_EQ(BytesOf(calls, "discard"), plan->bytes_discarded);
     EXPECT_EQ(BytesOf(calls, "copy"), plan->bytes_copied);
     if (HasFailure()) FAIL() << "seed " << seed << " round " << round;
-    // Freed pages are there again, so that the page source knows of them.
-    for (const GfnRange& range : done->converted) {
-      for (uint64_t i = 0; i < range.count; ++i) {
-        for (const MemoryKind kind : kAllKinds) {
-          ASSERT_TRUE(t.pages.Resolve(range.first + i, kind).ok());
-        }
-      }
-    }
     splits += plan->tables_needed;
     recovered += t.space->stats().collapses_attributes - before.collapses_attributes;
     if (round % 50 == 0) {
@@ -176,6 +163,32 @@ TEST(AttributePlanErrorTest, RefusesWhatTheChangeWouldRefuse) {
   EXPECT_EQ(plan->bytes_discarded, 0u);
   change.ranges = {Frames(5, 0)};
   EXPECT_TRUE(absl::IsInvalidArgument(t.space->PlanMemoryAttributes(change).status()));
+}
+
+// As GuestRam: pages must be resolved one by one, and 2M is the largest leaf.
+TEST(AttributePlanRecoveryTest, F5_SaysWhichLargePagesComeBackWhereNoPageIsKnownBeforehand) {
+  TestSpace t({.frames = 1 << 18, .max_level = Level::k2M});
+  ASSERT_FALSE(t.pages.Ready(Gfn(0), MemoryKind::kPrivate));
+  for (const uint64_t first : {512, 1024, 2048}) {
+    ASSERT_TRUE(t.Convert({Frames(first, 128)}, MemoryKind::kShared).ok());
+    ASSERT_TRUE(t.Fixes(first + 200, MemoryKind::kPrivate));
+  }
+  ASSERT_TRUE(t.Convert({Frames(2500, 1)}, MemoryKind::kShared).ok());  // it stays mixed
+  const AttributeChange back{
+      .ranges = {Frames(512, 128), Frames(1024, 128), Frames(2048, 128), Frames(4096, 128)},
+      .kind = MemoryKind::kPrivate};
+  const auto plan = t.space->PlanMemoryAttributes(back);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->recovered.leaves[0][1], 2u);
+  EXPECT_EQ(plan->recovered.leaves[0][2], 0u) << "the backing has no 1G page";
+  EXPECT_EQ(plan->covered.leaves[0][0], 2u);
+  const AddressSpaceStats before = t.space->stats();
+  const auto done = t.space->SetMemoryAttributes(back);
+  ASSERT_TRUE(done.ok()) << done.status();
+  ExpectDone(*plan, *done, before, t.space->stats());
+  EXPECT_EQ(t.LevelOf(712, MemoryKind::kPrivate), Level::k2M);
+  EXPECT_EQ(t.LevelOf(1224, MemoryKind::kPrivate), Level::k2M);
+  EXPECT_EQ(t.LevelOf(2248, MemoryKind::kPrivate), Level::k4K);
 }
 
 TEST(AttributePlanErrorTest, A1GLeafIsPlannedAlongItsEnds) {

@@ -25,7 +25,6 @@ TEST(ExplainTest, NothingForbidsTheLargest) {
   TestSpace t({.frames = kGiB});
   ExpectWhy(t, 5, Level::k1G, LevelVeto::kNone);
   EXPECT_EQ(Why(t, 5).mapped, std::nullopt);
-  EXPECT_FALSE(Why(t, 5).backing_known);
   ASSERT_TRUE(t.Fixes(5, kPrivate));
   EXPECT_EQ(Why(t, 5).mapped, Level::k1G);
   EXPECT_FALSE(Why(t, 5).smaller_table);
@@ -49,11 +48,16 @@ TEST(ExplainTest, TheHostFramesAreAlignedOtherwise) {
 }
 
 TEST(ExplainTest, TheBackingHasNoLargerPage) {
-  TestSpace t({.max_level = Level::k4K});
-  t.pages.ready = true;
-  ASSERT_TRUE(t.Fixes(600, kPrivate));
-  ExpectWhy(t, 600, Level::k4K, LevelVeto::kBacking);
-  EXPECT_TRUE(Why(t, 600).backing_known);
+  // Before and after a page is there, and whether it could be had without Resolve or not.
+  for (const Level largest : {Level::k4K, Level::k2M}) {
+    TestSpace t({.frames = kGiB, .max_level = largest});
+    ExpectWhy(t, 600, largest, LevelVeto::kBacking);
+    ASSERT_TRUE(t.Fixes(600, kPrivate));
+    ExpectWhy(t, 600, largest, LevelVeto::kBacking);
+    EXPECT_EQ(Why(t, 600).mapped, largest);
+    t.pages.ready = true;
+    ExpectWhy(t, 600, largest, LevelVeto::kBacking);
+  }
 }
 
 TEST(ExplainTest, TheExternalTableTakesNoLargerLeaf) {

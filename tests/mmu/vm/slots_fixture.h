@@ -30,6 +30,7 @@ class MovablePages : public PageSource {
     std::erase_if(placed_, [&](const auto& slot) { return slot.first.first == first; });
   }
 
+  Level LargestLeaf(Gfn gfn, MemoryKind kind) override { return pages.LargestLeaf(gfn, kind); }
   absl::StatusOr<Page> Resolve(Gfn gfn, MemoryKind kind) override {
     if (on_resolve) on_resolve(gfn, kind);
     const std::optional<Gfn> home = HomeOf(gfn);

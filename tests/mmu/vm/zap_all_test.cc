@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -104,6 +105,30 @@ TEST(ZapAllTest, F10_AFaultThatFindsNoTableTakesDownWhatWaits) {
   ASSERT_TRUE(t.space->ZapAll().ok());
   EXPECT_TRUE(t.Fixes(2048, kPrivate));
   EXPECT_TRUE(t.space->Audit().ok()) << t.space->Audit();
+}
+
+// The budget has no table beyond those that wait, and a large leaf is to be split.
+TEST(ZapAllTest, B9_ASplitTakesDownWhatWaitsBeforeItGivesUp) {
+  const auto request = [](SlotSpace& t) {
+    EXPECT_EQ(t.space->SplitPages(Frames(0, 512), Level::k4K)->kept, 0u);
+  };
+  const auto log = [](SlotSpace& t) { EXPECT_EQ(t.space->EnableDirtyLog({})->kept, 0u); };
+  const auto convert = [](SlotSpace& t) { EXPECT_TRUE(t.Convert({Frames(7, 1)}, kShared).ok()); };
+  for (const std::function<void(SlotSpace&)>& split :
+       std::vector<std::function<void(SlotSpace&)>>{request, log, convert}) {
+    SlotSpace t({.pool_pages = 6, .max_level = Level::k2M});
+    ASSERT_TRUE(t.Add(0, 4096, 0).ok());
+    ASSERT_TRUE(t.Fixes(5, kPrivate));
+    ASSERT_TRUE(t.space->ZapAll().ok());
+    ASSERT_TRUE(t.Fixes(5, kPrivate));
+    ASSERT_EQ(t.space->stats().leaves[0][1], 1u);
+    ASSERT_EQ(t.pool.stats().used, 6u) << "two roots, two tables that wait, two in use";
+    split(t);
+    EXPECT_EQ(t.space->stats().splits_kept, 0u);
+    EXPECT_TRUE(t.IsMapped(5, kPrivate)) << "no table was found, so the leaf went whole";
+    EXPECT_EQ(t.space->Translate(Gpa(5 << kPageShift), kPrivate)->level, Level::k4K);
+    EXPECT_TRUE(t.space->Audit().ok()) << t.space->Audit();
+  }
 }
 
 TEST(ZapAllTest, E2_ExternalTablesAreEmptyWhenItReturns) {
