@@ -1,7 +1,9 @@
 #include "mmu/engine/zap.h"
 
 #include <optional>
+#include <utility>
 
+#include "mmu/engine/prune.h"
 #include "mmu/tables/cursor.h"
 
 namespace twinroot::mmu {
@@ -10,6 +12,9 @@ namespace {
 // From so many frames on whole tables are detached, which costs one wait for an epoch instead of
 // one exchange for each leaf.
 constexpr uint64_t kDetachFrom = 8 * FramesPerEntry(Level::k2M);
+
+// So many leaves have to go from a table before it is worth a look at all its entries.
+constexpr uint64_t kLookFrom = 64;
 
 class Zapper {
  public:
@@ -26,7 +31,7 @@ class Zapper {
   void Run() {
     while (at_.valid()) {
       if (at_.returned()) {
-        Prune();
+        LookBack();
       } else if (Visit()) {
         continue;
       }
@@ -44,6 +49,7 @@ class Zapper {
         if (Table* child = pool_.At(entry.address())) {
           change_.Detach(turn_, at_.slot());
           batch_.AddSubtree(root_, at_.frame(), at_.level(), *child);
+          gone_[static_cast<int>(at_.level())] += kLookFrom;
         }
         return false;
       case SlotState::kLeaf: {
@@ -52,6 +58,7 @@ class Zapper {
         if (!last) return Visit();  // it is a link now
         if (batch_.on_leaf()) batch_.on_leaf()(root_.GfnOf(at_.frame()), at_.level(), *last);
         batch_.AddLeaf(root_, at_.frame(), at_.level());
+        ++gone_[static_cast<int>(at_.level())];
         return false;
       }
       case SlotState::kMmio:
@@ -65,14 +72,15 @@ class Zapper {
   }
 
   // Back from the table below this entry.
-  void Prune() {
-    const EptEntry entry = at_.entry();
-    Table* const child = pool_.At(entry.address());
-    // What was zapped is empty; the entry behind it is as likely full as any.
-    if (child == nullptr || !change_.Seal(turn_, child->slots, at_.index_below() + 1)) return;
-    change_.Detach(turn_, at_.slot());
-    change_.Forget(turn_, root_, Below(at_.level()), 0);
-    batch_.AddTable(root_, at_.frame(), at_.level(), *child);
+  void LookBack() {
+    const uint64_t gone = std::exchange(gone_[static_cast<int>(Below(at_.level()))], 0);
+    if (gone == 0) return;
+    if (gone < kLookFrom && !at_.inside()) {
+      batch_.LeaveTable();
+    } else if (UnlinkEmpty(turn_, pool_, change_, root_, at_, at_.index_below() + 1, batch_)) {
+      // From behind what was zapped, which is empty: the entry there is as likely full as any.
+      gone_[static_cast<int>(at_.level())] += kLookFrom;
+    }
   }
 
   const Turn& turn_;
@@ -82,6 +90,9 @@ class Zapper {
   const bool detach_;
   FlushBatch& batch_;
   Cursor at_;
+  // By level: leaves that went from the table in which the cursor stands there. A table that went
+  // counts for many.
+  uint64_t gone_[static_cast<int>(Level::k256T) + 1] = {};
 };
 
 }  // namespace

@@ -2,8 +2,9 @@
 // business.
 //
 // Runs beside faults, which its caller holds off in the range (Invalidation). A leaf that reaches
-// over the ends of the range goes whole: its other frames fault again. Tables that end up empty are
-// sealed, unlinked and retired into the batch; whole tables of a large range are detached at once.
+// over the ends of the range goes whole: its other frames fault again. Tables that lost many leaves
+// and end up empty are sealed, unlinked and retired into the batch; those that lost few are left as
+// they are (prune.h); whole tables of a large range are detached at once.
 #ifndef TWINROOT_MMU_ENGINE_ZAP_H_
 #define TWINROOT_MMU_ENGINE_ZAP_H_
 

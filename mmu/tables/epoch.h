@@ -89,6 +89,8 @@ void SynchronizeEpoch();
 class TWINROOT_SCOPED_CAPABILITY Turn : public MmuRead {
  public:
   explicit Turn(Mutex& mutex) TWINROOT_ACQUIRE(mutex) : lock_(mutex) {}
+  // After a TryLock that took it.
+  Turn(Mutex& mutex, MutexLock::Taken taken) TWINROOT_REQUIRES(mutex) : lock_(mutex, taken) {}
   ~Turn() TWINROOT_RELEASE() = default;
 
  private:

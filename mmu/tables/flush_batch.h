@@ -58,6 +58,9 @@ class FlushBatch {
   // bits that processors still set in it go to that leaf.
   void AddCovered(const Root& root, HwGfn frame, Level level, EntrySlot& slot, Table& table);
 
+  // A table that may be empty now was left linked.
+  void LeaveTable() { counts_.Add(VmCount::kTablesLeft); }
+
   bool empty() const;
   // Flushes, removes, frees. An error: an external table failed twice, and that was reported as a
   // bug. Finishing an empty batch does nothing.

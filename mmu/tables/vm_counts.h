@@ -14,6 +14,7 @@ enum class VmCount : uint8_t {
   // Leaves that stand now; kLeaf + 3 * MemoryKind + (0: 4K, 1: 2M, 2: 1G).
   kLeaf = 0,
   kTables = 6,
+  kTablesLeft,  // times a table that may hold nothing was left where it stands
   // Faults by what became of them.
   kFaultFixed,
   kFaultFast,  // rights given back by one exchange

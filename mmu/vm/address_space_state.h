@@ -80,6 +80,7 @@ struct AddressSpaceState {
   EntryChange change{counts};
 
   RootSet roots;
+  uint64_t tables_left_seen = 0;  // kTablesLeft when they were pruned last; changed by the Turn
   TableLimbo limbo;
   MemslotMap slots;
   AttributeMap attributes;

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "mmu/engine/map.h"
+#include "mmu/engine/prune.h"
 #include "mmu/engine/split.h"
 #include "mmu/tables/descent.h"
 #include "mmu/vm/invalidation.h"
@@ -25,6 +26,7 @@ enum class Next : uint8_t {
   kResolvePage,  // the page source is to be asked
   kLoadTables,   // tables are missing
   kSplitInTurn,  // a large leaf of an external root must be small
+  kPruneInTurn,  // an empty table stands where a large leaf could
   kLookAgain,
   kTellExternal,  // a slot was left frozen
 };
@@ -89,6 +91,9 @@ class FaultHandler {
       case Next::kSplitInTurn:
         if (std::optional<FaultOutcome> end = SplitInTurn()) return Done(*std::move(end));
         break;
+      case Next::kPruneInTurn:
+        PruneInTurn();
+        break;
       case Next::kTellExternal:
         return Done(TellExternal(frozen_));
       case Next::kLookAgain:
@@ -143,6 +148,10 @@ class FaultHandler {
                         .log = log};
     const LevelChoice choice =
         IsSmallAnyway(wish) ? LevelChoice{} : LevelFor(vm_, guard, root_, wish);
+    if (choice.level > Level::k4K && !pruned_ && EmptyTableInTheWay(guard, choice.level)) {
+      prune_at_ = choice.level;
+      return Next::kPruneInTurn;
+    }
     const MapRequest request{.gfn = gfn_,
                              .pfn = *pfn,
                              .level = choice.level,
@@ -153,6 +162,10 @@ class FaultHandler {
                                    [&](GfnRange leaf) { return MarkIfValid(guard, leaf, log); });
     if (const auto* there = std::get_if<LeafInTheWay>(&outcome)) [[unlikely]] {
       return GiveRight(guard, *there, log, preload);
+    }
+    if (preload.size() < tables && !std::holds_alternative<Mapped>(outcome)) [[unlikely]] {
+      // What it linked may stay empty.
+      vm_.counts.Add(VmCount::kTablesLeft);
     }
     // The first small page where a large one would stand but for its fetches.
     if (choice.veto == LevelVeto::kNxMitigation && preload.size() < tables) {
@@ -237,6 +250,34 @@ class FaultHandler {
     absl::Status zapped = Invalidation(turn, vm_, {{gfn_, 1}}).Zap({&kind_, 1});
     if (!zapped.ok()) return Failed{std::move(zapped)};
     return Retry{};
+  }
+
+  // A table of a large leaf's place that zaps have left there with nothing in it.
+  bool EmptyTableInTheWay(const EpochGuard& guard, Level level) const {
+    const Descent at = Descend(guard, *vm_.env.pool, root_, gfn_);
+    if (at.slot == nullptr || at.level >= level || at.entry != kEmptyEntry) return false;
+    const TablePool& pool = *vm_.env.pool;
+    const EntrySlot* slots = root_.table->slots;
+    for (Level above = root_.table->level(); above >= level; above = Below(above)) {
+      const EptEntry link = slots[EptIndex(root_.FrameOf(gfn_), above)].Load();
+      if (!IsLink(link, above)) return false;
+      slots = pool.SlotsAt(link.address());
+      if (slots == nullptr) return false;
+    }
+    // Neighbours of the frame are mapped more likely than others.
+    return HoldsNothing(guard, pool, slots, Below(level),
+                        EptIndex(root_.FrameOf(gfn_), Below(level)) + 1);
+  }
+
+  // Only if nobody changes anything now: a large page is not worth the wait.
+  void PruneInTurn() {
+    pruned_ = true;
+    if (!vm_.turn_mutex.TryLock()) return;
+    const Turn turn(vm_.turn_mutex, MutexLock::kTaken);
+    FlushBatch batch = vm_.NewBatch();
+    Prune(turn, *vm_.env.pool, vm_.change, root_, LeafRange(gfn_, prune_at_), batch);
+    // Nothing but tables was taken out: that cannot fail.
+    batch.Finish(turn).IgnoreError();
   }
 
   // E1: the slot is this thread's until the external table has answered, and pins its table, so no
@@ -352,6 +393,8 @@ class FaultHandler {
   std::optional<Pfn> page_;       // as Resolve named it
   std::optional<PageResolves::Resolve> resolve_;
   size_t tables_needed_ = 0;
+  Level prune_at_ = Level::k4K;
+  bool pruned_ = false;  // once is enough
   FrozenSlot frozen_;
   bool made_small_ = false;  // because of the NX-huge-page mitigation
 };

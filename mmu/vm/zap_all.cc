@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "mmu/engine/prune.h"
 #include "mmu/vm/invalidation.h"
 
 namespace twinroot::mmu {
@@ -58,6 +59,21 @@ size_t ReclaimTables(AddressSpaceState& vm, size_t max_tables) {
   return vm.limbo.TakeDown(turn, max_tables);
 }
 
+size_t PruneAll(const Turn& turn, AddressSpaceState& vm) {
+  const uint64_t left = vm.counts.Sum(VmCount::kTablesLeft);
+  if (left == vm.tables_left_seen) return 0;
+  vm.tables_left_seen = left;
+  FlushBatch batch = vm.NewBatch();
+  size_t pruned = 0;
+  for (const MemoryKind kind : kAllKinds) {
+    for (const Root& alias : vm.roots.AliasesOf(kind)) {
+      pruned += Prune(turn, *vm.env.pool, vm.change, alias, {Gfn(0), vm.gfn_limit.value}, batch);
+    }
+  }
+  // No leaf was removed, so no external table has a say.
+  return batch.Finish(turn).ok() ? pruned : 0;
+}
+
 absl::Status PreloadTables(AddressSpaceState& vm, size_t count, PreloadedTables& preload) {
   while (true) {
     absl::Status loaded = vm.env.pool->Preload(count, preload);
@@ -67,6 +83,7 @@ absl::Status PreloadTables(AddressSpaceState& vm, size_t count, PreloadedTables&
       // In turn even if nothing waits: somebody may be taking the last ones down right now.
       const Turn turn(vm.turn_mutex);
       taken_down = vm.limbo.TakeDown(turn, std::max(count, kTablesForFault));
+      if (taken_down == 0) taken_down = PruneAll(turn, vm);
     }
     // Others may take what was reclaimed; but each round takes something down.
     if (taken_down == 0) return vm.env.pool->Preload(count, preload);

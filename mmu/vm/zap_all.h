@@ -16,8 +16,11 @@ namespace twinroot::mmu {
 absl::Status ZapAll(AddressSpaceState& vm);
 size_t ReclaimTables(AddressSpaceState& vm, size_t max_tables);
 
-// Pool::Preload; when the pool has too few tables, those that wait to be taken down go first. Waits
-// for the turn then, so not inside a guard and not with the turn.
+// Frees the tables that hold nothing, if any were left since the last time; returns how many.
+size_t PruneAll(const Turn& turn, AddressSpaceState& vm);
+
+// Pool::Preload; when the pool has too few tables, those that wait to be taken down go first, then
+// those that hold nothing. Waits for the turn then, so not inside a guard and not with the turn.
 absl::Status PreloadTables(AddressSpaceState& vm, size_t count, PreloadedTables& preload);
 
 }  // namespace twinroot::mmu
