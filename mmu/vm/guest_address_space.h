@@ -349,8 +349,9 @@ class GuestAddressSpace {
   // The tables wait for ReclaimTables. kInternal: an external table kept something; the VM is
   // bugged.
   absl::Status ZapAll();
-  // Takes down at most `max_tables` of those that wait, and says how many: call it in the
-  // background until it says 0. A fault that finds no table does so by itself.
+  // Takes down at most `max_tables` of those that wait, or frees those that a zap of few pages left
+  // with nothing in them, and says how many: call it in the background until it says 0. A fault
+  // that finds no table does so by itself.
   size_t ReclaimTables(size_t max_tables);
 
   // D7: zeroes the range's backing of one kind and removes its mappings; attributes stay.

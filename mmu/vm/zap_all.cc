@@ -54,9 +54,9 @@ absl::Status ZapAll(AddressSpaceState& vm) {
 }
 
 size_t ReclaimTables(AddressSpaceState& vm, size_t max_tables) {
-  if (vm.limbo.waiting() == 0) return 0;
   const Turn turn(vm.turn_mutex);
-  return vm.limbo.TakeDown(turn, max_tables);
+  const size_t taken_down = vm.limbo.TakeDown(turn, max_tables);
+  return taken_down != 0 ? taken_down : PruneAll(turn, vm);
 }
 
 size_t PruneAll(const Turn& turn, AddressSpaceState& vm) {
