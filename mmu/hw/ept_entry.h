@@ -91,19 +91,9 @@ class EptEntry {
     return EptEntry(rest | (access.read() ? kRead : 0) | (access.write() ? kWrite : 0) |
                     (access.fetch() ? kExecute | kExecuteUser : 0));
   }
-  // The same entry but for what the name says. The memory type and the PAT are a leaf's.
-  constexpr EptEntry WithMemType(MemType type) const {
-    return EptEntry((raw_ & ~kMemTypeMask) | static_cast<uint64_t>(type) << kMemTypeShift);
-  }
+  // The same entry but for what the name says.
   constexpr EptEntry WithIgnorePat(bool ignored) const { return With(kIgnorePat, ignored); }
   constexpr EptEntry WithSuppressVe(bool suppress) const { return With(kSuppressVe, suppress); }
-  // Fetches through user-mode linear addresses. WithAccess and Leaf grant both modes or neither.
-  constexpr EptEntry WithUserExecute(bool granted) const { return With(kExecuteUser, granted); }
-  constexpr EptEntry WithAccessedDirty(bool accessed, bool dirty) const {
-    return With(kAccessed, accessed).With(kDirty, dirty);
-  }
-  constexpr EptEntry WithoutAccessed() const { return With(kAccessed, false); }
-  constexpr EptEntry WithoutDirty() const { return With(kDirty, false); }
   // Accessed and dirty also where the other is. Of an empty word: only what the others were.
   constexpr EptEntry WithFlagsOf(EptEntry other) const {
     return EptEntry(raw_ | (other.raw_ & (kAccessed | kDirty)));
@@ -182,13 +172,8 @@ static_assert(EptEntry::Leaf(Hpa(0x20'0000), Level::k2M, Access::All(), MemType:
 static_assert(EptEntry::Leaf(Hpa(0x5000), Level::k4K, Access::Read(), MemType::kWriteBack).raw() ==
               0x5031);
 static_assert(EptEntry(0x5031).WithAccess(Access::Read() | Access::Write()).raw() == 0x5033);
-static_assert(EptEntry(0x5031).WithMemType(MemType::kUncacheable).WithIgnorePat(true).raw() ==
-              0x5041);
-static_assert(EptEntry(0x5437).WithUserExecute(false).WithSuppressVe(true).raw() ==
-              0x8000'0000'0000'5037);
-static_assert(EptEntry(0x5037).WithAccessedDirty(true, true).raw() == 0x5337);
-static_assert(EptEntry(0x5337).WithoutDirty().raw() == 0x5137);
-static_assert(EptEntry(0x5337).WithoutAccessed().raw() == 0x5237);
+static_assert(EptEntry(0x5031).WithIgnorePat(true).raw() == 0x5071);
+static_assert(EptEntry(0x5437).WithSuppressVe(true).raw() == 0x8000'0000'0000'5437);
 static_assert(EptEntry(0x5037).WithFlagsOf(EptEntry(0x7237)).raw() == 0x5237);
 static_assert(EptEntry(0x20'04B7).WithPageSize(false).raw() == 0x20'0437);
 static_assert(!EptEntry(EptEntry::kExecuteUser).Present(false) &&

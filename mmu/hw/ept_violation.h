@@ -92,7 +92,6 @@ class EptViolation {
   constexpr GuestPageRights page() const {
     return {(raw_ & kGuestWritable) != 0, (raw_ & kExecuteDisable) != 0};
   }
-  constexpr bool nmi_unblocking() const { return raw_ & kNmiUnblocking; }
 
   friend constexpr bool operator==(EptViolation, EptViolation) = default;
 
@@ -109,7 +108,6 @@ static_assert(EptViolation::MakeGuestPageWalk(Access::Read(), true, Access::Read
 static_assert(EptViolation::MakeGuestPageWalk(Access::Read(), false, Access::None()).raw() == 0x81);
 static_assert(EptViolation(0x182).WithAdvancedInformation(LinearMode::kUser, {}).raw() == 0x782);
 static_assert(EptViolation(0x8B).WithAdvancedInformation(LinearMode::kUser, {}).raw() == 0x8B);
-static_assert(EptViolation(1 << 12).nmi_unblocking());
 
 }  // namespace twinroot::mmu
 

@@ -69,39 +69,36 @@ bool NothingDenied(const AttributeWideLeaf& leaf) {
   return (all & ~AttributeWideLeaf::Repeat(1)) == 0;
 }
 
-// Calls `visit` for the pieces of a part of one word; false ends it. `range` is inside the word.
+// Calls `visit` for the pieces of a part of one word. `range` is inside the word.
 template <typename F>
-bool Visit(uintptr_t word, int tier, GfnRange range, F& visit) {
+void Visit(uintptr_t word, int tier, GfnRange range, F& visit) {
   if (IsUniform(word)) return visit(range, UniformValue(word));
   if (tier == 0) {
     return WithLeaf(word, [&](const auto& leaf) {
       for (Gfn at = range.first; at < range.end();) {
         const auto [value, same] = leaf.RunAt(at.value % kEntriesPerTable);
         const uint64_t n = std::min(same, range.end() - at);
-        if (!visit(GfnRange{at, n}, value)) return false;
+        visit(GfnRange{at, n}, value);
         at = at + n;
       }
-      return true;
     });
   }
   const AttributeWord* const children = AttributeChildren(word);
   const size_t last = AttributeIndex(tier, range.end() - 1);
   for (size_t i = AttributeIndex(tier, range.first); i <= last; ++i) {
     const GfnRange part = Intersection(ChildRange(tier, range.first, i), range);
-    if (!Visit(children[i].load(std::memory_order_acquire), tier - 1, part, visit)) return false;
+    Visit(children[i].load(std::memory_order_acquire), tier - 1, part, visit);
   }
-  return true;
 }
 
 template <typename F>
-bool VisitAll(const AttributeWord* trunk, GfnRange range, F&& visit) {
-  if (range.empty()) return true;
+void VisitAll(const AttributeWord* trunk, GfnRange range, F&& visit) {
+  if (range.empty()) return;
   const int last = AttributeTierOf(range.end() - 1);
   for (int tier = AttributeTierOf(range.first); tier <= last; ++tier) {
     const GfnRange part = Intersection(TrunkRange(tier), range);
-    if (!Visit(trunk[tier].load(std::memory_order_acquire), tier, part, visit)) return false;
+    Visit(trunk[tier].load(std::memory_order_acquire), tier, part, visit);
   }
-  return true;
 }
 
 template <int kTier>
@@ -325,11 +322,6 @@ bool AttributeMap::UniformAt(const MmuRead&, Gfn gfn, Level level) const {
   return IsUniform(WordAt(trunk_, gfn, AttributeTierOf(Gfn(frames - 1))));
 }
 
-bool AttributeMap::AllAre(const MmuRead&, GfnRange range, MemoryAttributes attributes) const {
-  return VisitAll(trunk_, range,
-                  [value = attributes.word()](GfnRange, uint8_t at) { return at == value; });
-}
-
 void AttributeMap::ForEachRun(const MmuRead&, GfnRange range,
                               absl::FunctionRef<void(GfnRange, MemoryAttributes)> visit) const {
   GfnRange run;
@@ -337,12 +329,11 @@ void AttributeMap::ForEachRun(const MmuRead&, GfnRange range,
   VisitAll(trunk_, range, [&](GfnRange piece, uint8_t of_piece) {
     if (!run.empty() && of_piece == value) {
       run.count += piece.count;
-      return true;
+      return;
     }
     if (!run.empty()) visit(run, MemoryAttributes::FromWord(value));
     run = piece;
     value = of_piece;
-    return true;
   });
   if (!run.empty()) visit(run, MemoryAttributes::FromWord(value));
 }

@@ -48,8 +48,6 @@ class AttributeMap {
   // All frames of the leaf of `level` around gfn are the same, in kind and denials. May say "no"
   // for equal frames between a Prepare and its Collapse.
   bool UniformAt(const MmuRead&, Gfn gfn, Level level) const;
-  // Every frame of the range has these attributes; true for an empty range.
-  bool AllAre(const MmuRead&, GfnRange range, MemoryAttributes attributes) const;
   // Calls `visit` for each maximal run of the range, in order. Beside a Set, each frame is old or
   // new for itself, and runs may be cut shorter.
   void ForEachRun(const MmuRead&, GfnRange range,

@@ -453,6 +453,8 @@ inline std::optional<Level> HandleUsual(AddressSpaceState& vm, const Root& root,
   // Before anything is read, as in the whole handler.
   const uint64_t snapshot = vm.seq.Snapshot(gfn);
   const EpochGuard guard;
+  if (!vm.seq.StillValid(guard, GfnRange{gfn, 1}, snapshot)) [[unlikely]]
+    return {};
   return MapEmpty(
       guard, *vm.env.pool, vm.change, root, gfn,
       [&](Level level) { return UsualLeaf(vm, guard, root, gfn, level, access); },

@@ -270,5 +270,24 @@ TEST(WriteRecorderTest, EveryWriteIsRecordedInOrder) {
 INSTANTIATE_TEST_SUITE_P(Operations, OldOrNewTest, testing::ValuesIn(Cases()),
                          [](const auto& info) { return info.param.name; });
 
+// What holds the whole VM still (an audit, say) begins a change of everything: whatever a fault
+// wrote then, and be it frozen for a moment, would be seen. LOCKING.md, "Quiet".
+TEST(QuietTest, AFaultWritesNothingWhileAChangeOfItsPageIsUnderWay) {
+  for (const bool ready : {false, true}) {
+    TestSpace t({.max_level = Level::k4K});
+    t.pages.ready = ready;
+    for (const uint64_t gfn : {5, 6}) ASSERT_TRUE(t.Fixes(gfn, kPrivate));  // the table stays
+    int faults = 0;
+    t.pages.on_content = [&](GfnRange) {
+      const WriteRecorder recorder(t.pool_memory.get(), t.options.pool_pages);
+      EXPECT_TRUE(std::holds_alternative<Retry>(t.Touch(5, kPrivate)));
+      EXPECT_EQ(recorder.steps(), 0) << "ready " << ready;
+      ++faults;
+    };
+    ASSERT_TRUE(t.Convert({Frames(5, 1)}, kShared).ok());
+    EXPECT_EQ(faults, 1);
+  }
+}
+
 }  // namespace
 }  // namespace twinroot::mmu

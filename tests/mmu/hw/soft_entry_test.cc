@@ -123,13 +123,11 @@ TEST(SoftEntryTest, F8_FetchWithheldForThePagesSizeComesBackAsItWas) {
 
 TEST(SoftEntryTest, FlagsAndPageSizeAreTheOnlyBitsThatTheirFunctionsTouch) {
   const EptEntry leaf(0x20'0CB7);
-  for (const bool accessed : {false, true}) {
-    for (const bool dirty : {false, true}) {
-      const EptEntry other = EptEntry(~uint64_t{0}).WithAccessedDirty(accessed, dirty);
-      EXPECT_EQ(leaf.WithFlagsOf(other), leaf.WithAccessedDirty(accessed, dirty));
-      EXPECT_EQ(leaf.WithAccessedDirty(true, true).WithFlagsOf(other),
-                leaf.WithAccessedDirty(true, true));
-    }
+  constexpr uint64_t kFlags = EptEntry::kAccessed | EptEntry::kDirty;
+  for (const uint64_t flags : {uint64_t{0}, EptEntry::kAccessed, EptEntry::kDirty, kFlags}) {
+    const EptEntry other(~kFlags | flags);
+    EXPECT_EQ(leaf.WithFlagsOf(other).raw(), leaf.raw() | flags);
+    EXPECT_EQ(EptEntry(leaf.raw() | kFlags).WithFlagsOf(other).raw(), leaf.raw() | kFlags);
   }
   EXPECT_EQ(leaf.WithPageSize(false).raw(), 0x20'0C37u);
   EXPECT_EQ(leaf.WithPageSize(false).WithPageSize(true), leaf);

@@ -141,19 +141,6 @@ TEST_F(AttributeMapTest, D11_ALeafIsWideOnlyWhileSomethingInItIsDenied) {
   EXPECT_EQ(Get(105), kPrivate);
 }
 
-TEST_F(AttributeMapTest, AllAreAsksForKindAndDenials) {
-  const EpochGuard guard;
-  Set(0, k1GFrames, kReadOnly);
-  EXPECT_TRUE(map_.AllAre(guard, {Gfn(0), k1GFrames}, kReadOnly));
-  EXPECT_FALSE(map_.AllAre(guard, {Gfn(0), k1GFrames}, kPrivate));
-  EXPECT_FALSE(map_.AllAre(guard, {Gfn(0), k1GFrames + 1}, kReadOnly));
-  EXPECT_TRUE(map_.AllAre(guard, {Gfn(k1GFrames), 0}, kReadOnly));
-  Set(777, 1, kNoFetch);
-  EXPECT_FALSE(map_.AllAre(guard, {Gfn(0), k1GFrames}, kReadOnly));
-  EXPECT_TRUE(map_.AllAre(guard, {Gfn(0), 777}, kReadOnly));
-  EXPECT_TRUE(map_.AllAre(guard, {Gfn(777), 1}, kNoFetch));
-}
-
 TEST_F(AttributeMapTest, EqualChildrenCollapseUpwards) {
   Set(0, 4 * k1GFrames, kPrivate);
   const size_t before = map_.bytes();
@@ -265,7 +252,7 @@ TEST_F(AttributeMapTest, EveryAllocationOfAPrepareMayFail) {
   }
   for (const auto& [range, attributes] : batch) {
     map_.Collapse(turn_, range);
-    EXPECT_TRUE(map_.AllAre(EpochGuard(), range, attributes));
+    EXPECT_EQ(RunsOf(range.first.value, range.count), (Runs{{range, attributes}}));
   }
 }
 

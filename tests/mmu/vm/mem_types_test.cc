@@ -1,6 +1,8 @@
 // F12: the guest's memory types decide the entry's, and no large page stands over two of them.
 #include <gtest/gtest.h>
 
+#include <memory>
+
 #include "mmu/hw/ept_entry.h"
 #include "mmu/vm/mem_type_map.h"
 #include "tests/fakes/test_space.h"
@@ -32,9 +34,10 @@ TEST(MemTypeMapTest, FindsTheTypeOfAFrameAndOfARange) {
   MemTypeMap map;
   EXPECT_EQ(map.Of(turn, Gfn(5)), MemType::kWriteBack);
   EXPECT_TRUE(map.Same(turn, Frames(0, 1 << 20)));
-  map.Swap(turn, {MemType::kUncacheable,
-                  {Range(10, 10, MemType::kWriteBack), Range(20, 5, MemType::kWriteBack),
-                   Range(30, 2, MemType::kUncacheable)}});
+  const MemTypes types{MemType::kUncacheable,
+                       {Range(10, 10, MemType::kWriteBack), Range(20, 5, MemType::kWriteBack),
+                        Range(30, 2, MemType::kUncacheable)}};
+  map.Swap(turn, std::make_unique<const MemTypes>(types));
   EXPECT_EQ(map.Of(turn, Gfn(9)), MemType::kUncacheable);
   EXPECT_EQ(map.Of(turn, Gfn(10)), MemType::kWriteBack);
   EXPECT_EQ(map.Of(turn, Gfn(24)), MemType::kWriteBack);
