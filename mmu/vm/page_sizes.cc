@@ -7,6 +7,7 @@
 #include "mmu/vm/attribute_change.h"
 #include "mmu/vm/chunks.h"
 #include "mmu/vm/leaf_choice.h"
+#include "mmu/vm/zap_all.h"
 
 namespace twinroot::mmu {
 namespace {
@@ -32,7 +33,7 @@ bool TableStands(const Turn& turn, TablePool& pool, const Root& root, Gfn first,
 void SplitAlias(const Turn& turn, AddressSpaceState& vm, const Root& alias, GfnRange range,
                 Level target, VmCount reason, SplitResult& result, OnKept on_kept) {
   // As many as the range can need: a PD, and a PT for each of its 2M.
-  vm.limbo.TakeDown(turn, range.count / FramesPerEntry(Level::k2M) + 2);
+  MakeRoom(turn, vm, range.count / FramesPerEntry(Level::k2M) + 2);
   SplitCounts counts;
   SplitRange(turn, *vm.env.pool, vm.change, alias, range, target, counts, on_kept);
   result.split_1g += counts.from_1g;

@@ -74,6 +74,12 @@ size_t PruneAll(const Turn& turn, AddressSpaceState& vm) {
   return batch.Finish(turn).ok() ? pruned : 0;
 }
 
+void MakeRoom(const Turn& turn, AddressSpaceState& vm, size_t tables) {
+  vm.limbo.TakeDown(turn, tables);
+  const TablePool::Stats pool = vm.env.pool->stats();
+  if (pool.pages - pool.used < tables) PruneAll(turn, vm);
+}
+
 absl::Status PreloadTables(AddressSpaceState& vm, size_t count, PreloadedTables& preload) {
   while (true) {
     absl::Status loaded = vm.env.pool->Preload(count, preload);

@@ -19,6 +19,9 @@ size_t ReclaimTables(AddressSpaceState& vm, size_t max_tables);
 // Frees the tables that hold nothing, if any were left since the last time; returns how many.
 size_t PruneAll(const Turn& turn, AddressSpaceState& vm);
 
+// Takes down so many of those that wait; where the pool has fewer still, PruneAll.
+void MakeRoom(const Turn& turn, AddressSpaceState& vm, size_t tables);
+
 // Pool::Preload; when the pool has too few tables, those that wait to be taken down go first, then
 // those that hold nothing. Waits for the turn then, so not inside a guard and not with the turn.
 absl::Status PreloadTables(AddressSpaceState& vm, size_t count, PreloadedTables& preload);

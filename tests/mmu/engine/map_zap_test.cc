@@ -9,6 +9,7 @@
 #include "mmu/engine/audit.h"
 #include "mmu/engine/make_entry.h"
 #include "mmu/engine/map.h"
+#include "mmu/engine/prune.h"
 #include "mmu/engine/zap.h"
 #include "tests/mmu/tables/tables_fixture.h"
 
@@ -43,6 +44,14 @@ class MapZapTest : public testing::Test {
     Zap(turn, t_.pool, t_.change, t_.root, range, batch);
     EXPECT_TRUE(batch.Finish(turn).ok());
     return gone;
+  }
+  // How many tables went.
+  uint64_t PruneNow(GfnRange range) {
+    FlushBatch batch = t_.Batch();
+    const Turn turn(t_.turn_mutex);
+    const uint64_t pruned = Prune(turn, t_.pool, t_.change, t_.root, range, batch);
+    EXPECT_TRUE(batch.Finish(turn).ok());
+    return pruned;
   }
   // The gfn and level of every leaf, by the auditor, which checks everything on its way.
   std::vector<Leaf> Leaves() {
@@ -129,12 +138,13 @@ TEST_F(MapZapTest, ZapOfFarRangesVisitsOnlyWhatIsThere) {
   EXPECT_EQ(Leaves(), (std::vector<Leaf>{{3, Level::k4K}}));
 }
 
-TEST_F(MapZapTest, ZapTakesTheEmptyTablesThatAMapLeftWhichCameTooLate) {
+TEST_F(MapZapTest, PruneTakesTheEmptyTablesThatAMapLeftWhichCameTooLate) {
   MapNow(5, Level::k4K);
   ASSERT_TRUE(std::holds_alternative<Raced>(MapNow(600, Level::k4K, /*valid=*/false)));
   EXPECT_EQ(t_.tables(), 5u);
   EXPECT_EQ(Leaves(), (std::vector<Leaf>{{5, Level::k4K}}));
-  EXPECT_EQ(ZapNow(Frames(600, 1)), std::vector<Leaf>{});
+  EXPECT_EQ(PruneNow(Frames(600, 1)), 1u);
+  EXPECT_EQ(PruneNow(Frames(0, 1024)), 0u);
   EXPECT_EQ(t_.tables(), 4u);
   EXPECT_EQ(Leaves(), (std::vector<Leaf>{{5, Level::k4K}}));
 }
@@ -143,7 +153,7 @@ TEST_F(MapZapTest, ALeafThatIsNoLongerValidIsNeverPublished) {
   for (const Level level : {Level::k4K, Level::k2M, Level::k1G}) {
     EXPECT_TRUE(std::holds_alternative<Raced>(MapNow(5 << 18, level, /*valid=*/false)));
     EXPECT_EQ(Leaves(), std::vector<Leaf>{});
-    ZapNow(Frames(5 << 18, 1));
+    PruneNow(Frames(5 << 18, 1));
   }
   EXPECT_EQ(t_.tables(), 1u);
 }
@@ -154,9 +164,42 @@ TEST_F(MapZapTest, A1GLeafServesEveryFrameUnderItAndGoesWhole) {
   EXPECT_EQ(t_.tables(), 2u);
   EXPECT_TRUE(std::holds_alternative<AlreadyMapped>(MapNow((3 << 18) - 1, Level::k4K)));
   EXPECT_EQ(ZapNow(Frames((2 << 18) + 5, 1)), (std::vector<Leaf>{{2 << 18, Level::k1G}}));
-  // Its table went with it, so all that the table covered.
+  EXPECT_EQ(t_.log.Take(), (std::vector<std::string>{"flush private 0x80000+262144"}));
+  EXPECT_EQ(t_.tables(), 2u);
+  // With the table goes all that it covered.
+  EXPECT_EQ(PruneNow(Frames(2 << 18, 1)), 1u);
   EXPECT_EQ(t_.log.Take(), (std::vector<std::string>{"flush private 0x0+134217728"}));
   EXPECT_EQ(t_.tables(), 1u);
+}
+
+TEST_F(MapZapTest, AZapLooksForEmptyTablesWhereManyLeavesWent) {
+  for (uint64_t gfn = 0; gfn < 64; ++gfn) MapNow(gfn, Level::k4K);
+  ZapNow(Frames(0, 63));
+  EXPECT_EQ(t_.tables(), 4u);
+  ZapNow(Frames(63, 1));
+  EXPECT_EQ(t_.tables(), 4u) << "one leaf is not worth a look";
+  MapNow(600, Level::k4K);
+  for (uint64_t gfn = 0; gfn < 64; ++gfn) MapNow(gfn, Level::k4K);
+  ZapNow(Frames(0, 64));
+  EXPECT_EQ(t_.tables(), 4u) << "that of gfn 600 and those above it stay";
+  ZapNow(Frames(512, 512));
+  EXPECT_EQ(t_.tables(), 1u) << "one leaf, and all of its table's range";
+}
+
+TEST_F(MapZapTest, PruneTakesTablesWithoutLeavesAndNoOther) {
+  MapNow(5, Level::k4K);
+  MapNow(512, Level::k2M);
+  MapNow((1 << 18) + 700, Level::k4K);
+  ZapNow(Frames(5, 1));
+  EXPECT_EQ(t_.tables(), 6u);
+  EXPECT_EQ(PruneNow(Frames(0, 512)), 1u);
+  EXPECT_EQ(Leaves(), (std::vector<Leaf>{{512, Level::k2M}, {(1 << 18) + 700, Level::k4K}}));
+  ZapNow(Frames((1 << 18) + 700, 1));
+  // The leaf's table and the one above it, which held nothing else.
+  EXPECT_EQ(PruneNow(Frames(1 << 18, 1 << 18)), 2u);
+  EXPECT_EQ(PruneNow(Frames(0, uint64_t{1} << 35)), 0u);
+  EXPECT_EQ(Leaves(), (std::vector<Leaf>{{512, Level::k2M}}));
+  EXPECT_EQ(t_.pool.stats().used, t_.tables());
 }
 
 // From a few large pages on whole tables are detached: the result is the same.

@@ -228,6 +228,7 @@ TEST_P(LayoutsTest, A2_EveryAliasIsWalkedByTheRawAddressAndTheAuditAgrees) {
       ASSERT_TRUE(t.space->Audit().ok()) << first << " " << i << " " << t.space->Audit();
     }
     ASSERT_TRUE(t.space->Zap(Frames(0, 2048)).ok());
+    t.space->ReclaimTables(100);
     EXPECT_EQ(t.space->stats().table_pages,
               bits.shared && arrangement == RootArrangement::kTwoRoots ? 2u : 1u);
     EXPECT_TRUE(t.space->Audit().ok()) << t.space->Audit();

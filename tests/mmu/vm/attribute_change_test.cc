@@ -110,9 +110,13 @@ TEST(AttributeChangeTest, EmptyTablesGoBackToThePool) {
   ASSERT_TRUE(t.Fixes(5, kPrivate));
   ASSERT_TRUE(t.Fixes(600, kPrivate));
   EXPECT_EQ(t.space->stats().table_pages, roots + 4);
+  // All of a table's range: it goes at once. A page of it: when somebody looks.
+  ASSERT_TRUE(t.Convert({Frames(512, 512)}, kShared).ok());
+  EXPECT_EQ(t.space->stats().table_pages, roots + 3);
   ASSERT_TRUE(t.Convert({Frames(5, 1)}, kShared).ok());
   EXPECT_EQ(t.space->stats().table_pages, roots + 3);
-  ASSERT_TRUE(t.Convert({Frames(600, 1)}, kShared).ok());
+  EXPECT_EQ(t.space->ReclaimTables(100), 3u);
+  EXPECT_EQ(t.space->ReclaimTables(100), 0u);
   EXPECT_EQ(t.space->stats().table_pages, roots);
   EXPECT_EQ(t.pool.stats().used, roots);
   t.space.reset();
