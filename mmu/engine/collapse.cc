@@ -1,5 +1,6 @@
 #include "mmu/engine/collapse.h"
 
+#include "mmu/engine/prune.h"
 #include "mmu/tables/cursor.h"
 
 namespace twinroot::mmu {
@@ -7,12 +8,12 @@ namespace {
 
 // What is mapped below a link, as far as it was looked at.
 struct BelowLink {
-  uint64_t leaves = 0;
-  bool all = true;  // every entry holds a leaf
-  EptEntry flags;   // A and D of all leaves together
+  uint64_t leaves = 0;  // at least; 0: nothing is mapped
+  bool all = true;      // every entry holds a leaf
+  EptEntry flags;       // A and D of all leaves together
 };
 
-BelowLink LookBelow(const EntrySlot* slots, Level level) {
+BelowLink LookBelow(const Turn& turn, const TablePool& pool, const EntrySlot* slots, Level level) {
   BelowLink below;
   for (uint64_t i = 0; i < kEntriesPerTable; ++i) {
     const EptEntry entry = slots[i].Load();
@@ -21,8 +22,10 @@ BelowLink LookBelow(const EntrySlot* slots, Level level) {
       below.flags = below.flags.WithFlagsOf(entry);
     } else {
       below.all = false;
-      // A table below that: something is mapped there, or was.
-      if (StateOf(entry, level) == SlotState::kLink) ++below.leaves;
+      if (StateOf(entry, level) != SlotState::kLink || below.leaves > 0) continue;
+      // Zaps and faults may leave tables with nothing in them.
+      const EntrySlot* const child = pool.SlotsAt(entry.address());
+      if (child != nullptr && !HoldsNothing(turn, pool, child, Below(level))) ++below.leaves;
     }
   }
   return below;
@@ -42,7 +45,7 @@ uint64_t CollapseRange(const Turn& turn, TablePool& pool, EntryChange& change, c
     Table* const child = pool.At(entry.address());
     const bool large = at.level() == Level::k2M || at.level() == Level::k1G;
     if (child != nullptr && large && at.inside()) {
-      const BelowLink below = LookBelow(child->slots, Below(at.level()));
+      const BelowLink below = LookBelow(turn, pool, child->slots, Below(at.level()));
       const Gfn gfn = root.GfnOf(at.frame());
       std::optional<EptEntry> leaf;
       if (below.leaves > 0) leaf = leaf_for(gfn, at.level());

@@ -191,6 +191,27 @@ TEST(AttributePlanRecoveryTest, F5_SaysWhichLargePagesComeBackWhereNoPageIsKnown
   EXPECT_EQ(t.LevelOf(2248, MemoryKind::kPrivate), Level::k4K);
 }
 
+TEST(AttributePlanRecoveryTest, F5_WhereOnlyEmptyTablesStandNothingComesBack) {
+  TestSpace t({.frames = 1 << 18});
+  const std::vector<GfnRange> ranges = {Frames(0, 40000), Frames(50000, 1)};
+  ASSERT_TRUE(t.Convert(ranges, MemoryKind::kShared).ok());
+  // A small page that goes alone leaves its table where it is.
+  ASSERT_TRUE(t.Fixes(50001, MemoryKind::kPrivate));
+  ASSERT_EQ(t.LevelOf(50001, MemoryKind::kPrivate), Level::k4K);
+  ASSERT_TRUE(t.space->Zap(Frames(50001, 1)).ok());
+  const AttributeChange back{.ranges = ranges, .kind = MemoryKind::kPrivate};
+  const auto plan = t.space->PlanMemoryAttributes(back);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const AddressSpaceStats before = t.space->stats();
+  const auto done = t.space->SetMemoryAttributes(back);
+  ASSERT_TRUE(done.ok()) << done.status();
+  ExpectDone(*plan, *done, before, t.space->stats());
+  EXPECT_EQ(t.space->stats().leaves[0][2], 0u);
+  ASSERT_TRUE(t.Fixes(5, MemoryKind::kPrivate));
+  EXPECT_EQ(t.LevelOf(5, MemoryKind::kPrivate), Level::k1G);
+  EXPECT_TRUE(t.space->Audit().ok()) << t.space->Audit();
+}
+
 TEST(AttributePlanErrorTest, A1GLeafIsPlannedAlongItsEnds) {
   TestSpace t({.frames = 1 << 18});
   ASSERT_TRUE(t.Fixes(0, MemoryKind::kPrivate));
