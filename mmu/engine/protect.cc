@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <type_traits>
 
 #include "mmu/tables/cursor.h"
 
@@ -33,30 +34,31 @@ class Flushed {
   HwGfn end_{0};
 };
 
-class Taker {
- public:
-  Taker(const Turn& turn, EntryChange& change, Taken what)
-      : turn_(turn), change_(change), what_(what) {}
-  bool operator()(EntrySlot& slot, Level level) {
-    switch (what_) {
-      case Taken::kWrite:
-      case Taken::kWriteOfLarge:
-        return change_.TakeWrite(turn_, slot, level);
-      case Taken::kDirty:
-        return change_.TakeDirty(turn_, slot, level);
-      case Taken::kAccessed:
-        return change_.TakeAccessed(turn_, slot, level);
-      case Taken::kRights:
-        return change_.SaveRights(turn_, slot, level);
-    }
-    return false;
-  }
+// One `what` at a time, so that the loops over whole tables ask nothing for each leaf.
+template <Taken kWhat>
+bool Take(const Turn& turn, EntryChange& change, EntrySlot& slot, Level level) {
+  if constexpr (kWhat == Taken::kDirty) return change.TakeDirty(turn, slot, level);
+  if constexpr (kWhat == Taken::kAccessed) return change.TakeAccessed(turn, slot, level);
+  if constexpr (kWhat == Taken::kRights) return change.SaveRights(turn, slot, level);
+  return change.TakeWrite(turn, slot, level);
+}
 
- private:
-  const Turn& turn_;
-  EntryChange& change_;
-  const Taken what_;
-};
+// Calls `f` with what is to be taken, as a constant.
+template <typename F>
+void With(Taken what, const F& f) {
+  switch (what) {
+    case Taken::kWrite:
+      return f(std::integral_constant<Taken, Taken::kWrite>());
+    case Taken::kWriteOfLarge:
+      return f(std::integral_constant<Taken, Taken::kWriteOfLarge>());
+    case Taken::kDirty:
+      return f(std::integral_constant<Taken, Taken::kDirty>());
+    case Taken::kAccessed:
+      return f(std::integral_constant<Taken, Taken::kAccessed>());
+    case Taken::kRights:
+      return f(std::integral_constant<Taken, Taken::kRights>());
+  }
+}
 
 // Into the table below the entry; false: there is none. Asked after nothing could be taken from
 // the entry: until then a fault may have split the leaf that was there.
@@ -76,19 +78,17 @@ bool AnyBit(absl::Span<const uint64_t> words, uint64_t from, uint64_t count) {
   return false;
 }
 
-}  // namespace
-
-void TakeFromRange(const Turn& turn, TablePool& pool, EntryChange& change, const Root& root,
-                   GfnRange range, Taken what, FlushBatch& batch, OnTaken on_taken) {
-  Flushed flushed(root, what, batch);
-  Taker take(turn, change, what);
+template <Taken kWhat>
+void FromRange(const Turn& turn, TablePool& pool, EntryChange& change, const Root& root,
+               GfnRange range, FlushBatch& batch, OnTaken on_taken) {
+  Flushed flushed(root, kWhat, batch);
   for (Cursor at(turn, pool, root, range); at.valid();) {
     if (at.level() == Level::k4K) {
       // A whole table in one loop.
       EntrySlot* const slots = at.slots() + at.index();
       const uint64_t count = at.entries_left();
-      for (uint64_t i = 0; i < count && what != Taken::kWriteOfLarge; ++i) {
-        if (!take(slots[i], Level::k4K)) continue;
+      for (uint64_t i = 0; i < count && kWhat != Taken::kWriteOfLarge; ++i) {
+        if (!Take<kWhat>(turn, change, slots[i], Level::k4K)) continue;
         flushed.Add(at.frame() + i, 1);
         on_taken(root.GfnOf(at.frame() + i), 1);
       }
@@ -96,7 +96,7 @@ void TakeFromRange(const Turn& turn, TablePool& pool, EntryChange& change, const
       continue;
     }
     if (!at.returned()) {
-      if (take(at.slot(), at.level())) {
+      if (Take<kWhat>(turn, change, at.slot(), at.level())) {
         flushed.Add(at.frame(), FramesPerEntry(at.level()));
         on_taken(root.GfnOf(at.frame()), FramesPerEntry(at.level()));
       } else if (WentDown(at)) {
@@ -107,10 +107,10 @@ void TakeFromRange(const Turn& turn, TablePool& pool, EntryChange& change, const
   }
 }
 
-void TakeFromPages(const Turn& turn, TablePool& pool, EntryChange& change, const Root& root,
-                   Gfn first, absl::Span<const uint64_t> words, Taken what, FlushBatch& batch) {
-  Flushed flushed(root, what, batch);
-  Taker take(turn, change, what);
+template <Taken kWhat>
+void FromPages(const Turn& turn, TablePool& pool, EntryChange& change, const Root& root, Gfn first,
+               absl::Span<const uint64_t> words, FlushBatch& batch) {
+  Flushed flushed(root, kWhat, batch);
   const HwGfn begin = root.FrameOf(first);
   for (Cursor at(turn, pool, root, {first, words.size() * kWordBits}); at.valid();) {
     // The entry's first page, as a bit number. An entry may begin before the first page, and before
@@ -118,11 +118,12 @@ void TakeFromPages(const Turn& turn, TablePool& pool, EntryChange& change, const
     const HwGfn from = std::max(at.frame(), begin);
     const uint64_t bit = from - begin;
     if (at.level() == Level::k4K) {
+      EntrySlot* const slots = at.slots() + at.index();
       const uint64_t count = at.entries_left();
       for (uint64_t i = 0; i < count; i += kWordBits) {
         for (uint64_t left = words[(bit + i) / kWordBits]; left != 0; left &= left - 1) {
           const int page = std::countr_zero(left);
-          if (!take(at.slots()[at.index() + i + page], Level::k4K)) continue;
+          if (!Take<kWhat>(turn, change, slots[i + page], Level::k4K)) continue;
           flushed.Add(at.frame() + i + page, 1);
         }
       }
@@ -131,7 +132,7 @@ void TakeFromPages(const Turn& turn, TablePool& pool, EntryChange& change, const
     }
     const uint64_t frames = at.frame() + FramesPerEntry(at.level()) - from;
     if (!at.returned() && AnyBit(words, bit, frames)) {
-      if (take(at.slot(), at.level())) {
+      if (Take<kWhat>(turn, change, at.slot(), at.level())) {
         flushed.Add(at.frame(), FramesPerEntry(at.level()));
       } else if (WentDown(at)) {
         continue;
@@ -139,6 +140,24 @@ void TakeFromPages(const Turn& turn, TablePool& pool, EntryChange& change, const
     }
     at.Next();
   }
+}
+
+}  // namespace
+
+void TakeFromRange(const Turn& turn, TablePool& pool, EntryChange& change, const Root& root,
+                   GfnRange range, Taken what, FlushBatch& batch, OnTaken on_taken) {
+  With(what, [&](auto constant) {
+    constexpr Taken kWhat = constant;
+    FromRange<kWhat>(turn, pool, change, root, range, batch, on_taken);
+  });
+}
+
+void TakeFromPages(const Turn& turn, TablePool& pool, EntryChange& change, const Root& root,
+                   Gfn first, absl::Span<const uint64_t> words, Taken what, FlushBatch& batch) {
+  With(what, [&](auto constant) {
+    constexpr Taken kWhat = constant;
+    FromPages<kWhat>(turn, pool, change, root, first, words, batch);
+  });
 }
 
 }  // namespace twinroot::mmu

@@ -16,6 +16,20 @@ bool HoldsNothing(const MmuRead& read, const TablePool& pool, const EntrySlot* s
   return true;
 }
 
+bool EmptyTableAt(const MmuRead& read, const TablePool& pool, const Root& root, Gfn gfn,
+                  Level level) {
+  const HwGfn frame = root.FrameOf(gfn);
+  const EntrySlot* slots = root.table->slots;
+  for (Level at = root.table->level(); at >= level; at = Below(at)) {
+    const EptEntry entry = slots[EptIndex(frame, at)].Load();
+    if (!IsLink(entry, at)) return false;
+    slots = pool.SlotsAt(entry.address());
+    if (slots == nullptr) return false;
+  }
+  // Neighbours of the frame are mapped more likely than others.
+  return HoldsNothing(read, pool, slots, Below(level), EptIndex(frame, Below(level)));
+}
+
 bool UnlinkEmpty(const Turn& turn, TablePool& pool, EntryChange& change, const Root& root,
                  const Cursor& at, uint64_t from, FlushBatch& batch) {
   Table* const child = pool.At(at.entry().address());

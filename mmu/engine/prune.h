@@ -20,6 +20,10 @@ namespace twinroot::mmu {
 bool HoldsNothing(const MmuRead&, const TablePool& pool, const EntrySlot* slots, Level level,
                   uint64_t from = 0);
 
+// The way to `gfn` leads, below `level`, into a table that holds nothing: a leaf of `level` could
+// stand there but for it.
+bool EmptyTableAt(const MmuRead&, const TablePool& pool, const Root& root, Gfn gfn, Level level);
+
 // Seals the table below the cursor's entry and unlinks it. False: it is not empty. `from`: where
 // an entry is most likely.
 bool UnlinkEmpty(const Turn& turn, TablePool& pool, EntryChange& change, const Root& root,

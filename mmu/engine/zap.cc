@@ -5,6 +5,7 @@
 
 #include "mmu/engine/prune.h"
 #include "mmu/tables/cursor.h"
+#include "mmu/tables/descent.h"
 
 namespace twinroot::mmu {
 namespace {
@@ -95,10 +96,36 @@ class Zapper {
   uint64_t gone_[static_cast<int>(Level::k256T) + 1] = {};
 };
 
+// Pages of one table, so few that nobody looks whether they were its last: without a cursor. False:
+// it is no such range, or a large leaf is in it, and nothing was done.
+bool ZapFew(const Turn& turn, const TablePool& pool, EntryChange& change, const Root& root,
+            GfnRange range, FlushBatch& batch) {
+  const uint64_t index = range.first.value % kEntriesPerTable;
+  if (range.count >= kLookFrom || index + range.count > kEntriesPerTable) return false;
+  const Descent at = Descend(turn, pool, root, range.first);
+  if (at.slot == nullptr || at.level != Level::k4K) {
+    return at.slot != nullptr && at.entry == kEmptyEntry;
+  }
+  uint64_t gone = 0;
+  for (uint64_t i = 0; i < range.count; ++i) {
+    EntrySlot& slot = at.slot[i];
+    if (const std::optional<EptEntry> last = change.ClearLeaf(turn, root, slot, Level::k4K)) {
+      if (batch.on_leaf()) batch.on_leaf()(range.first + i, Level::k4K, *last);
+      batch.AddLeaf(root, root.FrameOf(range.first + i), Level::k4K);
+      ++gone;
+    } else {
+      change.ClearMark(turn, slot);
+    }
+  }
+  if (gone != 0) batch.LeaveTable();
+  return true;
+}
+
 }  // namespace
 
 void Zap(const Turn& turn, TablePool& pool, EntryChange& change, const Root& root, GfnRange range,
          FlushBatch& batch) {
+  if (ZapFew(turn, pool, change, root, range, batch)) return;
   Zapper(turn, pool, change, root, range, batch).Run();
 }
 

@@ -22,7 +22,7 @@ inline Descent Descend(const MmuRead&, const TablePool& pool, EntrySlot* slots, 
   unsigned shift = kIndexBits * (static_cast<unsigned>(level) - 1);
   while (true) {
     EntrySlot* const slot = &slots[frame.value >> shift & (kEntriesPerTable - 1)];
-    const EptEntry entry = slot->Load();
+    const EptEntry entry = slot->LoadOrdered();                     // a zap goes this way too
     const bool leads_on = shift != 0 && IsLink(entry, Level::k2M);  // alike at all but the lowest
     if (leads_on) [[likely]] {
       slots = pool.SlotsAt(entry.address());

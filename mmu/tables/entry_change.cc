@@ -111,8 +111,8 @@ EptEntry EntryChange::Settle(const Turn&, const EntrySlot& slot) {
   return entry;
 }
 
-std::optional<EptEntry> EntryChange::ClearLeaf(const Turn& turn, const Root& root, EntrySlot& slot,
-                                               Level level) {
+std::optional<EptEntry> EntryChange::ClearBusyLeaf(const Turn& turn, const Root& root,
+                                                   EntrySlot& slot, Level level) {
   EptEntry last = Settle(turn, slot);
   // A processor may set A or D, a fault may give a right back or freeze the slot to tell an
   // external table again: then once more, so that the caller gets the leaf as it last was.
@@ -178,7 +178,7 @@ void EntryChange::Cover(const Turn&, const Root& root, EntrySlot& slot, Level le
   counts_.Add(LeafCount(root.kind, level));
 }
 
-bool EntryChange::TakeWrite(const Turn& turn, EntrySlot& slot, Level level) {
+bool EntryChange::TakeWriteFromBusy(const Turn& turn, EntrySlot& slot, Level level) {
   EptEntry leaf = slot.LoadOrdered();
   while (true) {
     if (leaf == kFrozenEntry) leaf = Settle(turn, slot);

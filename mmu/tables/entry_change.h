@@ -63,7 +63,17 @@ class EntryChange {
   static EptEntry Settle(const Turn&, const EntrySlot& slot);
   // Leaf -> empty; returns the leaf as it last stood, A and D bits included. Whoever freezes it
   // meanwhile is waited for. Nullopt: it is no leaf any more, a fault has split it.
-  std::optional<EptEntry> ClearLeaf(const Turn&, const Root& root, EntrySlot& slot, Level level);
+  std::optional<EptEntry> ClearLeaf(const Turn& turn, const Root& root, EntrySlot& slot,
+                                    Level level) {
+    EptEntry last = slot.LoadOrdered();
+    if (last == kEmptyEntry) return std::nullopt;
+    if (StateOf(last, level) == SlotState::kLeaf && slot.CompareExchange(last, kEmptyEntry))
+        [[likely]] {
+      counts_.Add(LeafCount(root.kind, level), ~uint64_t{0});
+      return last;
+    }
+    return ClearBusyLeaf(turn, root, slot, level);
+  }
   // An MMIO mark -> empty.
   void ClearMark(const Turn&, EntrySlot& slot);
   // The link, with all that is below it, -> empty. Takes nothing from the books.
@@ -82,7 +92,15 @@ class EntryChange {
 
   // Takes W out of a leaf, which remembers that it may have it back. False: it had none; also if
   // the slot holds no leaf.
-  bool TakeWrite(const Turn&, EntrySlot& slot, Level level);
+  bool TakeWrite(const Turn& turn, EntrySlot& slot, Level level) {
+    EptEntry leaf = slot.LoadOrdered();
+    if (leaf != kFrozenEntry) [[likely]] {
+      if (StateOf(leaf, level) != SlotState::kLeaf || !leaf.access().write()) return false;
+      if (slot.CompareExchange(leaf, WithoutWrite(leaf))) [[likely]]
+        return true;
+    }
+    return TakeWriteFromBusy(turn, slot, level);
+  }
   // Takes every right that is not in `keep` out of a leaf, also those that were withheld. Returns
   // the word that stood there; nothing changes unless it is a leaf.
   EptEntry KeepRights(const Turn&, EntrySlot& slot, Level level, Access keep);
@@ -96,6 +114,9 @@ class EntryChange {
   void AddAccessedDirty(const Turn&, EntrySlot& slot, Level level, EptEntry seen_below);
 
  private:
+  std::optional<EptEntry> ClearBusyLeaf(const Turn&, const Root& root, EntrySlot& slot,
+                                        Level level);
+  bool TakeWriteFromBusy(const Turn&, EntrySlot& slot, Level level);
   void Fill(const Root& root, const Table& parent, Table& child, Gfn gfn, EptEntry first_child);
   void CountSplit(const Root& root, Level level);
 

@@ -17,12 +17,6 @@ FlushBatch::~FlushBatch() {
                   std::to_string(retired_.size()) + " table pages are lost");
 }
 
-void FlushBatch::AddLeaf(const Root& root, HwGfn frame, Level level) {
-  Removed& removed = Of(root);
-  Cover(removed, frame, FramesPerEntry(level));
-  AddExternal(removed, {root.GfnOf(frame), FramesPerEntry(level)});
-}
-
 void FlushBatch::AddTable(const Root& root, HwGfn frame, Level level, Table& table) {
   Cover(Of(root), frame, FramesPerEntry(level));
   retired_.Push(table);
@@ -31,7 +25,7 @@ void FlushBatch::AddTable(const Root& root, HwGfn frame, Level level, Table& tab
 void FlushBatch::AddSubtree(const Root& root, HwGfn frame, Level level, Table& table) {
   Removed& removed = Of(root);
   Cover(removed, frame, FramesPerEntry(level));
-  AddExternal(removed, {root.GfnOf(frame), FramesPerEntry(level)});
+  TellExternal(removed, {root.GfnOf(frame), FramesPerEntry(level)});
   removed.subtrees.push_back({&table, nullptr});
 }
 
@@ -106,20 +100,7 @@ EptEntry FlushBatch::TakeDown(const Turn& turn, const Root& root, Table& table, 
   return flags;
 }
 
-FlushBatch::Removed& FlushBatch::Of(const Root& root) {
-  std::optional<Removed>& removed =
-      removed_[2 * static_cast<int>(root.kind) + (root.execute_only ? 1 : 0)];
-  if (!removed) removed = Removed{root, HwGfn(~uint64_t{0}), HwGfn(0), {}, {}};
-  return *removed;
-}
-
-void FlushBatch::Cover(Removed& removed, HwGfn first, uint64_t frames) {
-  removed.first = std::min(removed.first, first);
-  removed.end = std::max(removed.end, first + frames);
-}
-
 void FlushBatch::AddExternal(Removed& removed, GfnRange range) {
-  if (removed.root.external == nullptr) return;
   if (!removed.leaves.empty() && removed.leaves.back().end() == range.first) {
     removed.leaves.back().count += range.count;
   } else {

@@ -8,6 +8,7 @@
 #ifndef TWINROOT_MMU_TABLES_FLUSH_BATCH_H_
 #define TWINROOT_MMU_TABLES_FLUSH_BATCH_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -45,7 +46,11 @@ class FlushBatch {
   const OnLeaf& on_leaf() const { return on_leaf_; }
 
   // A leaf at `frame` was cleared.
-  void AddLeaf(const Root& root, HwGfn frame, Level level);
+  void AddLeaf(const Root& root, HwGfn frame, Level level) {
+    Removed& removed = Of(root);
+    Cover(removed, frame, FramesPerEntry(level));
+    TellExternal(removed, {root.GfnOf(frame), FramesPerEntry(level)});
+  }
   // Rights or flags of leaves in [first, first + frames) were taken away: to be flushed, nothing to
   // be removed.
   void AddFlush(const Root& root, HwGfn first, uint64_t frames) { Cover(Of(root), first, frames); }
@@ -79,9 +84,20 @@ class FlushBatch {
     };
     std::vector<Subtree> subtrees;
   };
-  Removed& Of(const Root& root);
-  void Cover(Removed& removed, HwGfn first, uint64_t frames);
-  void AddExternal(Removed& removed, GfnRange range);
+  Removed& Of(const Root& root) {
+    std::optional<Removed>& removed =
+        removed_[2 * static_cast<int>(root.kind) + (root.execute_only ? 1 : 0)];
+    if (!removed) removed = Removed{root, HwGfn(~uint64_t{0}), HwGfn(0), {}, {}};
+    return *removed;
+  }
+  static void Cover(Removed& removed, HwGfn first, uint64_t frames) {
+    removed.first = std::min(removed.first, first);
+    removed.end = std::max(removed.end, first + frames);
+  }
+  static void TellExternal(Removed& removed, GfnRange range) {
+    if (removed.root.external != nullptr) AddExternal(removed, range);
+  }
+  static void AddExternal(Removed& removed, GfnRange range);
   // Returns the A and D bits of all its leaves together.
   EptEntry TakeDown(const Turn&, const Root& root, Table& table, bool covered);
 

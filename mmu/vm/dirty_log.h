@@ -11,8 +11,8 @@
 //   make writable             take W; flush; then report
 //
 // A fault may be between its two steps when the mark is taken, inside its guard or with the slot
-// frozen; that the leaf was writable proves nothing, it may have been so by another fault. So the
-// harvester waits for an epoch and takes W once more.
+// frozen; that the leaf is writable proves nothing, it may be so by another fault. So the harvester
+// waits for an epoch between its own two steps, and for slots that are frozen.
 #ifndef TWINROOT_MMU_VM_DIRTY_LOG_H_
 #define TWINROOT_MMU_VM_DIRTY_LOG_H_
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "mmu/engine/leaves.h"
 #include "mmu/engine/max_level.h"
 #include "mmu/engine/protect.h"
@@ -124,7 +125,7 @@ absl::Status StartRound(const Turn& turn, AddressSpaceState& vm, const DirtyLog&
 // Pages by their bits: word i stands for the pages from first + 64 i on.
 struct PageWords {
   Gfn first;
-  std::vector<uint64_t> words;
+  absl::Span<const uint64_t> words;
 };
 
 void Mark(const DirtyLog& log, const PageWords& pages) {
@@ -138,22 +139,16 @@ void Mark(const DirtyLog& log, const PageWords& pages) {
 
 // Takes W or D from pages whose marks were taken, and flushes. An error puts the marks back.
 absl::Status TakeBack(const Turn& turn, AddressSpaceState& vm, const DirtyLog& log,
-                      const std::vector<PageWords>& groups) {
+                      absl::Span<const PageWords> groups) {
+  // Faults that marked before the marks were taken give W before it is taken here (dirty_log.h).
+  if (log.withholds_write()) SynchronizeEpoch();
   FlushBatch batch = vm.NewBatch();
-  const auto take = [&] {
-    ForEachAlias(vm, [&](const Root& alias) {
-      for (const PageWords& pages : groups) {
-        TakeFromPages(turn, *vm.env.pool, vm.change, alias, pages.first, pages.words, TakenBy(log),
-                      batch);
-      }
-    });
-  };
-  take();
-  // Faults that marked before the marks were taken may give W only now (see dirty_log.h).
-  if (log.withholds_write()) {
-    SynchronizeEpoch();
-    take();
-  }
+  ForEachAlias(vm, [&](const Root& alias) {
+    for (const PageWords& pages : groups) {
+      TakeFromPages(turn, *vm.env.pool, vm.change, alias, pages.first, pages.words, TakenBy(log),
+                    batch);
+    }
+  });
   absl::Status status;
   if (!batch.empty()) {
     for (const PageWords& pages : groups) {
@@ -190,6 +185,29 @@ absl::Status CollectDirtyBits(const Turn& turn, AddressSpaceState& vm, const Dir
     }
   });
   return batch.Finish(turn);
+}
+
+// Adds the marks of the part's pages to `words`, the first of which stands for the pages from
+// `first` on; and takes them, if `take`. False: there are none.
+bool CopyMarks(DirtyBitmap& bitmap, GfnRange part, Gfn first, absl::Span<uint64_t> words,
+               bool take) {
+  const uint64_t at = (first - bitmap.first()) / DirtyBitmap::kWordBits;
+  uint64_t any = 0;
+  const auto copy = [&](size_t i, uint64_t mask) {
+    const uint64_t marks = take ? bitmap.Take(at + i, mask) : bitmap.Word(at + i) & mask;
+    words[i] |= marks;
+    any |= marks;
+  };
+  // A word is shared with a neighbouring slot only where a slot ends inside it: masks keep them
+  // apart.
+  copy(0, MaskOf(part, first));
+  for (size_t i = 1; i + 1 < words.size(); ++i) {
+    if (bitmap.Word(at + i) != 0) copy(i, ~uint64_t{0});
+  }
+  if (const size_t last = words.size() - 1; last != 0) {
+    copy(last, MaskOf(part, first + last * DirtyBitmap::kWordBits));
+  }
+  return any != 0;
 }
 
 std::vector<GfnRange> SlotRanges(const AddressSpaceState& vm, const Turn& turn) {
@@ -280,27 +298,16 @@ absl::StatusOr<DirtyPages> HarvestDirty(AddressSpaceState& vm, GfnRange range) {
     for (const auto& bitmap : log->bitmaps()) {
       const GfnRange part = Intersection(chunk, bitmap->slot());
       if (part.empty()) continue;
-      // Words are shared with a neighbouring slot only where a slot ends inside one: masks keep
-      // them apart.
       const Gfn first = part.first - part.first.value % DirtyBitmap::kWordBits;
-      const uint64_t words = (part.end() - first + 63) / DirtyBitmap::kWordBits;
-      PageWords taken{first, std::vector<uint64_t>(words)};
-      for (uint64_t i = 0; i < words; ++i) {
-        const uint64_t mask = MaskOf(part, first + i * DirtyBitmap::kWordBits);
-        const uint64_t at = (first - bitmap->first()) / DirtyBitmap::kWordBits + i;
-        taken.words[i] = clear ? bitmap->Take(at, mask) : bitmap->Word(at) & mask;
-      }
-      if (std::any_of(taken.words.begin(), taken.words.end(), [](uint64_t w) { return w != 0; })) {
-        groups.push_back(std::move(taken));
-      }
+      const uint64_t count = (part.end() - first + 63) / DirtyBitmap::kWordBits;
+      const absl::Span<uint64_t> words =
+          absl::MakeSpan(pages.words)
+              .subspan((first - range.first) / DirtyBitmap::kWordBits, count);
+      if (CopyMarks(*bitmap, part, first, words, clear)) groups.push_back({first, words});
     }
     // D bits were cleared above already, where the log goes by them alone.
     if (clear && !groups.empty() && log->options().mode != DirtyLogMode::kDirtyBit) {
-      if (absl::Status status = TakeBack(turn, vm, *log, groups); !status.ok()) return status;
-    }
-    for (const PageWords& taken : groups) {
-      const uint64_t at = (taken.first - range.first) / DirtyBitmap::kWordBits;
-      for (size_t i = 0; i < taken.words.size(); ++i) pages.words[at + i] |= taken.words[i];
+      return TakeBack(turn, vm, *log, groups);
     }
     return absl::OkStatus();
   });
@@ -326,16 +333,24 @@ absl::StatusOr<std::vector<Gfn>> HarvestDirtyRing(AddressSpaceState& vm, uint32_
   std::vector<Gfn> pages = ring->Take(max);
   std::sort(pages.begin(), pages.end());
   pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
-  std::vector<PageWords> groups;
+  // One group for the pages of one leaf table.
+  constexpr size_t kWordsOfTable = kEntriesPerTable / DirtyBitmap::kWordBits;
+  std::vector<Gfn> tables;
+  std::vector<uint64_t> words;
   for (const Gfn page : pages) {
-    // One group for the pages of one leaf table.
-    const GfnRange table = LeafRange(page, Level::k2M);
-    if (groups.empty() || groups.back().first != table.first) {
-      groups.push_back({table.first, std::vector<uint64_t>(table.count / DirtyBitmap::kWordBits)});
+    const Gfn table = LeafRange(page, Level::k2M).first;
+    if (tables.empty() || tables.back() != table) {
+      tables.push_back(table);
+      words.resize(words.size() + kWordsOfTable);
     }
-    const uint64_t bit = page - table.first;
-    groups.back().words[bit / DirtyBitmap::kWordBits] |= uint64_t{1}
-                                                         << bit % DirtyBitmap::kWordBits;
+    const uint64_t bit = page - table;
+    words[words.size() - kWordsOfTable + bit / DirtyBitmap::kWordBits] |=
+        uint64_t{1} << bit % DirtyBitmap::kWordBits;
+  }
+  std::vector<PageWords> groups;
+  for (size_t i = 0; i < tables.size(); ++i) {
+    groups.push_back(
+        {tables[i], absl::MakeConstSpan(words).subspan(i * kWordsOfTable, kWordsOfTable)});
   }
   // One flush. After an error they are in the bitmap.
   if (absl::Status status = TakeBack(turn, vm, *log, groups); !status.ok()) return status;
@@ -380,7 +395,8 @@ absl::Status ClearDirty(AddressSpaceState& vm, const DirtyPages& pages) {
         cleared[i] |= bitmap->Take((at - bitmap->first()) / DirtyBitmap::kWordBits, mask);
       }
     }
-    return TakeBack(turn, vm, *log, {{first, std::move(cleared)}});
+    const PageWords group{first, cleared};
+    return TakeBack(turn, vm, *log, {&group, 1});
   });
 }
 

@@ -15,6 +15,7 @@
 #include "mmu/vm/leaf_choice.h"
 #include "mmu/vm/mmio_cache.h"
 #include "mmu/vm/page_sizes.h"
+#include "mmu/vm/usual_fault.h"
 #include "mmu/vm/zap_all.h"
 
 namespace twinroot::mmu {
@@ -92,7 +93,8 @@ class FaultHandler {
         if (std::optional<FaultOutcome> end = SplitInTurn()) return Done(*std::move(end));
         break;
       case Next::kPruneInTurn:
-        PruneInTurn();
+        pruned_ = true;
+        PruneIfIdle(vm_, root_, LeafRange(gfn_, prune_at_));
         break;
       case Next::kTellExternal:
         return Done(TellExternal(frozen_));
@@ -148,7 +150,8 @@ class FaultHandler {
                         .log = log};
     const LevelChoice choice =
         IsSmallAnyway(wish) ? LevelChoice{} : LevelFor(vm_, guard, root_, wish);
-    if (choice.level > Level::k4K && !pruned_ && EmptyTableInTheWay(guard, choice.level)) {
+    if (choice.level > Level::k4K && !pruned_ &&
+        EmptyTableAt(guard, *vm_.env.pool, root_, gfn_, choice.level)) {
       prune_at_ = choice.level;
       return Next::kPruneInTurn;
     }
@@ -250,34 +253,6 @@ class FaultHandler {
     absl::Status zapped = Invalidation(turn, vm_, {{gfn_, 1}}).Zap({&kind_, 1});
     if (!zapped.ok()) return Failed{std::move(zapped)};
     return Retry{};
-  }
-
-  // A table of a large leaf's place that zaps have left there with nothing in it.
-  bool EmptyTableInTheWay(const EpochGuard& guard, Level level) const {
-    const Descent at = Descend(guard, *vm_.env.pool, root_, gfn_);
-    if (at.slot == nullptr || at.level >= level || at.entry != kEmptyEntry) return false;
-    const TablePool& pool = *vm_.env.pool;
-    const EntrySlot* slots = root_.table->slots;
-    for (Level above = root_.table->level(); above >= level; above = Below(above)) {
-      const EptEntry link = slots[EptIndex(root_.FrameOf(gfn_), above)].Load();
-      if (!IsLink(link, above)) return false;
-      slots = pool.SlotsAt(link.address());
-      if (slots == nullptr) return false;
-    }
-    // Neighbours of the frame are mapped more likely than others.
-    return HoldsNothing(guard, pool, slots, Below(level),
-                        EptIndex(root_.FrameOf(gfn_), Below(level)) + 1);
-  }
-
-  // Only if nobody changes anything now: a large page is not worth the wait.
-  void PruneInTurn() {
-    pruned_ = true;
-    if (!vm_.turn_mutex.TryLock()) return;
-    const Turn turn(vm_.turn_mutex, MutexLock::kTaken);
-    FlushBatch batch = vm_.NewBatch();
-    Prune(turn, *vm_.env.pool, vm_.change, root_, LeafRange(gfn_, prune_at_), batch);
-    // Nothing but tables was taken out: that cannot fail.
-    batch.Finish(turn).IgnoreError();
   }
 
   // E1: the slot is this thread's until the external table has answered, and pins its table, so no
@@ -410,56 +385,6 @@ static_assert(std::is_same_v<std::variant_alternative_t<0, FaultOutcome>, Fixed>
               std::is_same_v<std::variant_alternative_t<3, FaultOutcome>, Mmio> &&
               std::is_same_v<std::variant_alternative_t<4, FaultOutcome>, MemoryFaultExit> &&
               std::is_same_v<std::variant_alternative_t<7, FaultOutcome>, Failed>);
-
-// Not inlined, so that the usual fault, of 4K, does not carry it along.
-[[gnu::noinline]] Level LevelWithoutLog(const AddressSpaceState& vm, const EpochGuard& guard,
-                                        const Root& root, Gfn gfn, const Memslot& slot, Pfn pfn,
-                                        MemoryAttributes attributes, Level backing) {
-  return LevelFor(vm, guard, root,
-                  {.gfn = gfn,
-                   .pfn = pfn,
-                   .slot = slot.range,
-                   .attributes = attributes,
-                   .backing = backing})
-      .level;
-}
-
-// The leaf of `level` that a fault in the usual VM makes; kEmptyEntry: it is to be seen by the
-// whole handler. The questions of LookOnce, up to the first whose answer is not the usual one.
-[[gnu::noinline]] EptEntry UsualLeaf(const AddressSpaceState& vm, const EpochGuard& guard,
-                                     const Root& root, Gfn gfn, Level level, Access access) {
-  const Memslot* const slot = vm.slots.Find(guard, gfn);
-  if (slot == nullptr || gfn >= vm.gfn_limit) return kEmptyEntry;
-  const MemoryAttributes attributes = vm.attributes.Get(guard, gfn);
-  const std::optional<Pfn> pfn = BackingOf(*slot, gfn, root.kind);
-  if (attributes.kind != root.kind || !pfn) return kEmptyEntry;
-  if (vm.log.load(std::memory_order_acquire) != nullptr || Mitigates(vm, root)) return kEmptyEntry;
-  const std::optional<Level> backing = vm.env.pages->Ready(gfn, root.kind);
-  if (!backing) return kEmptyEntry;
-  const LeafRequest leaf = LeafOf(vm, guard, root, gfn, attributes);
-  if (!leaf.allowed.Includes(access)) return kEmptyEntry;
-  if (*backing == Level::k4K) {
-    return level == Level::k4K ? MakeLeaf(*pfn, Level::k4K, leaf) : kEmptyEntry;
-  }
-  if (level != LevelWithoutLog(vm, guard, root, gfn, *slot, *pfn, attributes, *backing)) {
-    return kEmptyEntry;
-  }
-  return MakeLeaf(*pfn - gfn.value % FramesPerEntry(level), level, leaf);
-}
-
-// Nothing has changed if it is another.
-inline std::optional<Level> HandleUsual(AddressSpaceState& vm, const Root& root, Gfn gfn,
-                                        Access access) {
-  // Before anything is read, as in the whole handler.
-  const uint64_t snapshot = vm.seq.Snapshot(gfn);
-  const EpochGuard guard;
-  if (!vm.seq.StillValid(guard, GfnRange{gfn, 1}, snapshot)) [[unlikely]]
-    return {};
-  return MapEmpty(
-      guard, *vm.env.pool, vm.change, root, gfn,
-      [&](Level level) { return UsualLeaf(vm, guard, root, gfn, level, access); },
-      [&](GfnRange leaf) { return vm.seq.StillValid(guard, leaf, snapshot); });
-}
 
 [[gnu::noinline]] FaultOutcome HandleUnusual(AddressSpaceState& vm, const Fault& fault) {
   FaultOutcome outcome;

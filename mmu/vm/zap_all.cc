@@ -74,6 +74,15 @@ size_t PruneAll(const Turn& turn, AddressSpaceState& vm) {
   return batch.Finish(turn).ok() ? pruned : 0;
 }
 
+void PruneIfIdle(AddressSpaceState& vm, const Root& root, GfnRange range) {
+  if (!vm.turn_mutex.TryLock()) return;
+  const Turn turn(vm.turn_mutex, MutexLock::kTaken);
+  FlushBatch batch = vm.NewBatch();
+  Prune(turn, *vm.env.pool, vm.change, root, range, batch);
+  // Tables only: no external table has a say, so it cannot fail.
+  batch.Finish(turn).IgnoreError();
+}
+
 void MakeRoom(const Turn& turn, AddressSpaceState& vm, size_t tables) {
   vm.limbo.TakeDown(turn, tables);
   const TablePool::Stats pool = vm.env.pool->stats();

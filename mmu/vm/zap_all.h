@@ -19,6 +19,9 @@ size_t ReclaimTables(AddressSpaceState& vm, size_t max_tables);
 // Frees the tables that hold nothing, if any were left since the last time; returns how many.
 size_t PruneAll(const Turn& turn, AddressSpaceState& vm);
 
+// Frees those of the range in one root, unless somebody changes something right now.
+void PruneIfIdle(AddressSpaceState& vm, const Root& root, GfnRange range);
+
 // Takes down so many of those that wait; where the pool has fewer still, PruneAll.
 void MakeRoom(const Turn& turn, AddressSpaceState& vm, size_t tables);
 
