@@ -5,6 +5,7 @@
 
 #include "mmu/engine/restrict.h"
 #include "mmu/engine/zap.h"
+#include "mmu/tables/descent.h"
 #include "mmu/vm/chunks.h"
 #include "mmu/vm/invalidation.h"
 #include "mmu/vm/page_sizes.h"
@@ -102,6 +103,9 @@ class Change {
       const auto split_at = [&](Gfn end, Gfn inside) {
         const std::optional<Level> target = LargestBeside(end);
         if (!target || kept.Contains(inside)) return;
+        // Most ends lie between small pages, or where nothing is mapped.
+        const Descent at = Descend(turn_, *vm_.env.pool, alias, inside);
+        if (at.slot == nullptr || at.level <= *target || at.entry == kEmptyEntry) return;
         SplitAlias(turn_, vm_, alias, {inside, 1}, *target, VmCount::kSplitConversion, ignored,
                    [&](HwGfn frame, Level level) {
                      kept = {alias.GfnOf(frame), FramesPerEntry(level)};

@@ -1,8 +1,8 @@
 #include "mmu/vm/attribute_parts.h"
 
 #include <algorithm>
-#include <map>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -69,7 +69,7 @@ absl::Status CheckRange(const AddressSpaceState& vm, const MmuRead& read, GfnRan
                                                    " ends beyond the last guest address 0x",
                                                    absl::Hex((limit << kPageShift) - 1)));
   }
-  if (!vm.slots.Parts(read, range)) {
+  if (!vm.slots.ForEachPart(read, range, [](GfnRange) {})) {
     return absl::InvalidArgumentError(
         absl::StrCat(Name(range), " reaches outside the VM's memory"));
   }
@@ -127,14 +127,13 @@ std::vector<AttributePart> PartsOf(const AddressSpaceState& vm, const MmuRead& r
                                    const AttributeChange& change) {
   std::vector<AttributePart> parts;
   for (const size_t index : Ordered(change.ranges)) {
-    const auto in_slots = vm.slots.Parts(read, change.ranges[index]);  // checked before
-    for (const GfnRange& in_slot : *in_slots) {
+    vm.slots.ForEachPart(read, change.ranges[index], [&](GfnRange in_slot) {  // checked before
       vm.attributes.ForEachRun(read, in_slot, [&](GfnRange run, MemoryAttributes from) {
         const MemoryAttributes to{change.kind.value_or(from.kind),
                                   change.deny ? Canonical(*change.deny) : from.denied};
         if (to != from) parts.push_back({run, index, from, to});
       });
-    }
+    });
   }
   return parts;
 }
@@ -211,32 +210,42 @@ std::optional<Level> LargestBeside(Gfn end) {
 }
 
 std::vector<RecoverySpot> SpotsOf(absl::Span<const AttributePart> parts) {
-  // Pages that change by range, the largest level first.
-  std::map<std::pair<int, Gfn>, std::pair<MemoryAttributes, uint64_t>> spots;
-  for (size_t i = 0; i < parts.size();) {
-    GfnRange run = parts[i].range;
-    const MemoryAttributes to = parts[i].to;
-    for (++i; i < parts.size() && parts[i].range.first == run.end() && parts[i].to == to; ++i) {
-      run.count += parts[i].range.count;
-    }
-    for (const Level level : {Level::k1G, Level::k2M}) {
-      const GfnRange head = LeafRange(run.first, level);
-      const GfnRange tail = LeafRange(run.end() - 1, level);
+  // Pages that change, by large range; parts are ordered, so each range's follow each other.
+  struct Spot {
+    Gfn first;
+    MemoryAttributes to;
+    uint64_t pages = 0;
+  };
+  std::vector<RecoverySpot> recovered;
+  for (const Level level : {Level::k1G, Level::k2M}) {
+    std::optional<Spot> spot;
+    const auto end_spot = [&] {
+      if (spot && spot->pages >= RecoverFrom(level)) {
+        recovered.push_back({spot->first, level, spot->to});
+      }
+    };
+    for (size_t i = 0; i < parts.size();) {
+      GfnRange run = parts[i].range;
+      const MemoryAttributes to = parts[i].to;
+      for (++i; i < parts.size() && parts[i].range.first == run.end() && parts[i].to == to; ++i) {
+        run.count += parts[i].range.count;
+      }
       const auto add = [&](GfnRange large) {
         // Nothing else stands where all of it changes.
         if (run.Contains(large)) return;
-        auto& [attributes, pages] = spots[{-static_cast<int>(level), large.first}];
-        attributes = to;
-        pages += Intersection(run, large).count;
+        if (!spot || spot->first != large.first) {
+          end_spot();
+          spot = Spot{large.first, to};
+        }
+        spot->to = to;
+        spot->pages += Intersection(run, large).count;
       };
+      const GfnRange head = LeafRange(run.first, level);
+      const GfnRange tail = LeafRange(run.end() - 1, level);
       add(head);
       if (!(tail == head)) add(tail);
     }
-  }
-  std::vector<RecoverySpot> recovered;
-  for (const auto& [key, value] : spots) {
-    const Level level = static_cast<Level>(-key.first);
-    if (value.second >= RecoverFrom(level)) recovered.push_back({key.second, level, value.first});
+    end_spot();
   }
   return recovered;
 }

@@ -199,10 +199,9 @@ absl::Status GuestAddressSpace::PunchHole(GfnRange range, MemoryKind kind) {
   if (absl::Status status = vm.bugs.Check(); !status.ok()) return status;
   if (absl::Status status = CheckRange(vm, turn, range); !status.ok()) return status;
   std::vector<GfnRange> parts;
-  const auto in_slots = vm.slots.Parts(turn, range);  // checked before
-  for (const GfnRange& part : *in_slots) {
+  vm.slots.ForEachPart(turn, range, [&](GfnRange part) {  // checked before
     if (BackingOf(*vm.slots.Find(turn, part.first), part.first, kind)) parts.push_back(part);
-  }
+  });
   Invalidation invalidation(turn, vm, {range});
   if (absl::Status status = invalidation.Zap({&kind, 1}); !status.ok()) return status;
   for (const GfnRange& part : parts) {

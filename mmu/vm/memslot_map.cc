@@ -55,16 +55,4 @@ std::unique_ptr<const MemslotMap::Slots> MemslotMap::After(
   return slots;
 }
 
-std::optional<std::vector<GfnRange>> MemslotMap::Parts(const MmuRead& lock, GfnRange range) const {
-  std::vector<GfnRange> parts;
-  for (Gfn at = range.first; at < range.end();) {
-    const Memslot* slot = Find(lock, at);
-    if (slot == nullptr) return std::nullopt;
-    const Gfn end = std::min(range.end(), slot->range.end());
-    parts.push_back({at, end - at});
-    at = end;
-  }
-  return parts;
-}
-
 }  // namespace twinroot::mmu

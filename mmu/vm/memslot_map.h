@@ -56,8 +56,19 @@ class MemslotMap {
     return slot != nullptr && slot->range.Overlaps(range);
   }
 
-  // The parts of a range, each inside one slot; nullopt if a frame of it lies in none.
-  std::optional<std::vector<GfnRange>> Parts(const MmuRead&, GfnRange range) const;
+  // The parts of a range, each inside one slot. False: a frame of it lies in none, and what is
+  // behind it was not visited.
+  template <typename Visit>
+  bool ForEachPart(const MmuRead& read, GfnRange range, const Visit& visit) const {
+    for (Gfn at = range.first; at < range.end();) {
+      const Memslot* slot = Find(read, at);
+      if (slot == nullptr) return false;
+      const Gfn end = std::min(range.end(), slot->range.end());
+      visit(GfnRange{at, end - at});
+      at = end;
+    }
+    return true;
+  }
 
   const Slots& all(const MmuRead&) const { return *Now(); }
 
