@@ -98,7 +98,9 @@ std::string Describe(const v1::DirtyLogState& log) {
 std::string Describe(const v1::DaemonStarted& started) {
   return absl::StrCat("HVD ", started.version(),
                       " STARTED, the end before: ", ShortName(started.previous_end()),
-                      started.epoch_kept() ? "" : ", cursors of before are void");
+                      started.previous_end() == v1::DaemonStarted::PREVIOUS_END_HOST_DOWN
+                          ? ", cursors of before are void"
+                          : "");
 }
 
 bool IsBad(const v1::Event& event) {

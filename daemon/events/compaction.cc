@@ -7,8 +7,7 @@ namespace {
 
 // More than a commit adds, so that removal keeps up with a flood.
 constexpr size_t kStep = 8192;
-// Looking costs a few reads; idle journals only grow older.
-constexpr absl::Duration kBusyLook = absl::Seconds(1);
+// A journal that nobody appends to only grows older.
 constexpr absl::Duration kIdleLook = absl::Minutes(1);
 constexpr absl::Duration kAfterFailure = absl::Seconds(10);
 
@@ -18,10 +17,11 @@ Compaction::Compaction(const Limits& limits, absl::Duration notice, Store* store
     : limits_(limits), notice_(notice), store_(store) {}
 
 absl::StatusOr<bool> Compaction::Look(uint64_t first, uint64_t next, absl::Time now) {
-  if (first < horizon_ || now < std::max(looked_ + std::min(kBusyLook, notice_), not_before_)) {
+  if (first < horizon_ || now < std::max(looked_ + Pause(), not_before_)) {
     return false;
   }
   looked_ = now;
+  looked_at_ = next;
   const absl::StatusOr<uint64_t> target = Target(first, next, now);
   if (!target.ok()) return target.status();
   if (*target <= first) return false;
@@ -55,8 +55,9 @@ absl::StatusOr<uint64_t> Compaction::Step(uint64_t first) {
   return left;
 }
 
-absl::Time Compaction::Next(uint64_t first) const {
-  return std::max(first < horizon_ ? announced_ + notice_ : looked_ + kIdleLook, not_before_);
+absl::Time Compaction::Next(uint64_t first, uint64_t next) const {
+  if (first < horizon_) return std::max(announced_ + notice_, not_before_);
+  return std::max(looked_ + (next == looked_at_ ? kIdleLook : Pause()), not_before_);
 }
 
 void Compaction::Postpone(absl::Time now) { not_before_ = now + kAfterFailure; }

@@ -38,13 +38,15 @@ class Compaction {
   }
   absl::StatusOr<uint64_t> Step(uint64_t first);
   // When Look or Step may have something to do although nothing is committed.
-  absl::Time Next(uint64_t first) const;
+  absl::Time Next(uint64_t first, uint64_t next) const;
   // After a failure: nothing is due for a while.
   void Postpone(absl::Time now);
   // Of the file, in use, when it was last looked at.
   uint64_t bytes() const { return bytes_; }
 
  private:
+  // Looking costs a few reads.
+  absl::Duration Pause() const { return std::min(absl::Seconds(1), notice_); }
   absl::StatusOr<uint64_t> Target(uint64_t first, uint64_t next, absl::Time now);
 
   const Limits limits_;
@@ -54,6 +56,7 @@ class Compaction {
   uint64_t bytes_ = 0;
   absl::Time announced_ = absl::UnixEpoch();
   absl::Time looked_ = absl::UnixEpoch();
+  uint64_t looked_at_ = 0;  // what `next` was then
   absl::Time not_before_ = absl::UnixEpoch();
 };
 

@@ -134,8 +134,8 @@ void Journal::Append(v1::Event event) {
 uint64_t Journal::WaitCommitted(uint64_t position, absl::Duration timeout) const {
   const auto deadline = absl::ToChronoTime(absl::Now() + timeout);
   std::unique_lock lock(state_->mutex);
-  state_->committed.wait_until(lock, deadline,
-                               [&] { return state_->tail.committed() >= position; });
+  state_->committed.wait_until(
+      lock, deadline, [&] { return state_->refused || state_->tail.committed() >= position; });
   return std::min(position, state_->tail.committed());
 }
 

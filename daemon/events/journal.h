@@ -55,8 +55,8 @@ class Journal {
   // Fills in cursor, vm_sequence (if `event.vm` is set) and time. A VM's sequence begins anew after
   // the event that says it was deleted.
   void Append(v1::Event event);
-  // Waits until everything before `position` is committed, at most so long; the result is
-  // `position`, or what is committed if that is less.
+  // Waits until everything before `position` is committed, at most so long, and not while the disk
+  // refuses; the result is `position`, or what is committed if that is less.
   uint64_t WaitCommitted(uint64_t position, absl::Duration timeout) const;
 
   // The cursors after the newest committed event, and before the oldest event kept.

@@ -35,6 +35,7 @@ struct Journal::State {
   uint64_t bytes = 0;
   uint64_t lost = 0;
   uint64_t failed_commits = 0;
+  bool refused = false;  // the last commit failed
   bool writer_sleeps = false;
   bool stopping = false;
 
@@ -55,6 +56,8 @@ class Journal::Writer {
   // Sleeps until there is something to do; what there is to commit. Empty: nothing, or the end.
   std::vector<Entry> Next();
   bool Commit(const std::vector<Entry>& batch);
+  // Tells the log of lost events, now and then.
+  void TellLost(const std::vector<Entry>& batch);
   void CompactOnce();
   // After a failure: waits, longer each time, but not beyond the journal's end.
   void BackOff();
@@ -66,6 +69,8 @@ class Journal::Writer {
   // The thread's own.
   uint32_t failures_ = 0;     // in a row
   uint64_t lost_before_ = 0;  // when the failures began
+  uint64_t lost_untold_ = 0;  // events that the log has not told of
+  absl::Time next_loss_ = absl::UnixEpoch();
 };
 
 }  // namespace twinroot::events

@@ -173,9 +173,13 @@ absl::Status Store::Load(const std::string& boot_id) {
       writer_.Prepare("UPDATE journal SET epoch = ?, boot_id = ?, clean = 0");
   if (!mark.ok()) return mark.status();
   if (absl::Status status = writer_.Run("PRAGMA synchronous=FULL"); !status.ok()) return status;
-  // On the disk before anybody sees an event.
   if (absl::Status status = mark->BindText(1, opening_.epoch).BindText(2, boot_id).Run();
       !status.ok()) {
+    return status;
+  }
+  // In the file itself and on the disk before anybody sees an event: whatever is lost of the log of
+  // SQLite, the mark is not.
+  if (absl::Status status = writer_.Run("PRAGMA wal_checkpoint(TRUNCATE)"); !status.ok()) {
     return status;
   }
   return writer_.Run("PRAGMA synchronous=NORMAL");

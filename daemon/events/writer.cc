@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/time/clock.h"
-#include "daemon/events/cursor.h"
 #include "daemon/events/journal_state.h"
 #include "spdlog/spdlog.h"
 
@@ -15,6 +14,8 @@ constexpr size_t kBatch = 4096;
 constexpr absl::Duration kFirstBackOff = absl::Milliseconds(20);
 constexpr absl::Duration kLongestBackOff = absl::Seconds(1);
 constexpr uint32_t kDoublings = 6;
+// The log tells of losses at most so often: a flood is one.
+constexpr absl::Duration kLossInterval = absl::Seconds(1);
 
 }  // namespace
 
@@ -55,7 +56,7 @@ void Journal::Writer::Run() {
 
 std::vector<Entry> Journal::Writer::Next() {
   std::unique_lock lock(state_.mutex);
-  const absl::Time until = compaction_.Next(state_.first);
+  const absl::Time until = compaction_.Next(state_.first, state_.tail.committed());
   state_.writer_sleeps = true;
   state_.work.wait_until(lock, absl::ToChronoTime(until),
                          [this] { return state_.stopping || state_.tail.waiting() > 0; });
@@ -70,12 +71,14 @@ bool Journal::Writer::Commit(const std::vector<Entry>& batch) {
   {
     std::lock_guard lock(state_.mutex);
     lost = state_.lost;
+    state_.refused = !status.ok();
     if (status.ok()) {
       dropped = state_.tail.Commit(batch.back().end());
     } else {
       ++state_.failed_commits;
     }
   }
+  state_.committed.notify_all();
   if (!status.ok()) {
     if (failures_++ == 0) {
       lost_before_ = lost;
@@ -91,15 +94,21 @@ bool Journal::Writer::Commit(const std::vector<Entry>& batch) {
                  lost - lost_before_);
     failures_ = 0;
   }
-  for (const Entry& entry : batch) {
-    if (entry.what == Entry::What::kLost) {
-      spdlog::error("{} events from {} on are lost: the disk was too slow or refused them",
-                    entry.count, CursorText(state_.epoch, entry.position));
-    }
-  }
-  state_.committed.notify_all();
+  TellLost(batch);
   state_.watchers.Call();
   return true;
+}
+
+void Journal::Writer::TellLost(const std::vector<Entry>& batch) {
+  for (const Entry& entry : batch) {
+    if (entry.what == Entry::What::kLost) lost_untold_ += entry.count;
+  }
+  const absl::Time now = absl::Now();
+  if (lost_untold_ == 0 || now < next_loss_) return;
+  spdlog::error("{} events became a gap: the journal's disk was too slow, or refused them",
+                lost_untold_);
+  lost_untold_ = 0;
+  next_loss_ = now + kLossInterval;
 }
 
 void Journal::Writer::CompactOnce() {

@@ -15,6 +15,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <mutex>
 #include <random>
 #include <string>
 #include <thread>
@@ -22,6 +23,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/events/journal.h"
+#include "daemon/obs/log.h"
 #include "daemon/status_reason.h"
 
 namespace twinroot::events {
@@ -29,8 +31,10 @@ namespace {
 
 using Random = std::mt19937_64;
 
-// At once, so that a kill leaves whole lines.
+// Only the last line may be cut off by a kill.
 void Say(const std::string& text) {
+  static std::mutex mutex;
+  std::lock_guard lock(mutex);
   size_t written = 0;
   while (written < text.size()) {
     const ssize_t result = write(STDOUT_FILENO, text.data() + written, text.size() - written);
@@ -102,6 +106,7 @@ void RefuseWrites(uint64_t seed, const std::atomic<bool>& stop) {
 }
 
 int Run(const std::vector<std::string>& arguments) {
+  obs::InitLog();  // not to the output
   signal(SIGXFSZ, SIG_IGN);
   const uint64_t seed = std::strtoull(arguments[2].c_str(), nullptr, 10);
   const bool trouble = arguments[3] == "disk";
@@ -139,7 +144,9 @@ int Run(const std::vector<std::string>& arguments) {
   }
   stop_appending = true;
   for (std::thread& thread : appenders) thread.join();
-  journal.WaitCommitted(*journal.PositionOf("", Journal::IfEmpty::kNow), absl::Seconds(60));
+  const uint64_t end = *journal.PositionOf("", Journal::IfEmpty::kNow);
+  while (journal.WaitCommitted(end, absl::Seconds(1)) != end) {
+  }
   stop_watching = true;
   for (std::thread& thread : watchers) thread.join();
   Say(absl::StrCat("END ", journal.Cursor(), "\n"));

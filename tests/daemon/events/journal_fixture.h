@@ -88,7 +88,7 @@ class JournalFixture : public ::testing::Test {
   uint64_t End() const { return *journal_->PositionOf("", Journal::IfEmpty::kNow); }
   void Settle() {
     const uint64_t end = End();
-    ASSERT_EQ(journal_->WaitCommitted(end, absl::Seconds(30)), end);
+    Eventually([&] { return journal_->WaitCommitted(end, absl::Seconds(1)) == end; });
   }
   std::string Epoch() const { return journal_->Cursor().substr(0, 16); }
   // Files beside the journal that were set aside.

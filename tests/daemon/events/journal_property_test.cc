@@ -190,7 +190,7 @@ TEST_F(JournalProperty, EveryEventIsToldOnceInOrderWhoeverIsKilled) {
   const uint64_t seed = std::random_device()();
   SCOPED_TRACE(absl::StrCat("seed ", seed));
   History history(/*gaps_allowed=*/false);
-  Live(history, "none", 25, seed);
+  Live(history, "none", 15, seed);
   std::printf("%lu events, %lu deliveries\n", history.events(), history.deliveries());
   EXPECT_GT(history.events(), 1000u);
   EXPECT_EQ(SetAside(), 0);
