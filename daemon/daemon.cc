@@ -71,16 +71,33 @@ const char* NameOf(host::BackendKind backend) {
 // and the scrapes use the registry, and all use the journal.
 struct Parts {
   std::unique_ptr<SocketClaim> claim;
-  events::Journal journal;
-  obs::Metrics metrics{&journal, kVersion};
+  std::unique_ptr<events::Journal> journal;
+  std::unique_ptr<obs::Metrics> metrics;
   std::unique_ptr<host::VmRegistry> registry;
   std::unique_ptr<rpc::Server> server;
 
   ~Parts() {
     server.reset();
-    metrics.StopServing();
+    if (metrics != nullptr) metrics->StopServing();
   }
 };
+
+absl::Status OpenJournal(const Config& config, Parts& parts) {
+  events::JournalOptions options;
+  options.path = config.state_dir + "/events.sqlite";
+  auto journal = events::Journal::Open(std::move(options));
+  if (!journal.ok()) return journal.status();
+  parts.journal = *std::move(journal);
+  return absl::OkStatus();
+}
+
+// The journal's first word of this daemon.
+v1::Event StartedEvent(const events::Journal& journal) {
+  v1::Event event;
+  *event.mutable_daemon_started() = journal.opening();
+  event.mutable_daemon_started()->set_version(kVersion);
+  return event;
+}
 
 absl::Status Start(const Config& config, const RegistryMaker& make_registry, Parts& parts) {
   auto claim = SocketClaim::Take(config.socket);
@@ -89,25 +106,28 @@ absl::Status Start(const Config& config, const RegistryMaker& make_registry, Par
   if (absl::Status status = MakeFolder(config.state_dir, "--state-dir"); !status.ok()) {
     return status;
   }
+  if (absl::Status status = OpenJournal(config, parts); !status.ok()) return status;
+  parts.metrics = std::make_unique<obs::Metrics>(parts.journal.get(), kVersion);
   if (!config.metrics_address.empty()) {
-    if (absl::Status status = parts.metrics.Expose(config.metrics_address); !status.ok()) {
+    if (absl::Status status = parts.metrics->Expose(config.metrics_address); !status.ok()) {
       return status;
     }
   }
   host::RegistryOptions registry_options;
   registry_options.default_backend = config.backend;
-  auto registry = make_registry(registry_options, &parts.journal);
+  auto registry = make_registry(registry_options, parts.journal.get());
   if (!registry.ok()) return registry.status();
   parts.registry = *std::move(registry);
-  parts.metrics.Watch(parts.registry.get());
+  parts.journal->Append(StartedEvent(*parts.journal));
+  parts.metrics->Watch(parts.registry.get());
 
   rpc::ServerOptions options;
   options.socket = config.socket;
   options.version = kVersion;
-  options.metrics_address = parts.metrics.address();
+  options.metrics_address = parts.metrics->address();
   options.max_vms = registry_options.max_vms;
-  options.interceptor = parts.metrics.MakeCallInterceptor();
-  auto server = rpc::Server::Start(std::move(options), parts.registry.get(), &parts.journal);
+  options.interceptor = parts.metrics->MakeCallInterceptor();
+  auto server = rpc::Server::Start(std::move(options), parts.registry.get(), parts.journal.get());
   if (!server.ok()) return server.status();
   parts.server = *std::move(server);
   return absl::OkStatus();
@@ -117,6 +137,8 @@ void Drain(Parts& parts) {
   parts.server->SetNotServing();
   // The VMs stop first: the streams still tell of it.
   parts.registry->Shutdown();
+  (void)parts.journal->WaitCommitted(*parts.journal->PositionOf("", events::Journal::IfEmpty::kNow),
+                                     kShutdownGrace);
   parts.server->EndStreams();
   parts.server->Shutdown(kShutdownGrace);
 }
@@ -138,7 +160,7 @@ int RunDaemon(const Config& config, const RegistryMaker& make_registry) {
     spdlog::error("hvd cannot start: {}", std::string(status.message()));
     return 1;
   }
-  const std::string metrics = parts.metrics.address();
+  const std::string metrics = parts.metrics->address();
   const char* backend = NameOf(parts.registry->default_backend());
   spdlog::info("hvd {} serves on {}, metrics on {}, backend {}: {}", kVersion, config.socket,
                metrics.empty() ? "no address" : metrics, backend,

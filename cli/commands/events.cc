@@ -1,9 +1,14 @@
 // hvctl events: what is kept, and with --follow what comes after it, without a hole between.
+#include <algorithm>
 #include <memory>
+#include <string>
+#include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "cli/commands/command.h"
 #include "cli/render/event_line.h"
+#include "cli/short_names.h"
 
 namespace twinroot::cli {
 namespace {
@@ -16,8 +21,35 @@ constexpr char kNow[] = "now";
 struct Arguments {
   bool follow = false;
   std::string since;
-  std::string vm;
+  std::vector<std::string> vms;
+  std::vector<v1::EventKind> kinds;
+
+  v1::EventFilter Filter() const {
+    v1::EventFilter filter;
+    filter.mutable_vms()->Assign(vms.begin(), vms.end());
+    filter.mutable_kinds()->Assign(kinds.begin(), kinds.end());
+    return filter;
+  }
 };
+
+// "vm-state" for EVENT_KIND_VM_STATE.
+std::string WordOf(const google::protobuf::EnumValueDescriptor& kind) {
+  std::string word = absl::AsciiStrToLower(ShortName(kind));
+  std::replace(word.begin(), word.end(), '_', '-');
+  return word;
+}
+
+v1::EventKind KindOf(const std::string& word) {
+  std::string list;
+  const google::protobuf::EnumDescriptor& kinds = *v1::EventKind_descriptor();
+  for (int i = 0; i < kinds.value_count(); ++i) {
+    const google::protobuf::EnumValueDescriptor& kind = *kinds.value(i);
+    if (kind.number() == v1::EVENT_KIND_UNSPECIFIED) continue;
+    if (WordOf(kind) == word) return static_cast<v1::EventKind>(kind.number());
+    absl::StrAppend(&list, list.empty() ? "" : "|", WordOf(kind));
+  }
+  throw CLI::ValidationError("--kind", absl::StrCat("'", word, "' is none of ", list));
+}
 
 class EventPrinter {
  public:
@@ -49,7 +81,7 @@ class EventPrinter {
 std::string PrintKept(Session& session, const Arguments& arguments, EventPrinter& printer) {
   v1::ListEventsRequest request;
   request.set_start_cursor(arguments.since);
-  request.mutable_filter()->set_vm(arguments.vm);
+  *request.mutable_filter() = arguments.Filter();
   request.set_page_size(kPageSize);
   while (true) {
     const auto page = session.client().Call<v1::ListEventsResponse>(
@@ -70,7 +102,7 @@ int Follow(Session& session, const Arguments& arguments, const std::string& curs
            EventPrinter& printer) {
   v1::WatchEventsRequest request;
   request.set_start_cursor(cursor);
-  request.mutable_filter()->set_vm(arguments.vm);
+  *request.mutable_filter() = arguments.Filter();
   grpc::ClientContext context;
   const auto reader = session.client().event().WatchEvents(&context, request);
   v1::WatchEventsResponse batch;
@@ -81,8 +113,7 @@ int Follow(Session& session, const Arguments& arguments, const std::string& curs
   }
   session.client().Check(kWhat, reader->Finish());
   throw Failure{kUnavailable, "the event stream ended: hvd is shutting down",
-                absl::StrCat("the last cursor is ", last,
-                             "; a daemon that starts anew keeps no events of before")};
+                absl::StrCat("go on with --since ", last, " when it serves again")};
 }
 
 int Events(Session& session, const Arguments& arguments) {
@@ -90,13 +121,15 @@ int Events(Session& session, const Arguments& arguments) {
   const std::string cursor =
       arguments.since == kNow ? std::string() : PrintKept(session, arguments, printer);
   // A deleted VM has events and no VM, a new one may have a VM and no events yet.
-  if (!arguments.vm.empty() && !arguments.follow && !printer.printed()) {
-    v1::GetVmRequest request;
-    request.set_name(VmResource(arguments.vm));
-    session.client().Call<v1::GetVmResponse>(
-        kWhat, [&](grpc::ClientContext* context, v1::GetVmResponse* answer) {
-          return session.client().vm().GetVm(context, request, answer);
-        });
+  if (!arguments.follow && !printer.printed()) {
+    for (const std::string& vm : arguments.vms) {
+      v1::GetVmRequest request;
+      request.set_name(VmResource(vm));
+      session.client().Call<v1::GetVmResponse>(
+          kWhat, [&](grpc::ClientContext* context, v1::GetVmResponse* answer) {
+            return session.client().vm().GetVm(context, request, answer);
+          });
+    }
   }
   return arguments.follow ? Follow(session, arguments, cursor, printer) : kOk;
 }
@@ -113,7 +146,27 @@ void AddEventsCommand(CLI::App* root, Invocation* invocation) {
                    "Begin after this event (a cursor of the JSON output), or at `now`; else with "
                    "the oldest event kept")
       ->type_name("CURSOR");
-  AddText(verb, "--vm", &arguments->vm, "Only events of this VM")->type_name("NAME");
+  verb->add_option_function<std::vector<std::string>>(
+          "--vm",
+          [arguments](const std::vector<std::string>& names) {
+            for (const std::string& name : names) {
+              if (name.empty()) throw CLI::ValidationError("--vm", "the value is empty");
+            }
+            arguments->vms = names;
+          },
+          "Only events of this VM; may be repeated")
+      ->expected(1)
+      ->take_all()
+      ->type_name("NAME");
+  verb->add_option_function<std::vector<std::string>>(
+          "--kind",
+          [arguments](const std::vector<std::string>& words) {
+            for (const std::string& word : words) arguments->kinds.push_back(KindOf(word));
+          },
+          "Only events of this kind (vm-state, conversion, memory-fault ...); may be repeated")
+      ->expected(1)
+      ->take_all()
+      ->type_name("KIND");
 }
 
 }  // namespace twinroot::cli

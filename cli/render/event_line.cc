@@ -61,8 +61,50 @@ std::string Describe(const v1::Gap& gap) {
                       gap.to_cursor(), ")");
 }
 
+std::string Denied(const std::string& denied) {
+  return denied.empty() ? "nothing is denied" : denied + " denied";
+}
+
+std::string Describe(const v1::AttributesChanged& changed) {
+  return absl::StrCat("ATTRIBUTES ", FormatAddress(changed.gpa()), " +", FormatSize(changed.size()),
+                      " ", Denied(changed.denied()));
+}
+
+std::string Describe(const v1::MemoryFault& fault) {
+  return absl::StrFormat("vcpu%d FAULT at %s through %s: %s", fault.vcpu(),
+                         FormatAddress(fault.gpa()), ShortName(fault.alias()),
+                         ShortName(fault.reason()));
+}
+
+std::string Describe(const v1::SplitSummary& summary) {
+  const v1::SplitCounts& splits = summary.splits();
+  return absl::StrCat("SPLIT ", splits.split_2m(), " pages of 2MiB and ", splits.split_1g(),
+                      " of 1GiB, ", splits.kept(), " stay large, by ", ShortName(summary.cause()));
+}
+
+std::string Describe(const v1::CollapseSummary& summary) {
+  return absl::StrCat("COLLAPSED ", summary.collapsed(), " tables to large pages, by ",
+                      ShortName(summary.cause()));
+}
+
+std::string Describe(const v1::DirtyLogState& log) {
+  if (log.state() != v1::DirtyLogState::STATE_ON) return "DIRTY LOG OFF";
+  std::string text = absl::StrCat("DIRTY LOG ON ", ShortName(log.mode()));
+  if (log.manual_clear()) absl::StrAppend(&text, ", cleared by hand");
+  if (log.ring_entries() != 0) absl::StrAppend(&text, ", rings of ", log.ring_entries());
+  return text;
+}
+
+std::string Describe(const v1::DaemonStarted& started) {
+  return absl::StrCat("HVD ", started.version(),
+                      " STARTED, the end before: ", ShortName(started.previous_end()),
+                      started.previous_end() == v1::DaemonStarted::PREVIOUS_END_HOST_DOWN
+                          ? ", cursors of before are void"
+                          : "");
+}
+
 bool IsBad(const v1::Event& event) {
-  return event.has_gap() ||
+  return event.has_gap() || event.has_memory_fault() || event.has_audit_failure() ||
          (event.has_conversion() &&
           event.conversion().decision() != v1::Conversion::DECISION_APPLIED) ||
          (event.has_vm_state() && !event.vm_state().stop_reason().empty());
@@ -87,6 +129,27 @@ std::string EventLines::Render(const v1::Event& event) {
       break;
     case v1::Event::kConversionRequested:
       what = Describe(event.conversion_requested());
+      break;
+    case v1::Event::kAttributesChanged:
+      what = Describe(event.attributes_changed());
+      break;
+    case v1::Event::kMemoryFault:
+      what = Describe(event.memory_fault());
+      break;
+    case v1::Event::kSplitSummary:
+      what = Describe(event.split_summary());
+      break;
+    case v1::Event::kCollapseSummary:
+      what = Describe(event.collapse_summary());
+      break;
+    case v1::Event::kDirtyLogState:
+      what = Describe(event.dirty_log_state());
+      break;
+    case v1::Event::kAuditFailure:
+      what = absl::StrCat("AUDIT FAILED: ", event.audit_failure().detail());
+      break;
+    case v1::Event::kDaemonStarted:
+      what = Describe(event.daemon_started());
       break;
     case v1::Event::kGap:
       what = Describe(event.gap());

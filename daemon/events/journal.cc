@@ -3,71 +3,69 @@
 #include <google/protobuf/util/time_util.h>
 
 #include <algorithm>
-#include <random>
+#include <fstream>
 #include <utility>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
-#include "absl/time/time.h"
-#include "daemon/callbacks.h"
+#include "daemon/events/cursor.h"
+#include "daemon/events/journal_state.h"
 #include "daemon/reasons.h"
 #include "daemon/status_reason.h"
+#include "spdlog/spdlog.h"
 
 namespace twinroot::events {
 namespace {
 
-constexpr size_t kEpochDigits = 16;
-// Events looked at under one hold of the lock: a filter that matches little must not keep Append
+// Entries looked at under one hold of a lock: a filter that matches little must not keep Append
 // waiting.
-constexpr size_t kScan = 1024;
+constexpr size_t kChunk = 1024;
+// Entries looked at for one page: a filter that matches little must not keep a thread.
+constexpr size_t kMaxScan = 16384;
 
-std::string NewEpoch() {
-  std::random_device random;
-  const uint64_t epoch = (uint64_t{random()} << 32) | random();
-  return absl::StrFormat("%016x", epoch);
+// Entries of [position, end); what they leave out of it is gone.
+struct Chunk {
+  std::vector<Entry> entries;
+  uint64_t end = 0;
+};
+
+// Adds what is wanted to the page, which ends at `page.next`. False: the page is full, or a hole
+// begins in its middle, which the next page tells in its place.
+bool Absorb(const Chunk& chunk, const Filter& filter, size_t max, Journal::Page& page) {
+  const auto miss = [&page](uint64_t until) {
+    if (until <= page.next) return true;
+    const bool first = page.missed == 0;
+    if (!page.events.empty() || (!first && page.missed_from + page.missed != page.next)) {
+      return false;
+    }
+    if (first) page.missed_from = page.next;
+    page.missed += until - page.next;
+    page.next = page.told = until;
+    return true;
+  };
+  for (const Entry& entry : chunk.entries) {
+    if (page.events.size() == max || !miss(std::min(entry.position, chunk.end))) return false;
+    if (entry.what == Entry::What::kLost) {
+      if (!miss(std::min(entry.end(), chunk.end))) return false;
+      continue;
+    }
+    page.next = entry.end();
+    if (entry.what == Entry::What::kEvent &&
+        filter.Wants(entry.event->vm(), entry.event->kind_case())) {
+      page.events.push_back(entry.event);
+      page.told = page.next;
+    }
+  }
+  return page.events.size() < max && miss(chunk.end);
 }
 
-bool LooksLikeEpoch(const std::string& text) {
-  if (text.size() != kEpochDigits) return false;
-  for (const char c : text) {
-    if (!absl::ascii_isxdigit(c) || absl::ascii_isupper(c)) return false;
-  }
-  return true;
-}
-
-// Digits only: SimpleAtoi would take "+1" and " 1", and a cursor has one spelling.
-bool ParseSequence(const std::string& text, uint64_t* sequence) {
-  if (text.empty() || (text.size() > 1 && text[0] == '0')) return false;
-  for (const char c : text) {
-    if (!absl::ascii_isdigit(c)) return false;
-  }
-  return absl::SimpleAtoi(text, sequence);
+std::string HostBootId() {
+  std::string id;
+  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), id);
+  return id;
 }
 
 }  // namespace
-
-// Position p is the place before event number p (from 0); cursor p names the same place.
-struct Journal::State {
-  const size_t capacity;
-  const std::string epoch = NewEpoch();
-
-  mutable std::mutex mutex;
-  // Events are shared with readers, who copy them without the lock. All below: `mutex`.
-  std::deque<std::shared_ptr<const v1::Event>> events;
-  uint64_t first = 0;  // position before events.front()
-  std::map<std::string, uint64_t> vm_sequences;
-  std::function<void(const v1::Event&)> observer;
-
-  Callbacks<> watchers;
-
-  explicit State(size_t capacity) : capacity(capacity) {}
-
-  uint64_t next() const { return first + events.size(); }
-  std::string CursorAt(uint64_t position) const { return absl::StrCat(epoch, "-", position); }
-};
 
 class Journal::Subscription {
  public:
@@ -78,9 +76,28 @@ class Journal::Subscription {
 };
 
 Journal::Journal(size_t capacity)
-    : state_(std::make_shared<State>(std::max<size_t>(capacity, 1))) {}
+    : state_(std::make_unique<State>(NewEpoch(), Tail(0, std::max<size_t>(capacity, 1), 1),
+                                     nullptr)) {}
+
+Journal::Journal(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 Journal::~Journal() = default;
+
+absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(JournalOptions options) {
+  if (options.boot_id.empty()) options.boot_id = HostBootId();
+  absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(options.path, options.boot_id);
+  if (!store.ok()) return store.status();
+  const Store::Opening opening = (*store)->opening();
+  auto state = std::make_unique<State>(
+      opening.epoch, Tail(opening.next, options.in_memory, options.max_waiting), *std::move(store));
+  state->first = opening.first;
+  state->vm_sequences = opening.vm_sequences;
+  state->opening.set_previous_end(opening.previous_end);
+  state->opening.set_epoch_kept(opening.epoch_kept);
+  std::unique_ptr<Journal> journal(new Journal(std::move(state)));
+  journal->writer_ = std::make_unique<Writer>(journal->state_.get(), options);
+  return journal;
+}
 
 void Journal::SetObserver(std::function<void(const v1::Event&)> observer) {
   std::lock_guard lock(state_->mutex);
@@ -89,114 +106,146 @@ void Journal::SetObserver(std::function<void(const v1::Event&)> observer) {
 
 void Journal::Append(v1::Event event) {
   auto kept = std::make_shared<v1::Event>(std::move(event));
-  std::shared_ptr<const v1::Event> dropped;  // freed without the lock
+  std::vector<Entry> dropped;  // freed without the lock
+  bool wake_writer = false;
   {
     std::lock_guard lock(state_->mutex);
     *kept->mutable_time() =
         google::protobuf::util::TimeUtil::NanosecondsToTimestamp(absl::GetCurrentTimeNanos());
-    kept->set_cursor(state_->CursorAt(state_->next() + 1));
+    kept->set_cursor(CursorText(state_->epoch, state_->tail.next() + 1));
     kept->set_vm_sequence(kept->vm().empty() ? 0 : ++state_->vm_sequences[kept->vm()]);
+    if (kept->has_vm_state() && kept->vm_state().deleted()) state_->vm_sequences.erase(kept->vm());
     if (state_->observer) state_->observer(*kept);
-    state_->events.push_back(std::move(kept));
-    if (state_->events.size() > state_->capacity) {
-      dropped = std::move(state_->events.front());
-      state_->events.pop_front();
-      ++state_->first;
+    if (!state_->tail.Append(std::move(kept))) ++state_->lost;
+    if (state_->store == nullptr) {
+      dropped = state_->tail.Commit(state_->tail.next());
+      state_->first = state_->tail.first();
+    } else {
+      wake_writer = std::exchange(state_->writer_sleeps, false);
     }
   }
-  state_->watchers.Call();
+  if (state_->store == nullptr) {
+    state_->watchers.Call();
+  } else if (wake_writer) {
+    state_->work.notify_one();
+  }
+}
+
+uint64_t Journal::WaitCommitted(uint64_t position, absl::Duration timeout) const {
+  const auto deadline = absl::ToChronoTime(absl::Now() + timeout);
+  std::unique_lock lock(state_->mutex);
+  state_->committed.wait_until(
+      lock, deadline, [&] { return state_->refused || state_->tail.committed() >= position; });
+  return std::min(position, state_->tail.committed());
 }
 
 std::string Journal::Cursor() const {
   std::lock_guard lock(state_->mutex);
-  return state_->CursorAt(state_->next());
+  return CursorText(state_->epoch, state_->tail.committed());
 }
 
 std::string Journal::OldestCursor() const {
   std::lock_guard lock(state_->mutex);
-  return state_->CursorAt(state_->first);
+  return CursorText(state_->epoch, state_->first);
 }
 
-std::string Journal::CursorAt(uint64_t position) const { return state_->CursorAt(position); }
+std::string Journal::CursorAt(uint64_t position) const {
+  return CursorText(state_->epoch, position);
+}
 
-size_t Journal::size() const {
+const v1::DaemonStarted& Journal::opening() const { return state_->opening; }
+
+JournalStats Journal::stats() const {
   std::lock_guard lock(state_->mutex);
-  return state_->events.size();
+  return {state_->tail.committed() - state_->first, state_->bytes, state_->tail.waiting(),
+          state_->lost, state_->failed_commits};
+}
+
+uint64_t Journal::horizon() const {
+  std::lock_guard lock(state_->mutex);
+  return state_->horizon;
 }
 
 absl::StatusOr<uint64_t> Journal::PositionOf(const std::string& cursor, IfEmpty if_empty,
                                              IfTooOld if_too_old) const {
   std::lock_guard lock(state_->mutex);
-  if (cursor.empty()) return if_empty == IfEmpty::kBeginning ? 0 : state_->next();
+  if (cursor.empty()) return if_empty == IfEmpty::kBeginning ? 0 : state_->tail.next();
 
-  uint64_t position = 0;
-  const size_t dash = cursor.find('-');
-  if (dash == std::string::npos || !LooksLikeEpoch(cursor.substr(0, dash)) ||
-      !ParseSequence(cursor.substr(dash + 1), &position)) {
+  const std::optional<ParsedCursor> parsed = ParseCursor(cursor);
+  if (!parsed.has_value()) {
     return WithReason(absl::InvalidArgumentError(
                           "the cursor is malformed: give one back exactly as an event, a list or a "
                           "bookmark carried it"),
                       reason::kCursorMalformed);
   }
-  const std::string oldest = state_->CursorAt(state_->first);
+  const std::string oldest = CursorText(state_->epoch, state_->first);
   const auto out_of_range = [&](const char* what, const char* reason) {
     return WithReason(
         absl::OutOfRangeError(absl::StrCat(what, "; the oldest cursor is ", oldest,
                                            ": list the VMs again and watch from there")),
         reason, {{"oldest_cursor", oldest}});
   };
-  if (cursor.substr(0, dash) != state_->epoch) {
-    return out_of_range("the cursor belongs to another journal (the daemon was restarted)",
+  if (parsed->epoch != state_->epoch) {
+    return out_of_range("the cursor belongs to another journal (it was made anew, or lost its end)",
                         reason::kCursorOtherEpoch);
   }
-  if (position < state_->first && if_too_old == IfTooOld::kRefuse) {
+  if (parsed->position < state_->first && if_too_old == IfTooOld::kRefuse) {
     return out_of_range("the events after this cursor are no longer kept", reason::kCursorExpired);
   }
-  if (position > state_->next()) {
+  if (parsed->position > state_->tail.committed()) {
     return out_of_range("no event has this cursor yet", reason::kCursorInFuture);
   }
-  return position;
+  return parsed->position;
 }
 
-Journal::Page Journal::Read(uint64_t position, size_t max, const std::string& vm_filter,
-                            uint64_t end_position) const {
+Journal::Page Journal::Read(uint64_t position, size_t max, const Filter& filter,
+                            uint64_t end) const {
   Page page;
   page.next = position;
-  std::vector<std::shared_ptr<const v1::Event>> scanned;
-  while (page.events.size() < max) {
-    scanned.clear();
+  for (size_t scanned = 0; scanned < kMaxScan && page.events.size() < max;) {
+    Chunk chunk;
+    bool from_disk = false;
     {
       std::lock_guard lock(state_->mutex);
+      const Tail& tail = state_->tail;
+      end = std::min(end, tail.committed());
+      if (page.next >= end) return page;
+      chunk.end = end;
       if (page.next < state_->first) {
-        // A hole in the middle of a page is told by the next Read, in its place.
-        if (page.next != position) break;
-        page.missed_from = page.next;
-        page.missed = state_->first - page.next;
-        page.next = state_->first;
-        position = page.next;
-      }
-      const uint64_t end = std::min(end_position, state_->next());
-      for (uint64_t at = page.next; at < end && scanned.size() < kScan; ++at) {
-        scanned.push_back(state_->events[at - state_->first]);
+        chunk.end = std::min(end, state_->first);  // all of it is gone
+      } else if (page.next < tail.first()) {
+        chunk.end = std::min(end, tail.first());
+        from_disk = true;
+      } else {
+        chunk.entries = tail.Read(page.next, end, kChunk);
       }
     }
-    if (scanned.empty()) break;
-    for (const auto& event : scanned) {
-      if (page.events.size() == max) break;
-      if (vm_filter.empty() || event->vm() == vm_filter) page.events.push_back(*event);
-      ++page.next;
+    if (from_disk) {
+      auto entries = state_->store->Read(page.next, chunk.end, kChunk, filter);
+      if (entries.ok()) {
+        chunk.entries = *std::move(entries);
+      } else {
+        // Whoever reads must get on: what cannot be read is gone.
+        chunk.end = std::min<uint64_t>(chunk.end, page.next + kChunk);
+        spdlog::error("events {} to {} of the journal cannot be read: {}", page.next, chunk.end,
+                      std::string(entries.status().message()));
+      }
     }
+    if (chunk.entries.size() == kChunk) chunk.end = std::min(chunk.end, chunk.entries.back().end());
+    scanned += std::max<size_t>(chunk.entries.size(), 1);
+    if (!Absorb(chunk, filter, max, page)) break;
   }
+  page.more = page.next < end;
   return page;
+}
+
+bool Journal::ReadsDisk(uint64_t position) const {
+  std::lock_guard lock(state_->mutex);
+  return position < state_->tail.first() && position >= state_->first;
 }
 
 std::shared_ptr<Journal::Subscription> Journal::Subscribe(std::function<void()> wake) {
   return std::make_shared<Subscription>(state_->watchers.Add(std::move(wake)));
-}
-
-void Journal::ForgetVm(const std::string& vm) {
-  std::lock_guard lock(state_->mutex);
-  state_->vm_sequences.erase(vm);
 }
 
 }  // namespace twinroot::events

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "daemon/host/memory_events.h"
 #include "daemon/reasons.h"
 #include "daemon/status_reason.h"
 #include "mmu/types/address.h"
@@ -77,6 +78,8 @@ std::optional<Verdict> ConversionDesk::Implicit(VcpuIndex vcpu, const mmu::Fault
     if (decided == true) return std::nullopt;  // by somebody else meanwhile
     if (!decided.has_value()) {
       // A private access outside every memslot is a memory fault, and nothing can be converted.
+      journal_->Append(
+          FaultEvent(vm_, vcpu, exit.gpa, request.kind, v1::MemoryFault::REASON_OUTSIDE_MEMORY));
       release.fatal.emplace(
           StopReason::kMemoryFault,
           absl::StrCat("vcpu ", vcpu, ": access outside memory at 0x", absl::Hex(exit.gpa.value)));
@@ -183,6 +186,13 @@ absl::StatusOr<Vm::ConversionResult> ConversionDesk::Api(mmu::AttributeChange ch
       if (!done->converted.empty()) request.id = result.id = next_id_++;
       for (const GfnRange& range : done->converted) {
         Publish(request, range, Decision::kApplied, Decider::kOrchestrator);
+      }
+    }
+    for (const GfnRange& range : done->redenied) {
+      // As the engine keeps them: who may not read may not write either.
+      const auto now = engine_->GetMemoryAttributes({range.first, 1});
+      if (now.ok()) {
+        journal_->Append(AttributesEvent(vm_, range, change.kind, now->front().denied));
       }
     }
   }

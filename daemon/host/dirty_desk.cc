@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/host/memory_events.h"
 #include "daemon/reasons.h"
 #include "daemon/status_reason.h"
 
@@ -53,8 +54,13 @@ uint64_t AppendRuns(const DirtyPages& pages, std::vector<GfnRange>& runs) {
 }  // namespace
 
 DirtyDesk::DirtyDesk(std::string vm, uint32_t vcpus, mmu::GuestAddressSpace* engine,
-                     std::function<void(vcpu::VcpuIndex)> resume_fault)
-    : vm_(std::move(vm)), vcpus_(vcpus), engine_(engine), resume_fault_(std::move(resume_fault)) {}
+                     std::function<void(vcpu::VcpuIndex)> resume_fault,
+                     std::function<void(v1::Event)> publish)
+    : vm_(std::move(vm)),
+      vcpus_(vcpus),
+      engine_(engine),
+      resume_fault_(std::move(resume_fault)),
+      publish_(std::move(publish)) {}
 
 absl::Status DirtyDesk::CheckOn() const {
   if (enabled()) return absl::OkStatus();
@@ -76,6 +82,10 @@ absl::StatusOr<mmu::SplitResult> DirtyDesk::Enable(mmu::DirtyLogOptions options)
   if (absl::IsFailedPrecondition(split.status())) {
     return WithReason(split.status(), reason::kDirtyLogUnsupported, {{"vm", vm_}});
   }
+  if (split.ok()) {
+    publish_(DirtyLogOnEvent(vm_, options));
+    if (auto event = SplitEvent(vm_, *split, v1::PAGE_SIZE_CAUSE_DIRTY_LOG)) publish_(*event);
+  }
   return split;
 }
 
@@ -83,7 +93,15 @@ absl::StatusOr<mmu::RecoverResult> DirtyDesk::Disable() {
   std::lock_guard turn(turn_);
   if (absl::Status status = CheckOn(); !status.ok()) return status;
   auto recovered = engine_->DisableDirtyLog();
-  if (!enabled()) Release();
+  if (!enabled()) {
+    Release();
+    publish_(DirtyLogOffEvent(vm_));
+  }
+  if (recovered.ok()) {
+    if (auto event = CollapseEvent(vm_, *recovered, v1::PAGE_SIZE_CAUSE_DIRTY_LOG)) {
+      publish_(*event);
+    }
+  }
   return recovered;
 }
 

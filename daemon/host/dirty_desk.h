@@ -19,15 +19,17 @@
 #include "absl/status/statusor.h"
 #include "daemon/vcpu/machine.h"
 #include "mmu/vm/guest_address_space.h"
+#include "twinroot/v1/event.pb.h"
 
 namespace twinroot::host {
 
 class DirtyDesk {
  public:
-  // `resume_fault` lets a parked vCPU try its access again; called without the desk's locks. The
-  // engine must outlive the desk.
+  // `resume_fault` lets a parked vCPU try its access again; called without the desk's locks.
+  // `publish` tells of what changed, in the order of the changes. The engine must outlive the desk.
   DirtyDesk(std::string vm, uint32_t vcpus, mmu::GuestAddressSpace* engine,
-            std::function<void(vcpu::VcpuIndex)> resume_fault);
+            std::function<void(vcpu::VcpuIndex)> resume_fault,
+            std::function<void(v1::Event)> publish);
 
   // As dirty_log.proto says. `options.ring_vcpus` is the desk's to fill.
   absl::StatusOr<mmu::SplitResult> Enable(mmu::DirtyLogOptions options);
@@ -59,6 +61,7 @@ class DirtyDesk {
   const uint32_t vcpus_;
   mmu::GuestAddressSpace* const engine_;
   const std::function<void(vcpu::VcpuIndex)> resume_fault_;
+  const std::function<void(v1::Event)> publish_;
 
   std::mutex turn_;
   mmu::DirtyLogOptions options_;  // of the log that is on; guarded by turn_

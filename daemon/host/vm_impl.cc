@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "daemon/host/event_words.h"
+#include "daemon/host/memory_events.h"
 #include "daemon/reasons.h"
 #include "daemon/status_reason.h"
 #include "daemon/vcpu/kvm/kvm_machine.h"
@@ -148,15 +149,21 @@ absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
   };
   desk_ = std::make_shared<ConversionDesk>(spec_.name, spec_.policy, engine_.get(), house_.journal,
                                            house_.clock, std::move(hooks));
-  dirty_desk_ =
-      std::make_unique<DirtyDesk>(spec_.name, spec_.vcpus, engine_.get(),
-                                  [this](VcpuIndex vcpu) { machine_->ResumeFault(vcpu); });
+  dirty_desk_ = std::make_unique<DirtyDesk>(
+      spec_.name, spec_.vcpus, engine_.get(),
+      [this](VcpuIndex vcpu) { machine_->ResumeFault(vcpu); },
+      [this](v1::Event event) { Publish(std::move(event)); });
   // On kvm the host's own memslots would have to follow.
   if (spec_.backend == BackendKind::kSim) {
     memslot_desk_ = std::make_unique<MemslotDesk>(spec_.name, engine_.get(), ram_.get(),
                                                   &physical_map_, house_.hpa_space);
   }
   return absl::OkStatus();
+}
+
+void VmImpl::Publish(v1::Event event) {
+  std::lock_guard lock(state_mutex_);
+  if (!deleted_) house_.journal->Append(std::move(event));
 }
 
 void VmImpl::PublishDefined() {
@@ -335,6 +342,8 @@ Verdict VmImpl::OnEptViolation(VcpuIndex vcpu, const mmu::Fault& reported) {
     }
     if (const auto* exit = std::get_if<mmu::MemoryFaultExit>(&outcome)) {
       if (!exit->denied.empty()) {
+        Publish(
+            FaultEvent(spec_.name, vcpu, exit->gpa, exit->wanted, v1::MemoryFault::REASON_DENIED));
         OnFatal(StopReason::kMemoryFault,
                 absl::StrCat("vcpu ", vcpu, ": the attributes of 0x", absl::Hex(exit->gpa.value),
                              " deny this access"));
@@ -344,7 +353,9 @@ Verdict VmImpl::OnEptViolation(VcpuIndex vcpu, const mmu::Fault& reported) {
       if (verdict.has_value()) return *verdict;
       continue;
     }
-    if (const auto* mmio = std::get_if<mmu::Mmio>(&outcome)) return StopAtMmio(vcpu, mmio->gpa);
+    if (const auto* mmio = std::get_if<mmu::Mmio>(&outcome)) {
+      return StopAtMmio(vcpu, mmio->gpa, engine_->layout().KindOf(fault.gpa));
+    }
     const absl::Status& status = std::get<mmu::Failed>(outcome).status;
     OnFatal(status.code() == absl::StatusCode::kResourceExhausted ? StopReason::kOutOfMemory
             : engine_->bugged().empty()                           ? StopReason::kMemoryFault
@@ -357,11 +368,14 @@ Verdict VmImpl::OnEptViolation(VcpuIndex vcpu, const mmu::Fault& reported) {
 std::optional<Verdict> VmImpl::OnEptMisconfiguration(VcpuIndex vcpu, mmu::Gpa gpa) {
   const mmu::MmioOutcome outcome = engine_->HandleMisconfiguration(gpa);
   if (std::holds_alternative<mmu::Retry>(outcome)) return Verdict::kResume;
-  if (const auto* mmio = std::get_if<mmu::CachedMmio>(&outcome)) return StopAtMmio(vcpu, mmio->gpa);
+  if (const auto* mmio = std::get_if<mmu::CachedMmio>(&outcome)) {
+    return StopAtMmio(vcpu, mmio->gpa, engine_->layout().KindOf(gpa));
+  }
   return std::nullopt;
 }
 
-Verdict VmImpl::StopAtMmio(VcpuIndex vcpu, mmu::Gpa gpa) {
+Verdict VmImpl::StopAtMmio(VcpuIndex vcpu, mmu::Gpa gpa, MemoryKind alias) {
+  Publish(FaultEvent(spec_.name, vcpu, gpa, alias, v1::MemoryFault::REASON_OUTSIDE_MEMORY));
   OnFatal(StopReason::kMmioOutsideMemory,
           absl::StrCat("vcpu ", vcpu, ": access outside memory at 0x", absl::Hex(gpa.value)));
   return Verdict::kStop;

@@ -111,7 +111,9 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   void OnFatal(vcpu::StopReason reason, std::string message) override;
 
  private:
-  vcpu::Verdict StopAtMmio(vcpu::VcpuIndex vcpu, mmu::Gpa gpa);
+  vcpu::Verdict StopAtMmio(vcpu::VcpuIndex vcpu, mmu::Gpa gpa, mmu::MemoryKind alias);
+  // Nothing is told of a VM after its end was.
+  void Publish(v1::Event event);
   VmImpl(VmSpec spec, const House& house);
   absl::Status Build();
   absl::Status BuildEngine(const mmu::GpaLayout& layout);

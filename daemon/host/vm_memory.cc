@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/host/memory_events.h"
 #include "daemon/host/vm_impl.h"
 #include "daemon/reasons.h"
 #include "daemon/status_reason.h"
@@ -94,6 +95,7 @@ absl::StatusOr<mmu::SplitResult> VmImpl::SplitPages(const std::vector<mmu::GfnRa
     all.split_2m += split->split_2m;
     all.kept += split->kept;
   }
+  if (auto event = SplitEvent(spec_.name, all, v1::PAGE_SIZE_CAUSE_API)) Publish(*event);
   return all;
 }
 
@@ -105,6 +107,7 @@ absl::StatusOr<mmu::RecoverResult> VmImpl::RecoverPages(const std::vector<mmu::G
     if (!recovered.ok()) return recovered.status();
     all.collapsed += recovered->collapsed;
   }
+  if (auto event = CollapseEvent(spec_.name, all, v1::PAGE_SIZE_CAUSE_API)) Publish(*event);
   return all;
 }
 

@@ -48,7 +48,7 @@ absl::Status NoSuchVm(const std::string& name) {
 class Registry : public VmRegistry {
  public:
   Registry(const RegistryOptions& options, events::Journal* journal)
-      : options_(options), journal_(journal), probe_(ProbeHost()) {
+      : options_(options), probe_(ProbeHost()) {
     house_.hpa_space = &hpa_space_;
     house_.journal = journal;
     house_.reaper = &reaper_;
@@ -79,7 +79,6 @@ class Registry : public VmRegistry {
   absl::Status CheckRoom(const std::string& name) const;  // holds mutex_
 
   const RegistryOptions options_;
-  events::Journal* const journal_;
   HostProbe probe_;
   BackendKind default_backend_ = BackendKind::kSim;
 
@@ -212,7 +211,6 @@ absl::Status Registry::Delete(const std::string& name) {
   vm->Delete();
   std::lock_guard lock(mutex_);
   vms_.erase(name);
-  journal_->ForgetVm(name);
   return absl::OkStatus();
 }
 

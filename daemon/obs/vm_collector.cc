@@ -105,6 +105,24 @@ struct VmFamilies {
   }
 };
 
+void AddJournal(const events::JournalStats& stats, std::vector<prometheus::MetricFamily>& all) {
+  const auto add = [&all](prometheus::MetricFamily family, uint64_t value) {
+    AddSeries(family, {}, static_cast<double>(value));
+    all.push_back(std::move(family));
+  };
+  add(GaugeFamily("twinroot_journal_events", "Events kept in the journal."), stats.kept);
+  add(GaugeFamily("twinroot_journal_bytes", "The journal's file, as far as it is in use."),
+      stats.bytes);
+  add(GaugeFamily("twinroot_journal_waiting_events", "Events that wait for the journal's disk."),
+      stats.waiting);
+  add(CounterFamily("twinroot_journal_lost_events_total",
+                    "Events that became a gap, because the journal's disk refused them."),
+      stats.lost);
+  add(CounterFamily("twinroot_journal_failed_commits_total",
+                    "Times that the journal's disk refused events; they are tried again."),
+      stats.failed_commits);
+}
+
 }  // namespace
 
 std::vector<prometheus::MetricFamily> VmCollector::Collect() const {
@@ -124,12 +142,10 @@ std::vector<prometheus::MetricFamily> VmCollector::Collect() const {
   for (size_t i = 0; i < std::size(kStates); ++i) {
     AddSeries(vms, {{"state", kStates[i]}}, static_cast<double>(states[i]));
   }
-  auto depth = GaugeFamily("twinroot_journal_events", "Events kept in the journal.");
-  AddSeries(depth, {}, static_cast<double>(journal_->size()));
 
   std::vector<prometheus::MetricFamily> all;
   all.push_back(std::move(vms));
-  all.push_back(std::move(depth));
+  AddJournal(journal_->stats(), all);
   for (prometheus::MetricFamily* family :
        {&families.faults, &families.leaves, &families.table_pages, &families.table_pages_budget,
         &families.flushes, &families.attributes, &families.allocated, &families.pending,

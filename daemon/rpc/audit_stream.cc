@@ -28,7 +28,11 @@ AuditStream::Next AuditStream::Produce(v1::AuditResponse* message, absl::Status*
   } else {
     message->set_verdict(v1::AuditResponse::VERDICT_BROKEN);
     message->set_detail(std::string(verdict.message()));
-    spdlog::error("vm {}: audit: {}", vm->spec().name, std::string(verdict.message()));
+    spdlog::error("vm {}: audit: {}", vm->spec().name, message->detail());
+    v1::Event event;
+    event.set_vm(vm->spec().name);
+    event.mutable_audit_failure()->set_detail(message->detail());
+    context_->journal->Append(std::move(event));
   }
   return Next::kWrite;
 }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "daemon/host/event_words.h"
 #include "daemon/reasons.h"
 #include "daemon/rpc/checks.h"
@@ -18,10 +19,33 @@ namespace {
 
 constexpr uint32_t kMaxPage = 1000;
 constexpr int kMaxIds = 1024;
+constexpr int kMaxVms = 1024;
+// A list waits for the disk so long, and then ends where the disk has come to.
+constexpr absl::Duration kSettle = absl::Seconds(2);
 
 // A filter may name a VM that is not there (yet), but not one that cannot be.
-absl::Status CheckFilter(const v1::EventFilter& filter) {
-  return filter.vm().empty() ? absl::OkStatus() : CheckBareName("filter.vm", filter.vm());
+absl::StatusOr<events::Filter> CheckFilter(const v1::EventFilter& filter) {
+  if (!filter.vm().empty()) {
+    if (absl::Status status = CheckBareName("filter.vm", filter.vm()); !status.ok()) return status;
+  }
+  if (filter.vms_size() > kMaxVms) {
+    return FieldError("filter.vms",
+                      absl::StrCat(filter.vms_size(), " names; a filter takes at most ", kMaxVms),
+                      reason::kInvalidField);
+  }
+  for (int i = 0; i < filter.vms_size(); ++i) {
+    absl::Status status = CheckBareName(absl::StrCat("filter.vms[", i, "]"), filter.vms(i));
+    if (!status.ok()) return status;
+  }
+  for (int i = 0; i < filter.kinds_size(); ++i) {
+    if (v1::EventKind_IsValid(filter.kinds(i)) && filter.kinds(i) != v1::EVENT_KIND_UNSPECIFIED) {
+      continue;
+    }
+    return FieldError(absl::StrCat("filter.kinds[", i, "]"),
+                      absl::StrCat(filter.kinds(i), " is no kind of event: see EventKind"),
+                      reason::kInvalidField);
+  }
+  return events::Filter(filter);
 }
 
 }  // namespace
@@ -29,9 +53,8 @@ absl::Status CheckFilter(const v1::EventFilter& filter) {
 grpc::ServerWriteReactor<v1::WatchEventsResponse>* EventService::WatchEvents(
     grpc::CallbackServerContext*, const v1::WatchEventsRequest* request) {
   using Failed = FailedStream<v1::WatchEventsResponse>;
-  if (absl::Status status = CheckFilter(request->filter()); !status.ok()) {
-    return new Failed(status);
-  }
+  auto filter = CheckFilter(request->filter());
+  if (!filter.ok()) return new Failed(filter.status());
   if (!v1::WatchEventsRequest::InitialState_IsValid(request->initial_state())) {
     return new Failed(FieldError(
         "initial_state", absl::StrCat(request->initial_state(), " is no choice: use OMIT or SEND"),
@@ -47,7 +70,7 @@ grpc::ServerWriteReactor<v1::WatchEventsResponse>* EventService::WatchEvents(
       context_->journal->PositionOf(request->start_cursor(), events::Journal::IfEmpty::kNow);
   if (!position.ok()) return new Failed(position.status());
 
-  auto* stream = new EventStream(context_, *position, request->filter().vm());
+  auto* stream = new EventStream(context_, *position, *std::move(filter));
   // The VMs are looked at after the position was taken: what changes meanwhile is told again,
   // and nothing is missed.
   if (initial_state) stream->BeginWithState();
@@ -58,12 +81,14 @@ grpc::ServerWriteReactor<v1::WatchEventsResponse>* EventService::WatchEvents(
 grpc::ServerUnaryReactor* EventService::ListEvents(grpc::CallbackServerContext* call,
                                                    const v1::ListEventsRequest* request,
                                                    v1::ListEventsResponse* response) {
-  return Inline(call, [&] { return List(*request, response); });
+  return OnWorker(context_->calls, call,
+                  [this, request, response] { return List(*request, response); });
 }
 
 absl::Status EventService::List(const v1::ListEventsRequest& request,
                                 v1::ListEventsResponse* response) {
-  if (absl::Status status = CheckFilter(request.filter()); !status.ok()) return status;
+  auto filter = CheckFilter(request.filter());
+  if (!filter.ok()) return filter.status();
   auto page_size = CheckPageSize(request.page_size(), kMaxPage, kMaxPage);
   if (!page_size.ok()) return page_size.status();
   using events::Journal;
@@ -76,9 +101,10 @@ absl::Status EventService::List(const v1::ListEventsRequest& request,
       request.end_cursor().empty() ? Journal::IfTooOld::kRefuse : Journal::IfTooOld::kCount);
   if (!position.ok()) return position.status();
 
-  const Journal::Page page = AppendPage(journal, *position, *page_size, request.filter().vm(),
-                                        response->mutable_events(), *end);
-  // What was dropped meanwhile may reach beyond the end.
+  // What happened before the call is in the list, or the disk is in trouble.
+  *end = journal.WaitCommitted(*end, kSettle);
+  const Journal::Page page =
+      AppendPage(journal, *position, *page_size, *filter, response->mutable_events(), *end);
   response->set_next_cursor(journal.CursorAt(std::min(page.next, *end)));
   response->set_end_cursor(journal.CursorAt(*end));
   return absl::OkStatus();

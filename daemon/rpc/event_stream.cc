@@ -14,9 +14,9 @@ constexpr size_t kVmsAtOnce = 256;
 }  // namespace
 
 events::Journal::Page AppendPage(const events::Journal& journal, uint64_t position, size_t max,
-                                 const std::string& vm_filter,
+                                 const events::Filter& filter,
                                  google::protobuf::RepeatedPtrField<v1::Event>* out, uint64_t end) {
-  events::Journal::Page page = journal.Read(position, max, vm_filter, end);
+  events::Journal::Page page = journal.Read(position, max, filter, end);
   if (page.missed > 0) {
     v1::Event* event = out->Add();
     const std::string to = journal.CursorAt(page.missed_from + page.missed);
@@ -26,26 +26,29 @@ events::Journal::Page AppendPage(const events::Journal& journal, uint64_t positi
     event->mutable_gap()->set_to_cursor(to);
     event->mutable_gap()->set_count(page.missed);
   }
-  for (v1::Event& event : page.events) *out->Add() = std::move(event);
+  for (const events::SharedEvent& event : page.events) *out->Add() = *event;
   return page;
 }
 
-EventStream::EventStream(Context* context, uint64_t position, std::string vm_filter)
+EventStream::EventStream(Context* context, uint64_t position, events::Filter filter)
     : Pump(&context->streams),
       context_(context),
-      vm_filter_(std::move(vm_filter)),
-      position_(position) {
+      filter_(std::move(filter)),
+      position_(position),
+      told_(position) {
   Open();
 }
 
 void EventStream::BeginWithState() {
+  // A place that a cursor may name; what is on its way to the disk is told again.
+  position_ = context_->journal->WaitCommitted(position_, absl::ZeroDuration());
   const std::string cursor = context_->journal->CursorAt(position_);
   std::string after;
   for (;;) {
     const auto vms = context_->registry->List(after, kVmsAtOnce);
     for (const auto& vm : vms) {
       after = vm->spec().name;
-      if (!vm_filter_.empty() && after != vm_filter_) continue;
+      if (!filter_.WantsVm(after)) continue;
       v1::Event event = host::StateEvent(after, vm->status());
       event.set_cursor(cursor);
       host::SetTimestamp(absl::Now(), *event.mutable_time());
@@ -66,9 +69,13 @@ void EventStream::Begin() {
   Wake();
 }
 
-v1::Event EventStream::Bookmark() const {
+bool EventStream::Blocks() const { return context_->journal->ReadsDisk(position_); }
+
+v1::Event EventStream::Bookmark() {
+  // A watch that began a moment ago may stand before events that no cursor may name yet.
+  told_ = context_->journal->WaitCommitted(position_, absl::ZeroDuration());
   v1::Event event;
-  event.set_cursor(context_->journal->CursorAt(position_));
+  event.set_cursor(context_->journal->CursorAt(told_));
   host::SetTimestamp(absl::Now(), *event.mutable_time());
   event.mutable_bookmark();
   return event;
@@ -83,19 +90,21 @@ EventStream::Next EventStream::Produce(v1::WatchEventsResponse* message, absl::S
     }
     return Next::kWrite;
   }
-  // Asked before reading: what was appended before the drain is still sent.
+  // Asked before reading: what was committed before the drain is still sent.
   const bool draining = context_->draining;
   // One place is kept for a gap.
-  position_ = AppendPage(*context_->journal, position_, kMaxEvents - 1, vm_filter_,
-                         message->mutable_events())
-                  .next;
-  if (message->events_size() > 0) return Next::kWrite;
-  if (draining) {
-    farewell_ = true;
-    *message->add_events() = Bookmark();
+  const events::Journal::Page page =
+      AppendPage(*context_->journal, position_, kMaxEvents - 1, filter_, message->mutable_events());
+  position_ = page.next;
+  if (message->events_size() > 0) {
+    told_ = page.told;
     return Next::kWrite;
   }
-  if (tick_.exchange(false)) {
+  // Whoever has only old cursors, because the filter leaves much out, gets a good one in time.
+  const bool expires = told_ < context_->journal->horizon() && told_ < position_;
+  if (page.more && !expires) return Next::kAgain;
+  if (draining) farewell_ = true;
+  if (draining || expires || tick_.exchange(false)) {
     *message->add_events() = Bookmark();
     return Next::kWrite;
   }

@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 
+#include "daemon/events/filter.h"
 #include "daemon/events/journal.h"
 #include "daemon/rpc/context.h"
 #include "daemon/rpc/pump.h"
@@ -17,28 +18,31 @@
 
 namespace twinroot::rpc {
 
-// Reads up to `max` events into `out`, after a gap event if some were missed before them.
+// Reads up to `max` events into `out`, after a gap event if some were missed before them. May read
+// the disk.
 events::Journal::Page AppendPage(const events::Journal& journal, uint64_t position, size_t max,
-                                 const std::string& vm_filter,
+                                 const events::Filter& filter,
                                  google::protobuf::RepeatedPtrField<v1::Event>* out,
                                  uint64_t end = std::numeric_limits<uint64_t>::max());
 
 class EventStream final : public Pump<v1::WatchEventsResponse> {
  public:
-  EventStream(Context* context, uint64_t position, std::string vm_filter);
-  // What every VM is now, then a bookmark, come first. Before Begin.
+  EventStream(Context* context, uint64_t position, events::Filter filter);
+  // What every VM is now, then a bookmark, come first; then what was committed since. Before Begin.
   void BeginWithState();
   // Once, before the reactor is given to gRPC.
   void Begin();
 
  private:
   Next Produce(v1::WatchEventsResponse* message, absl::Status* end) override;
-  v1::Event Bookmark() const;
+  bool Blocks() const override;
+  v1::Event Bookmark();
 
   Context* const context_;
-  const std::string vm_filter_;
+  const events::Filter filter_;
   // Produce's own.
   uint64_t position_;
+  uint64_t told_;  // of the last cursor that was sent, or that the caller had
   std::deque<v1::Event> initial_;
   bool farewell_ = false;  // the last bookmark was sent
 

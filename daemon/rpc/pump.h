@@ -35,7 +35,7 @@ class Pump : public grpc::ServerWriteReactor<Response> {
   }
 
  protected:
-  enum class Next { kWrite, kWait, kEnd };
+  enum class Next { kWrite, kWait, kAgain, kEnd };
 
   explicit Pump(WorkerPool* workers) : workers_(workers) {}
 
@@ -43,9 +43,11 @@ class Pump : public grpc::ServerWriteReactor<Response> {
   // the first Wake.
   void Open() { this->StartSendInitialMetadata(); }
 
-  // kWrite: `message` (which came empty) is to be sent. kWait: nothing now. kEnd: nothing more;
-  // the stream ends with `end`.
+  // kWrite: `message` (which came empty) is to be sent. kWait: nothing now. kAgain: nothing yet;
+  // others take their turn first. kEnd: nothing more; the stream ends with `end`.
   virtual Next Produce(Response* message, absl::Status* end) = 0;
+  // Would Produce wait for a disk? Then it is run by a worker, not by gRPC's own thread.
+  virtual bool Blocks() const { return false; }
 
  private:
   void Post() {
@@ -64,6 +66,10 @@ class Pump : public grpc::ServerWriteReactor<Response> {
       const Next next = Cancelled() ? Next::kEnd : Produce(&message_, &end);
       if (next == Next::kWrite) {
         this->StartWrite(&message_);
+        return;
+      }
+      if (next == Next::kAgain) {
+        Post();
         return;
       }
       {
@@ -91,7 +97,11 @@ class Pump : public grpc::ServerWriteReactor<Response> {
       std::lock_guard lock(mutex_);
       cancelled_ = true;
     }
-    Run();
+    if (Blocks()) {
+      Post();
+    } else {
+      Run();
+    }
   }
 
   void OnCancel() final {

@@ -2,6 +2,7 @@
 #ifndef TWINROOT_TESTS_CLI_FAKE_EVENT_SERVICE_H_
 #define TWINROOT_TESTS_CLI_FAKE_EVENT_SERVICE_H_
 
+#include <algorithm>
 #include <cstdlib>
 #include <mutex>
 #include <string>
@@ -82,7 +83,10 @@ class FakeEventService : public v1::EventService::Service {
 
  private:
   static bool Matches(const v1::EventFilter& filter, const v1::Event& event) {
-    return filter.vm().empty() || filter.vm() == event.vm();
+    const auto& vms = filter.vms();
+    const auto& kinds = filter.kinds();
+    return (vms.empty() || std::count(vms.begin(), vms.end(), event.vm()) != 0) &&
+           (kinds.empty() || std::count(kinds.begin(), kinds.end(), int{event.kind_case()}) != 0);
   }
 
   Status Find(const std::string& cursor, size_t* next) {

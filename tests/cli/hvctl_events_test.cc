@@ -41,6 +41,9 @@ TEST_F(HvctlEvents, WithoutFollowPrintsWhatIsKeptAndEnds) {
   EXPECT_EQ(run.exit_code, 0) << run.err;
   EXPECT_EQ(run.out, "01:01:01.000 a     DEFINED\n01:01:01.000 b     RUNNING\n");
   EXPECT_EQ(Run({"events", "--vm", "b"}).out, "01:01:01.000 b     RUNNING\n");
+  EXPECT_EQ(Run({"events", "--vm", "b", "--vm", "none"}).out, "01:01:01.000 b     RUNNING\n");
+  EXPECT_EQ(Run({"events", "--kind", "memory-fault"}).out, "");
+  EXPECT_EQ(Run({"events", "--kind", "memory-fault", "--kind", "vm-state"}).out, run.out);
   EXPECT_EQ(Run({"events", "--since", "e-1"}).out, "01:01:01.000 b     RUNNING\n");
   EXPECT_EQ(Run({"events", "--since", "now"}).out, "");
 }
@@ -99,7 +102,7 @@ TEST_F(HvctlEvents, FollowSaysWhereToGoOnWhenTheDaemonStops) {
   EXPECT_EQ(run.exit_code, 4);
   EXPECT_EQ(run.err,
             "hvctl: the event stream ended: hvd is shutting down\n"
-            "hint: the last cursor is e-1; a daemon that starts anew keeps no events of before\n");
+            "hint: go on with --since e-1 when it serves again\n");
 }
 
 TEST_F(HvctlEvents, AReaderThatGoesAwayEndsItQuietly) {

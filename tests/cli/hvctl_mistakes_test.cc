@@ -76,6 +76,7 @@ TEST_F(HvctlMistakes, UsageErrorsEndWith2BeforeAnyCall) {
       {{"conversion", "deny", "x", "7", "--all"}, "give the ids to decide, or --all"},
       {{"conversion", "deny", "x", "seven"}, "seven"},
       {{"events", "--vm", ""}, "--vm: the value is empty"},
+      {{"events", "--kind", "gap"}, "'gap' is none of vm-state|conversion|"},
       {{"vm", "list", "--endpoint", "127.0.0.1:9000"}, "is not a unix socket"},
       {{"vm", "list", "--endpoint", "unix:"}, "names no socket"},
       {{"vm", "list", "--endpoint", "/" + std::string(120, 'x')}, "longer than a socket path"},

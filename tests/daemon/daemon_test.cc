@@ -245,6 +245,7 @@ TEST_F(DaemonTest, MetricsAddressThatIsTakenIsRefused) {
   auto first = Run();
   metrics_ = Host().metrics_address();
   socket_ = folder_ + "/other.sock";
+  state_dir_ = folder_ + "/other-state";
   auto second = Run();
   EXPECT_EQ(second->Wait(), 1);
   EXPECT_SAYS(second, "--metrics-address");

@@ -1,7 +1,6 @@
 """hvd starts, refuses to start with a reason, and ends, as an operator or systemd sees it."""
 
 import os
-import re
 import shutil
 import signal
 import socket
@@ -214,23 +213,6 @@ class Lifecycle(Daemon):
             self.assertExits(0, hvd, "p")
             self.stop(hvd)
             self.assertCode(_UNAVAILABLE, hvd.hvctl("vm", "list"))
-
-    def test_ACursorOfAnEarlierDaemonIsRefused(self):
-        folder = self.folder()
-        hvd = self.start("--backend", "sim", folder=folder)
-        hvd.run("p", "--program", _PROGRAM)
-        self.assertExits(0, hvd, "p")
-        cursor = hvd.events()[-1]["cursor"]
-        self.stop(hvd)
-        hvd = self.start("--backend", "sim", folder=folder)
-        hvd.run("p", "--program", _PROGRAM)
-        self.assertExits(0, hvd, "p")
-        answer = hvd.hvctl("events", "--since", cursor)
-        self.assertCode(1, answer)
-        oldest = re.search(r"the oldest event kept is at --since (\S+)", answer.err)
-        self.assertIsNotNone(oldest, answer)
-        self.assertEqual(hvd.events("--since", oldest[1]), hvd.events())
-        self.stop(hvd)
 
     def test_SystemdIsToldOfReadyAndStopping(self):
         folder = self.folder()

@@ -83,6 +83,61 @@ TEST_F(EventLine, StatesSayHowAVmEnded) {
   EXPECT_EQ(lines_.Render(event), "14:03:07.123 demo  DELETED\n");
 }
 
+TEST_F(EventLine, WhatHappensToMemoryIsSaid) {
+  const std::string head = "14:03:07.123 demo  ";
+  v1::Event event = At("demo");
+  event.mutable_attributes_changed()->set_gpa(0x200000);
+  event.mutable_attributes_changed()->set_size(8192);
+  event.mutable_attributes_changed()->set_denied("wx");
+  EXPECT_EQ(lines_.Render(event), head + "ATTRIBUTES 0x200000 +8KiB wx denied\n");
+  event.mutable_attributes_changed()->clear_denied();
+  EXPECT_EQ(lines_.Render(event), head + "ATTRIBUTES 0x200000 +8KiB nothing is denied\n");
+  event.mutable_memory_fault()->set_vcpu(1);
+  event.mutable_memory_fault()->set_gpa(0x3000);
+  event.mutable_memory_fault()->set_alias(v1::MEMORY_KIND_SHARED);
+  event.mutable_memory_fault()->set_reason(v1::MemoryFault::REASON_DENIED);
+  EXPECT_EQ(lines_.Render(event), head + "vcpu1 FAULT at 0x3000 through SHARED: DENIED\n");
+  EXPECT_NE(EventLines(Colors::kOn).Render(event).find('\033'), std::string::npos);
+}
+
+TEST_F(EventLine, WhatHappensToPagesIsSaid) {
+  const std::string head = "14:03:07.123 demo  ";
+  v1::Event event = At("demo");
+  event.mutable_split_summary()->mutable_splits()->set_split_2m(3);
+  event.mutable_split_summary()->mutable_splits()->set_kept(1);
+  event.mutable_split_summary()->set_cause(v1::PAGE_SIZE_CAUSE_API);
+  EXPECT_EQ(lines_.Render(event),
+            head + "SPLIT 3 pages of 2MiB and 0 of 1GiB, 1 stay large, by API\n");
+  event.mutable_collapse_summary()->set_collapsed(4);
+  event.mutable_collapse_summary()->set_cause(v1::PAGE_SIZE_CAUSE_DIRTY_LOG);
+  EXPECT_EQ(lines_.Render(event), head + "COLLAPSED 4 tables to large pages, by DIRTY_LOG\n");
+  v1::DirtyLogState& log = *event.mutable_dirty_log_state();
+  log.set_state(v1::DirtyLogState::STATE_OFF);
+  EXPECT_EQ(lines_.Render(event), head + "DIRTY LOG OFF\n");
+  log.set_state(v1::DirtyLogState::STATE_ON);
+  log.set_mode(v1::EnableDirtyLogRequest::MODE_WRITE_PROTECT);
+  log.set_ring_entries(256);
+  EXPECT_EQ(lines_.Render(event), head + "DIRTY LOG ON WRITE_PROTECT, rings of 256\n");
+  log.set_ring_entries(0);
+  log.set_manual_clear(true);
+  EXPECT_EQ(lines_.Render(event), head + "DIRTY LOG ON WRITE_PROTECT, cleared by hand\n");
+  event.mutable_audit_failure()->set_detail("a table is lost");
+  EXPECT_EQ(lines_.Render(event), head + "AUDIT FAILED: a table is lost\n");
+}
+
+TEST_F(EventLine, AStartOfTheDaemonSaysWhatItFound) {
+  v1::Event event = At("");
+  event.mutable_daemon_started()->set_version("1.2.3");
+  event.mutable_daemon_started()->set_previous_end(v1::DaemonStarted::PREVIOUS_END_KILLED);
+  event.mutable_daemon_started()->set_epoch_kept(true);
+  EXPECT_EQ(lines_.Render(event), "14:03:07.123 -     HVD 1.2.3 STARTED, the end before: KILLED\n");
+  event.mutable_daemon_started()->set_previous_end(v1::DaemonStarted::PREVIOUS_END_HOST_DOWN);
+  event.mutable_daemon_started()->set_epoch_kept(false);
+  EXPECT_EQ(lines_.Render(event),
+            "14:03:07.123 -     HVD 1.2.3 STARTED, the end before: HOST_DOWN, cursors of before "
+            "are void\n");
+}
+
 TEST_F(EventLine, AGapIsNeverSilent) {
   v1::Event event = At("");
   event.mutable_gap()->set_count(12);

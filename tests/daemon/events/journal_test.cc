@@ -21,6 +21,12 @@ v1::Event EventOf(const std::string& vm, uint64_t id = 0) {
   return event;
 }
 
+Filter Only(const std::string& vm) {
+  v1::EventFilter filter;
+  filter.set_vm(vm);
+  return Filter(filter);
+}
+
 uint64_t BeginningOf(const Journal& journal) {
   return journal.PositionOf("", Journal::IfEmpty::kBeginning).value();
 }
@@ -28,33 +34,33 @@ uint64_t BeginningOf(const Journal& journal) {
 TEST(Journal, EventsComeInTheOrderOfAppend) {
   Journal journal;
   for (uint64_t i = 0; i < 10; ++i) journal.Append(EventOf("a", i));
-  const Journal::Page page = journal.Read(BeginningOf(journal), 100, "");
+  const Journal::Page page = journal.Read(BeginningOf(journal), 100, {});
   ASSERT_EQ(page.events.size(), 10u);
-  for (uint64_t i = 0; i < 10; ++i) EXPECT_EQ(page.events[i].conversion().id(), i);
+  for (uint64_t i = 0; i < 10; ++i) EXPECT_EQ(page.events[i]->conversion().id(), i);
   EXPECT_EQ(page.missed, 0u);
   EXPECT_EQ(journal.CursorAt(page.next), journal.Cursor());
-  EXPECT_GT(page.events[0].time().seconds(), 0);
+  EXPECT_GT(page.events[0]->time().seconds(), 0);
 }
 
 TEST(Journal, CursorOfAnEventNamesThePlaceAfterIt) {
   Journal journal;
   for (uint64_t i = 0; i < 3; ++i) journal.Append(EventOf("a", i));
-  const Journal::Page all = journal.Read(BeginningOf(journal), 100, "");
-  const auto position = journal.PositionOf(all.events[0].cursor(), Journal::IfEmpty::kNow);
+  const Journal::Page all = journal.Read(BeginningOf(journal), 100, {});
+  const auto position = journal.PositionOf(all.events[0]->cursor(), Journal::IfEmpty::kNow);
   ASSERT_TRUE(position.ok());
-  const Journal::Page rest = journal.Read(*position, 100, "");
+  const Journal::Page rest = journal.Read(*position, 100, {});
   ASSERT_EQ(rest.events.size(), 2u);
-  EXPECT_EQ(rest.events[0].conversion().id(), 1u);
+  EXPECT_EQ(rest.events[0]->conversion().id(), 1u);
 }
 
 TEST(Journal, ReadingFromTheBeginningTellsHowManyEventsAreGone) {
   Journal journal(4);
   for (uint64_t i = 0; i < 10; ++i) journal.Append(EventOf("a", i));
-  const Journal::Page page = journal.Read(BeginningOf(journal), 100, "");
+  const Journal::Page page = journal.Read(BeginningOf(journal), 100, {});
   EXPECT_EQ(page.missed_from, 0u);
   EXPECT_EQ(page.missed, 6u);
   ASSERT_EQ(page.events.size(), 4u);
-  EXPECT_EQ(page.events[0].conversion().id(), 6u);
+  EXPECT_EQ(page.events[0]->conversion().id(), 6u);
 }
 
 TEST(Journal, EmptyCursorMeansTheBeginningOrNow) {
@@ -67,19 +73,19 @@ TEST(Journal, EmptyCursorMeansTheBeginningOrNow) {
 TEST(Journal, ReadStopsAtMaxAndGoesOnFromNext) {
   Journal journal;
   for (uint64_t i = 0; i < 5; ++i) journal.Append(EventOf("a", i));
-  const Journal::Page first = journal.Read(0, 2, "");
+  const Journal::Page first = journal.Read(0, 2, {});
   ASSERT_EQ(first.events.size(), 2u);
-  const Journal::Page second = journal.Read(first.next, 10, "");
+  const Journal::Page second = journal.Read(first.next, 10, {});
   ASSERT_EQ(second.events.size(), 3u);
-  EXPECT_EQ(second.events[0].conversion().id(), 2u);
+  EXPECT_EQ(second.events[0]->conversion().id(), 2u);
 }
 
 TEST(Journal, FilterKeepsOneVmAndPassesTheOthers) {
   Journal journal;
   for (uint64_t i = 0; i < 3000; ++i) journal.Append(EventOf(i % 1500 == 7 ? "rare" : "often", i));
-  const Journal::Page page = journal.Read(0, 256, "rare");
+  const Journal::Page page = journal.Read(0, 256, Only("rare"));
   ASSERT_EQ(page.events.size(), 2u);
-  EXPECT_EQ(page.events[1].conversion().id(), 1507u);
+  EXPECT_EQ(page.events[1]->conversion().id(), 1507u);
   EXPECT_EQ(page.next, 3000u);
 }
 
@@ -89,30 +95,35 @@ TEST(Journal, VmSequencesCountForEachVmFromOne) {
   journal.Append(EventOf("b"));
   journal.Append(EventOf("a"));
   journal.Append(EventOf(""));
-  const Journal::Page page = journal.Read(0, 10, "");
-  EXPECT_EQ(page.events[0].vm_sequence(), 1u);
-  EXPECT_EQ(page.events[1].vm_sequence(), 1u);
-  EXPECT_EQ(page.events[2].vm_sequence(), 2u);
-  EXPECT_EQ(page.events[3].vm_sequence(), 0u);
+  const Journal::Page page = journal.Read(0, 10, {});
+  EXPECT_EQ(page.events[0]->vm_sequence(), 1u);
+  EXPECT_EQ(page.events[1]->vm_sequence(), 1u);
+  EXPECT_EQ(page.events[2]->vm_sequence(), 2u);
+  EXPECT_EQ(page.events[3]->vm_sequence(), 0u);
 }
 
-TEST(Journal, ForgottenVmBeginsAnew) {
+TEST(Journal, ADeletedVmsNameBeginsAnew) {
   Journal journal;
   journal.Append(EventOf("a"));
-  journal.ForgetVm("a");
+  v1::Event deleted;
+  deleted.set_vm("a");
+  deleted.mutable_vm_state()->set_deleted(true);
+  journal.Append(deleted);
   journal.Append(EventOf("a"));
-  EXPECT_EQ(journal.Read(0, 10, "").events[1].vm_sequence(), 1u);
+  const Journal::Page page = journal.Read(0, 10, {});
+  EXPECT_EQ(page.events[1]->vm_sequence(), 2u);
+  EXPECT_EQ(page.events[2]->vm_sequence(), 1u);
 }
 
 TEST(Journal, KeepsTheLastOfItsCapacityAndCountsWhatWasMissed) {
   Journal journal(4);
   for (uint64_t i = 0; i < 10; ++i) journal.Append(EventOf("a", i));
-  EXPECT_EQ(journal.size(), 4u);
-  const Journal::Page page = journal.Read(2, 100, "");
+  EXPECT_EQ(journal.stats().kept, 4u);
+  const Journal::Page page = journal.Read(2, 100, {});
   EXPECT_EQ(page.missed, 4u);
   EXPECT_EQ(page.missed_from, 2u);
   ASSERT_EQ(page.events.size(), 4u);
-  EXPECT_EQ(page.events[0].conversion().id(), 6u);
+  EXPECT_EQ(page.events[0]->conversion().id(), 6u);
   EXPECT_EQ(page.next, 10u);
 }
 
@@ -183,7 +194,7 @@ TEST(Journal, SubscriberMayReadFromItsCallback) {
   Journal journal;
   size_t seen = 0;
   const auto subscription =
-      journal.Subscribe([&] { seen = journal.Read(0, 10, "").events.size(); });
+      journal.Subscribe([&] { seen = journal.Read(0, 10, {}).events.size(); });
   journal.Append(EventOf("a"));
   EXPECT_EQ(seen, 1u);
 }
@@ -219,11 +230,11 @@ TEST(Journal, ReadersAndWritersInManyThreadsMissNothing) {
   std::map<std::string, uint64_t> sequences;
   uint64_t seen = 0;
   while (seen < kEach * kWriters) {
-    const Journal::Page page = journal.Read(position, 64, "");
+    const Journal::Page page = journal.Read(position, 64, {});
     ASSERT_EQ(page.missed, 0u);
-    for (const v1::Event& event : page.events) {
-      ASSERT_EQ(event.vm_sequence(), ++sequences[event.vm()]);
-      ASSERT_EQ(event.cursor(), journal.CursorAt(++seen));
+    for (const SharedEvent& event : page.events) {
+      ASSERT_EQ(event->vm_sequence(), ++sequences[event->vm()]);
+      ASSERT_EQ(event->cursor(), journal.CursorAt(++seen));
     }
     position = page.next;
   }

@@ -156,7 +156,6 @@ void FakeVm::Forget() {
   }
   EndWaits(absl::NotFoundError(absl::StrCat("VM ", spec_.name, " was deleted")));
   Announce(true);
-  journal_->ForgetVm(spec_.name);
 }
 
 host::VmStatus FakeVm::status() const {

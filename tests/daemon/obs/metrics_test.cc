@@ -106,6 +106,10 @@ TEST_F(MetricsTest, ConversionsAreCountedAsTheEventsTell) {
   EXPECT_EQ(ValueOf(scrape, "twinroot_conversion_latency_seconds_bucket{le=\"5e-05\"}"), 0);
   EXPECT_EQ(ValueOf(scrape, "twinroot_conversion_latency_seconds_bucket{le=\"0.0001\"}"), 6);
   EXPECT_EQ(ValueOf(scrape, "twinroot_journal_events"), 6);
+  EXPECT_EQ(ValueOf(scrape, "twinroot_journal_waiting_events"), 0);
+  EXPECT_EQ(ValueOf(scrape, "twinroot_journal_bytes"), 0);
+  EXPECT_EQ(ValueOf(scrape, "twinroot_journal_lost_events_total"), 0);
+  EXPECT_EQ(ValueOf(scrape, "twinroot_journal_failed_commits_total"), 0);
 }
 
 TEST_F(MetricsTest, CountersOfAVmAreShownAsItGivesThem) {

@@ -1,61 +1,14 @@
-#include <future>
 #include <set>
 #include <vector>
 
-#include "tests/daemon/rpc/rpc_fixture.h"
+#include "tests/daemon/rpc/event_fixture.h"
 
 namespace twinroot::rpc {
 namespace {
 
 using grpc::StatusCode;
 
-v1::Event EventOf(const std::string& vm, uint64_t id) {
-  v1::Event event;
-  event.set_vm(vm);
-  event.mutable_conversion()->set_id(id);
-  return event;
-}
-
-class EventServiceTest : public RpcFixture {
- protected:
-  // One watcher and what it has received.
-  struct Watch {
-    grpc::ClientContext context;
-    std::unique_ptr<grpc::ClientReader<v1::WatchEventsResponse>> reader;
-    std::vector<v1::Event> events;
-
-    // Reads until `count` events have come, or the stream's end.
-    bool ReadUntil(size_t count) {
-      v1::WatchEventsResponse response;
-      while (events.size() < count && reader->Read(&response)) {
-        EXPECT_GE(response.events_size(), 1);
-        EXPECT_LE(response.events_size(), 256);
-        for (v1::Event& event : *response.mutable_events()) events.push_back(std::move(event));
-      }
-      return events.size() >= count;
-    }
-    void ReadToEnd() { ReadUntil(SIZE_MAX); }
-  };
-
-  std::unique_ptr<Watch> Open(const v1::WatchEventsRequest& request = {}) {
-    auto watch = std::make_unique<Watch>();
-    watch->reader = events_->WatchEvents(&watch->context, request);
-    // From here on the stream's place in the journal is settled.
-    watch->reader->WaitForInitialMetadata();
-    return watch;
-  }
-
-  void ExpectRefused(const v1::WatchEventsRequest& request, const std::string& reason,
-                     const std::string& field) {
-    ExpectBadField(Open(request)->reader->Finish(), reason, field);
-  }
-
-  void Append(const std::string& vm, uint64_t count) {
-    for (uint64_t i = 0; i < count; ++i) journal_->Append(EventOf(vm, ++last_id_));
-  }
-
-  uint64_t last_id_ = 0;
-};
+using EventServiceTest = EventFixture;
 
 TEST_F(EventServiceTest, WatchWithoutCursorTellsWhatComes) {
   Append("old", 3);
@@ -104,6 +57,35 @@ TEST_F(EventServiceTest, FilterShowsOneVm) {
   ASSERT_TRUE(watch->ReadUntil(2));
   EXPECT_EQ(watch->events[0].conversion().id(), 6u);
   EXPECT_EQ(watch->events[1].conversion().id(), 12u);
+}
+
+TEST_F(EventServiceTest, FilterShowsSeveralVmsAndSomeKinds) {
+  v1::WatchEventsRequest request;
+  request.mutable_filter()->set_vm("a");
+  request.mutable_filter()->add_vms("b");
+  request.mutable_filter()->add_kinds(v1::EVENT_KIND_VM_STATE);
+  auto watch = Open(request);
+  Append("a", 3);
+  Make("a");
+  Make("c");
+  Make("b");
+  ASSERT_TRUE(watch->ReadUntil(2));
+  EXPECT_EQ(watch->events[0].vm(), "a");
+  EXPECT_TRUE(watch->events[0].has_vm_state());
+  EXPECT_EQ(watch->events[1].vm(), "b");
+}
+
+TEST_F(EventServiceTest, InitialStateComesWhateverTheKindsOfTheFilter) {
+  Make("a");
+  Make("b");
+  v1::WatchEventsRequest request;
+  request.mutable_filter()->add_vms("b");
+  request.mutable_filter()->add_kinds(v1::EVENT_KIND_CONVERSION);
+  request.set_initial_state(v1::WatchEventsRequest::INITIAL_STATE_SEND);
+  auto watch = Open(request);
+  ASSERT_TRUE(watch->ReadUntil(2));
+  EXPECT_EQ(watch->events[0].vm(), "b");
+  EXPECT_TRUE(watch->events[1].has_bookmark());
 }
 
 TEST_F(EventServiceTest, InitialStateComesFirstThenABookmarkThenLive) {
@@ -256,6 +238,20 @@ TEST_F(EventServiceTest, WatchRefusesBadCursorsAndChoices) {
   request.Clear();
   request.mutable_filter()->set_vm("No Name");
   ExpectRefused(request, "INVALID_NAME", "filter.vm");
+  request.Clear();
+  request.mutable_filter()->add_vms("good");
+  request.mutable_filter()->add_vms("No Name");
+  ExpectRefused(request, "INVALID_NAME", "filter.vms[1]");
+  request.Clear();
+  for (int i = 0; i < 1025; ++i) request.mutable_filter()->add_vms("a");
+  ExpectRefused(request, "INVALID_FIELD", "filter.vms");
+  request.Clear();
+  for (const int kind : {0, 1, 20, 64, -1}) {
+    request.mutable_filter()->clear_kinds();
+    request.mutable_filter()->add_kinds(v1::EVENT_KIND_VM_STATE);
+    request.mutable_filter()->add_kinds(static_cast<v1::EventKind>(kind));
+    ExpectRefused(request, "INVALID_FIELD", "filter.kinds[1]");
+  }
 }
 
 TEST_F(EventServiceTest, ListEventsPagesThroughTheJournal) {

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <thread>
@@ -78,15 +79,31 @@ class RpcFixture : public ::testing::Test {
   }
 
   void TearDown() override {
-    server_.reset();
-    rmdir(folder_.c_str());
+    Stop();
+    std::filesystem::remove_all(folder_);
   }
 
   // A fresh daemon: empty registry, empty journal.
   void Restart(size_t journal_capacity, absl::Duration bookmark_interval) {
+    Stop();
+    journal_ = std::make_unique<events::Journal>(journal_capacity);
+    Serve(bookmark_interval);
+  }
+  // The same, over the journal of a file.
+  void RestartOn(const events::JournalOptions& options,
+                 absl::Duration bookmark_interval = absl::Seconds(3600)) {
+    Stop();
+    auto journal = events::Journal::Open(options);
+    ASSERT_TRUE(journal.ok()) << journal.status();
+    journal_ = *std::move(journal);
+    Serve(bookmark_interval);
+  }
+  void Stop() {
     server_.reset();
     registry_.reset();
-    journal_ = std::make_unique<events::Journal>(journal_capacity);
+    journal_.reset();
+  }
+  void Serve(absl::Duration bookmark_interval) {
     registry_ = std::make_unique<fakes::FakeVmRegistry>(journal_.get());
     ServerOptions options;
     options.socket = folder_ + "/hvd.sock";
