@@ -122,7 +122,7 @@ absl::Status Start(const Config& config, const RegistryMaker& make_registry, Par
   parts.metrics->Watch(parts.registry.get());
 
   rpc::ServerOptions options;
-  options.socket = config.socket;
+  options.door.path = config.socket;
   options.version = kVersion;
   options.metrics_address = parts.metrics->address();
   options.max_vms = registry_options.max_vms;

@@ -36,6 +36,8 @@ inline constexpr char kNoSuchMemslot[] = "NO_SUCH_MEMSLOT";  // none that was ad
 inline constexpr char kMemslotExists[] = "MEMSLOT_EXISTS";   // memory is there already
 
 // PERMISSION_DENIED
+// Metadata `role_required`, `role_held` ("none" too), `principal`.
+inline constexpr char kRoleRequired[] = "ROLE_REQUIRED";
 inline constexpr char kPrivateMemory[] = "PRIVATE_MEMORY";  // only shared memory can be read
 inline constexpr char kPreserveWouldDisclose[] = "PRESERVE_WOULD_DISCLOSE";
 
@@ -54,7 +56,8 @@ inline constexpr char kDirtyLogUnsupported[] = "DIRTY_LOG_UNSUPPORTED";  // not 
 inline constexpr char kTooManyVms[] = "TOO_MANY_VMS";
 inline constexpr char kImageStoreFull[] = "IMAGE_STORE_FULL";  // VMs use every image kept
 inline constexpr char kTooMuchMemory[] = "TOO_MUCH_MEMORY";    // of added memslots
-inline constexpr char kTooManyCalls[] = "TOO_MANY_CALLS";      // too many long calls wait
+inline constexpr char kTooManyCalls[] = "TOO_MANY_CALLS";      // under way, or long ones waiting
+inline constexpr char kTooManyConnections[] = "TOO_MANY_CONNECTIONS";  // of one principal
 
 // UNAVAILABLE
 inline constexpr char kDaemonStopping[] = "DAEMON_STOPPING";

@@ -9,7 +9,7 @@
 
 namespace twinroot::rpc {
 
-class DirtyLogService final : public v1::DirtyLogService::CallbackService {
+class DirtyLogService : public v1::DirtyLogService::CallbackService {
  public:
   // `context` outlives the service.
   explicit DirtyLogService(Context* context) : context_(context) {}

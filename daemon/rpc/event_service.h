@@ -10,7 +10,7 @@
 
 namespace twinroot::rpc {
 
-class EventService final : public v1::EventService::CallbackService {
+class EventService : public v1::EventService::CallbackService {
  public:
   // `context` outlives the service.
   explicit EventService(Context* context) : context_(context) {}

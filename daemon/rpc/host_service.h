@@ -8,7 +8,7 @@
 
 namespace twinroot::rpc {
 
-class HostService final : public v1::HostService::CallbackService {
+class HostService : public v1::HostService::CallbackService {
  public:
   // `context` outlives the service.
   explicit HostService(Context* context) : context_(context) {}

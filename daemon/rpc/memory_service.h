@@ -10,7 +10,7 @@
 
 namespace twinroot::rpc {
 
-class MemoryService final : public v1::MemoryService::CallbackService {
+class MemoryService : public v1::MemoryService::CallbackService {
  public:
   // `context` outlives the service.
   explicit MemoryService(Context* context) : context_(context) {}

@@ -1,7 +1,5 @@
 #include "daemon/rpc/server.h"
 
-#include <sys/stat.h>
-
 #include <chrono>
 #include <utility>
 
@@ -9,12 +7,14 @@
 #include "daemon/rpc/context.h"
 #include "daemon/rpc/dirty_log_service.h"
 #include "daemon/rpc/event_service.h"
+#include "daemon/rpc/guarded.h"
 #include "daemon/rpc/host_service.h"
 #include "daemon/rpc/memory_service.h"
 #include "daemon/rpc/vm_service.h"
 #include "grpc/grpc.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/server_posix.h"
 
 namespace twinroot::rpc {
 namespace {
@@ -22,9 +22,26 @@ namespace {
 constexpr const char* kServices[] = {"twinroot.v1.VmService", "twinroot.v1.MemoryService",
                                      "twinroot.v1.DirtyLogService", "twinroot.v1.EventService",
                                      "twinroot.v1.HostService"};
-// Only the daemon's own user may connect. The mask is the process's, so it is set while the daemon
-// still starts and nothing else makes files.
-constexpr mode_t kSocketMask = 0177;
+
+using GuardedVms =
+    Guarded<v1::VmService, VmService, &VmService::UploadImage, &VmService::CreateVm,
+            &VmService::GetVm, &VmService::ListVms, &VmService::StartVm, &VmService::StopVm,
+            &VmService::DeleteVm, &VmService::WaitVm, &VmService::StreamConsole>;
+using GuardedMemory = Guarded<v1::MemoryService, MemoryService, &MemoryService::SetMemoryAttributes,
+                              &MemoryService::GetMemoryAttributes, &MemoryService::Translate,
+                              &MemoryService::ReadGuestMemory, &MemoryService::WriteGuestMemory,
+                              &MemoryService::RecoverPages, &MemoryService::Prefault,
+                              &MemoryService::AddMemslot, &MemoryService::RemoveMemslot,
+                              &MemoryService::MoveMemslot, &MemoryService::GetMemoryStats>;
+using GuardedDirtyLog =
+    Guarded<v1::DirtyLogService, DirtyLogService, &DirtyLogService::EnableDirtyLog,
+            &DirtyLogService::DisableDirtyLog, &DirtyLogService::HarvestDirtyLog,
+            &DirtyLogService::ClearDirtyLog, &DirtyLogService::SplitPages>;
+using GuardedEvents =
+    Guarded<v1::EventService, EventService, &EventService::WatchEvents, &EventService::ListEvents,
+            &EventService::ListConversions, &EventService::ResolveConversion>;
+using GuardedHost =
+    Guarded<v1::HostService, HostService, &HostService::GetHost, &HostService::Audit>;
 
 // Wakes a list every `interval`, in a thread of its own, until destroyed.
 class Ticker {
@@ -86,32 +103,49 @@ class Server::Impl {
       return true;
     }();
     (void)library;
+    auto door = access::UnixDoor::Make(options.door);
+    if (!door.ok()) return door.status();
+    door_ = *std::move(door);
     grpc::ServerBuilder builder;
-    builder.AddListeningPort(absl::StrCat("unix:", options.socket),
-                             grpc::InsecureServerCredentials());
+    int port = 0;
+    if (options.tcp.has_value()) {
+      builder.AddListeningPort(options.tcp->address, access::MakeTlsCredentials(options.tcp->files),
+                               &port);
+    }
+    // Another daemon on the same port would get half of the connections.
+    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
+                               static_cast<int>(options.limits.streams_per_connection));
+    builder.SetMaxReceiveMessageSize(static_cast<int>(options.limits.message_bytes));
     builder.RegisterService(&vms_);
     builder.RegisterService(&memory_);
     builder.RegisterService(&dirty_log_);
     builder.RegisterService(&events_);
     builder.RegisterService(&host_);
-    if (options.interceptor) {
-      std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> creators;
-      creators.push_back(std::move(options.interceptor));
-      builder.experimental().SetInterceptorCreators(std::move(creators));
-    }
-    const mode_t mask = umask(kSocketMask);
+    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> creators;
+    creators.push_back(options.gatekeeper->MakeInterceptorFactory(door_.get()));
+    if (options.interceptor) creators.push_back(std::move(options.interceptor));
+    builder.experimental().SetInterceptorCreators(std::move(creators));
     server_ = builder.BuildAndStart();
-    umask(mask);
     if (!server_) {
-      return absl::UnavailableError(absl::StrCat("cannot listen on ", options.socket,
-                                                 ": choose another place with --socket"));
+      return absl::UnavailableError(absl::StrCat(
+          "cannot listen on ", options.tcp.has_value() ? options.tcp->address : "no address",
+          ": the port is taken, or the address is not this host's; choose another with "
+          "tcp.address"));
+    }
+    if (options.tcp.has_value()) {
+      const std::string& address = options.tcp->address;
+      tcp_address_ = absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
     }
     for (const char* service : kServices) {
       server_->GetHealthCheckService()->SetServingStatus(service, true);
     }
     ticker_ = std::make_unique<Ticker>(options.bookmark_interval, &context_.on_tick);
+    door_->Serve([this](int fd) { grpc::AddInsecureChannelFromFd(server_.get(), fd); });
     return absl::OkStatus();
   }
+
+  const std::string& tcp_address() const { return tcp_address_; }
 
   void SetNotServing() { server_->GetHealthCheckService()->Shutdown(); }
 
@@ -122,6 +156,7 @@ class Server::Impl {
 
   void Shutdown(absl::Duration grace) {
     ticker_.reset();
+    if (door_) door_->Close();
     if (!server_) return;
     server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(grace));
     server_->Wait();
@@ -131,12 +166,14 @@ class Server::Impl {
  private:
   // The order matters: the server's calls use the services, which use the context.
   Context context_;
-  VmService vms_;
-  MemoryService memory_;
-  DirtyLogService dirty_log_;
-  EventService events_;
-  HostService host_;
+  GuardedVms vms_;
+  GuardedMemory memory_;
+  GuardedDirtyLog dirty_log_;
+  GuardedEvents events_;
+  GuardedHost host_;
+  std::string tcp_address_;
   std::unique_ptr<Ticker> ticker_;
+  std::unique_ptr<access::UnixDoor> door_;  // calls ask it who they are
   std::unique_ptr<grpc::Server> server_;
 };
 
@@ -151,6 +188,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options,
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 
+std::string Server::tcp_address() const { return impl_->tcp_address(); }
 void Server::SetNotServing() { impl_->SetNotServing(); }
 void Server::EndStreams() { impl_->EndStreams(); }
 void Server::Shutdown(absl::Duration grace) { impl_->Shutdown(grace); }

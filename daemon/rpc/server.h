@@ -1,4 +1,5 @@
-// The gRPC server on its unix socket: the services of twinroot.v1, health and reflection.
+// The gRPC server on its unix socket, and on TCP if that is asked for: the services of twinroot.v1,
+// each behind the gatekeeper, health and reflection.
 //
 // Thread-safe. Order of life: Start, (SetNotServing, EndStreams), Shutdown or the destructor. The
 // registry and the journal outlive it.
@@ -10,12 +11,17 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "daemon/access/gatekeeper.h"
+#include "daemon/access/rules.h"
+#include "daemon/access/tls_files.h"
+#include "daemon/access/unix_door.h"
 #include "daemon/events/journal.h"
 #include "daemon/host/vm_registry.h"
 #include "grpcpp/grpcpp.h"
@@ -23,8 +29,17 @@
 
 namespace twinroot::rpc {
 
+struct TcpOptions {
+  std::string address;  // host:port; port 0 takes a free one
+  access::TlsFiles files;
+};
+
 struct ServerOptions {
-  std::string socket;  // path; the caller has made sure that nobody else uses it
+  access::DoorOptions door;  // the unix socket; the caller has made sure that nobody else uses it
+  std::optional<TcpOptions> tcp;
+  access::Limits limits;  // of connections and messages
+  // Decides about every call. Outlives the server.
+  access::Gatekeeper* gatekeeper = nullptr;
   std::string version;
   std::string metrics_address;  // shown by GetHost
   uint32_t max_vms = 0;         // shown by GetHost
@@ -35,11 +50,15 @@ struct ServerOptions {
 
 class Server {
  public:
-  // kUnavailable: the socket cannot be bound.
+  // kUnavailable: the socket or the TCP address cannot be bound. kFailedPrecondition: the socket's
+  // group or mode cannot be set.
   static absl::StatusOr<std::unique_ptr<Server>> Start(ServerOptions options,
                                                        host::VmRegistry* registry,
                                                        events::Journal* journal);
   ~Server();
+
+  // host:port of TCP that is really served, or "".
+  std::string tcp_address() const;
 
   // Health says NOT_SERVING from now on; calls are served still.
   void SetNotServing();

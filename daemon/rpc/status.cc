@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/cord.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "daemon/reasons.h"
 #include "daemon/status_reason.h"
@@ -12,8 +13,10 @@
 namespace twinroot::rpc {
 namespace {
 
-// Payload of FieldError: a serialized google.rpc.BadRequest.
+// Payloads that are details already are named by their type, as in an Any.
+constexpr char kTypes[] = "type.googleapis.com/";
 constexpr char kBadRequest[] = "type.googleapis.com/google.rpc.BadRequest";
+constexpr char kQuotaFailure[] = "type.googleapis.com/google.rpc.QuotaFailure";
 
 }  // namespace
 
@@ -32,12 +35,12 @@ grpc::Status ToGrpc(const absl::Status& status) {
   for (auto& [key, value] : MetadataOf(status)) (*info.mutable_metadata())[key] = value;
   details.add_details()->PackFrom(info);
 
-  if (const auto payload = status.GetPayload(kBadRequest); payload.has_value()) {
-    google::rpc::BadRequest bad_request;
-    if (bad_request.ParseFromString(std::string(*payload))) {
-      details.add_details()->PackFrom(bad_request);
-    }
-  }
+  status.ForEachPayload([&](absl::string_view type, const absl::Cord& payload) {
+    if (!absl::StartsWith(type, kTypes)) return;
+    google::protobuf::Any* detail = details.add_details();
+    detail->set_type_url(std::string(type));
+    detail->set_value(std::string(payload));
+  });
   // The codes of absl and gRPC are the same numbers by definition.
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message,
                       details.SerializeAsString());
@@ -51,6 +54,17 @@ absl::Status FieldError(const std::string& field, const std::string& what,
   violation->set_description(what);
   absl::Status status = absl::InvalidArgumentError(absl::StrCat(field, ": ", what));
   status.SetPayload(kBadRequest, absl::Cord(bad_request.SerializeAsString()));
+  return WithReason(std::move(status), reason);
+}
+
+absl::Status QuotaError(const std::string& subject, const std::string& what,
+                        const std::string& reason) {
+  google::rpc::QuotaFailure failure;
+  google::rpc::QuotaFailure::Violation* violation = failure.add_violations();
+  violation->set_subject(subject);
+  violation->set_description(what);
+  absl::Status status = absl::ResourceExhaustedError(absl::StrCat(subject, ": ", what));
+  status.SetPayload(kQuotaFailure, absl::Cord(failure.SerializeAsString()));
   return WithReason(std::move(status), reason);
 }
 

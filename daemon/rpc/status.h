@@ -1,5 +1,6 @@
 // Errors on their way out: an absl::Status becomes a grpc::Status whose details carry a
-// google.rpc.ErrorInfo (always) and a google.rpc.BadRequest (when a field is at fault).
+// google.rpc.ErrorInfo (always) and a google.rpc.BadRequest (when a field is at fault) or
+// google.rpc.QuotaFailure (when a limit is reached).
 // Pure functions; thread-safe.
 #ifndef TWINROOT_DAEMON_RPC_STATUS_H_
 #define TWINROOT_DAEMON_RPC_STATUS_H_
@@ -16,6 +17,11 @@ grpc::Status ToGrpc(const absl::Status& status);
 // kInvalidArgument about one field ("vm.memory_bytes", "ranges[3].size"): `what` says the rule and
 // so what to do; the message is "field: what".
 absl::Status FieldError(const std::string& field, const std::string& what,
+                        const std::string& reason);
+
+// kResourceExhausted: `subject` ("uid:1000") has reached a limit; `what` says which, and what to
+// do.
+absl::Status QuotaError(const std::string& subject, const std::string& what,
                         const std::string& reason);
 
 // `status` with `reason` if nobody below gave it one and its code is `code`. `key`/`value`: one

@@ -10,7 +10,7 @@
 
 namespace twinroot::rpc {
 
-class VmService final : public v1::VmService::CallbackService {
+class VmService : public v1::VmService::CallbackService {
  public:
   // `context` outlives the service.
   explicit VmService(Context* context) : context_(context) {}

@@ -106,7 +106,8 @@ class RpcFixture : public ::testing::Test {
   void Serve(absl::Duration bookmark_interval) {
     registry_ = std::make_unique<fakes::FakeVmRegistry>(journal_.get());
     ServerOptions options;
-    options.socket = folder_ + "/hvd.sock";
+    options.door.path = folder_ + "/hvd.sock";
+    options.gatekeeper = &gatekeeper_;
     options.version = "1.2.3";
     options.metrics_address = "127.0.0.1:9";
     options.max_vms = 4096;
@@ -167,6 +168,7 @@ class RpcFixture : public ::testing::Test {
   }
 
   std::string folder_;
+  access::Gatekeeper gatekeeper_{access::DefaultRules(), nullptr};
   std::unique_ptr<events::Journal> journal_;
   std::unique_ptr<fakes::FakeVmRegistry> registry_;
   std::unique_ptr<Server> server_;

@@ -133,7 +133,8 @@ TEST_F(ServerTest, DestructionWithStreamsOpenEndsThem) {
 
 TEST_F(ServerTest, SocketThatCannotBeBoundIsAnError) {
   ServerOptions options;
-  options.socket = folder_ + "/missing/hvd.sock";
+  options.door.path = folder_ + "/missing/hvd.sock";
+  options.gatekeeper = &gatekeeper_;
   const auto server = Server::Start(std::move(options), registry_.get(), journal_.get());
   EXPECT_EQ(server.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_NE(std::string(server.status().message()).find("--socket"), std::string::npos);

@@ -1,0 +1,61 @@
+// One call as the gatekeeper sees it: an interceptor that lives as long as the call does.
+// gRPC calls it from one thread at a time for the beginning and for the status.
+#ifndef TWINROOT_DAEMON_ACCESS_CALL_H_
+#define TWINROOT_DAEMON_ACCESS_CALL_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "daemon/access/audit_entry.pb.h"
+#include "daemon/access/gatekeeper.h"
+#include "daemon/access/method_table.h"
+#include "grpcpp/grpcpp.h"
+#include "grpcpp/support/server_interceptor.h"
+
+namespace twinroot::access {
+
+class Call final : public grpc::experimental::Interceptor {
+ public:
+  Call(Gatekeeper* gatekeeper, const UnixDoor* door, grpc::experimental::ServerRpcInfo* info);
+  ~Call() override;
+
+  void Intercept(grpc::experimental::InterceptorBatchMethods* batch) override;
+
+  // Null if no gatekeeper saw the call.
+  static const Call* Of(const grpc::CallbackServerContext& context);
+
+  const absl::Status& verdict() const { return verdict_; }
+  const Principal& principal() const { return principal_; }
+  const std::string& name() const { return name_; }
+  // The role that the method needs; no row: nobody has it.
+  bool Allows(Role held) const { return rule_ != nullptr && held >= rule_->role; }
+  // Free for all: health and reflection.
+  bool IsPublic() const { return rule_ != nullptr && rule_->role == Role::kNone; }
+  absl::Status Denial(Role held) const;
+  grpc_call* c_call() const { return info_->server_context()->c_call(); }
+
+ private:
+  void Begin(grpc::experimental::InterceptorBatchMethods* batch);
+  void NameResource(const void* request);
+  void End(const std::string& code, const std::string& reason);
+
+  Gatekeeper* const gatekeeper_;
+  const UnixDoor* const door_;
+  grpc::experimental::ServerRpcInfo* const info_;
+  const MethodRule* const rule_;
+  const absl::Time begin_ = absl::Now();
+
+  Principal principal_;
+  std::string name_;  // the principal's
+  std::string self_;  // what VerdictOn finds: this object's address
+  absl::Status verdict_;
+  bool begun_ = false;
+  bool audited_ = false;  // its line is written, or none is needed
+  AuditEntry entry_;
+};
+
+}  // namespace twinroot::access
+
+#endif  // TWINROOT_DAEMON_ACCESS_CALL_H_

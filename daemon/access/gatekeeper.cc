@@ -1,0 +1,104 @@
+#include "daemon/access/gatekeeper.h"
+
+#include <grpc/grpc.h>
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/access/call.h"
+#include "daemon/reasons.h"
+#include "daemon/rpc/status.h"
+
+namespace twinroot::access {
+namespace {
+
+class Factory final : public grpc::experimental::ServerInterceptorFactoryInterface {
+ public:
+  Factory(Gatekeeper* gatekeeper, const UnixDoor* door) : gatekeeper_(gatekeeper), door_(door) {}
+
+  grpc::experimental::Interceptor* CreateServerInterceptor(
+      grpc::experimental::ServerRpcInfo* info) override {
+    return new Call(gatekeeper_, door_, info);
+  }
+
+ private:
+  Gatekeeper* const gatekeeper_;
+  const UnixDoor* const door_;
+};
+
+}  // namespace
+
+Gatekeeper::Gatekeeper(Rules rules, AuditLog* audit)
+    : audit_(audit), rules_(std::make_shared<const Rules>(std::move(rules))) {}
+
+std::shared_ptr<const Rules> Gatekeeper::rules() const {
+  std::lock_guard lock(mutex_);
+  return rules_;
+}
+
+std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>
+Gatekeeper::MakeInterceptorFactory(const UnixDoor* door) {
+  return std::make_unique<Factory>(this, door);
+}
+
+void Gatekeeper::Replace(Rules rules) {
+  std::vector<grpc_call*> denied;
+  {
+    std::lock_guard lock(mutex_);
+    rules_ = std::make_shared<const Rules>(std::move(rules));
+    for (const auto& [name, calls] : calls_) {
+      for (const Call* call : calls) {
+        if (call->Allows(RoleOf(rules_->grants, call->principal()))) continue;
+        grpc_call_ref(call->c_call());
+        denied.push_back(call->c_call());
+      }
+    }
+  }
+  // Not under the lock: an end may come back to us at once.
+  for (grpc_call* call : denied) {
+    grpc_call_cancel_with_status(call, GRPC_STATUS_PERMISSION_DENIED,
+                                 "the role that this call needs was taken away", nullptr);
+    grpc_call_unref(call);
+  }
+}
+
+absl::Status Gatekeeper::Admit(Call* call, uint32_t connections) {
+  if (call->IsPublic()) return absl::OkStatus();
+  std::lock_guard lock(mutex_);
+  const Role held = RoleOf(rules_->grants, call->principal());
+  if (!call->Allows(held)) return call->Denial(held);
+  const Limits& limits = rules_->limits;
+  if (connections > limits.connections_per_principal) {
+    return rpc::QuotaError(
+        call->name(),
+        absl::StrCat("more than ", limits.connections_per_principal,
+                     " connections at once: close some, or use one for many calls"),
+        reason::kTooManyConnections);
+  }
+  auto& calls = calls_[call->name()];
+  if (calls.size() >= limits.calls_per_principal) {
+    return rpc::QuotaError(call->name(),
+                           absl::StrCat(limits.calls_per_principal,
+                                        " calls are under way: wait until some of them have ended"),
+                           reason::kTooManyCalls);
+  }
+  calls.insert(call);
+  return absl::OkStatus();
+}
+
+void Gatekeeper::Leave(Call* call) {
+  std::lock_guard lock(mutex_);
+  const auto found = calls_.find(call->name());
+  if (found == calls_.end()) return;
+  found->second.erase(call);
+  if (found->second.empty()) calls_.erase(found);
+}
+
+absl::Status VerdictOn(const grpc::CallbackServerContext& context) {
+  const Call* call = Call::Of(context);
+  if (call == nullptr) return absl::PermissionDeniedError("nobody vouches for this call");
+  return call->verdict();
+}
+
+}  // namespace twinroot::access

@@ -1,0 +1,110 @@
+// The unix socket: accepts connections, remembers who is behind each, and hands them to gRPC.
+//
+// gRPC 1.51 tells no caller's uid by itself. A connection that is given to it as a file descriptor
+// has the peer name "fd:NUMBER", which no client can choose; so the number names the connection,
+// for as long as it belongs to no other. (Tried beside it: an acceptor or a server for each user
+// knows the user, but not the process, and must be made before the first call; a proxy copies
+// every byte.)
+//
+// Thread-safe. Invariants: 1. a number that was somebody's is given to somebody with other rights
+// only when its connection has been over for `kQuarantine`, so a call that gRPC delivers late is
+// never another's. 2. Numbers come from above those that the daemon's own files use.
+#ifndef TWINROOT_DAEMON_ACCESS_UNIX_DOOR_H_
+#define TWINROOT_DAEMON_ACCESS_UNIX_DOOR_H_
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unordered_map>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "daemon/access/principal.h"
+
+namespace twinroot::access {
+
+struct DoorOptions {
+  std::string path;  // nothing is there
+  mode_t mode = 0600;
+  std::optional<uint32_t> gid;  // the socket's group, if not the daemon's
+  absl::Duration quarantine = absl::Seconds(10);
+  // A connection without a call for so long is closed; clients make a new one when they need it.
+  absl::Duration silence = absl::Minutes(2);
+};
+
+class UnixDoor {
+ public:
+  struct Connection {
+    Principal principal;
+    // How many connections its principal had, this one included, when it came.
+    uint32_t of_principal = 0;
+    std::atomic<bool> called{false};
+  };
+
+  // Binds and listens; connections wait until Serve. kUnavailable: it cannot be bound.
+  // kFailedPrecondition: its group or mode cannot be set.
+  static absl::StatusOr<std::unique_ptr<UnixDoor>> Make(const DoorOptions& options);
+  ~UnixDoor();
+
+  // Accepts from now on, in a thread of its own. `admit` owns the descriptor that it is given.
+  void Serve(std::function<void(int)> admit);
+  // Accepts no more, ends connections that never carried a call, removes the socket.
+  void Close();
+
+  // Whose connection a gRPC peer name ("fd:70001") is; null if it is none of this door's. The call
+  // that asks keeps the connection from being taken for a silent one.
+  std::shared_ptr<const Connection> Find(const std::string& peer) const;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Open {
+    int number = -1;  // gRPC's descriptor
+    std::shared_ptr<Connection> connection;
+    Clock::time_point since;
+  };
+  struct Entry {
+    std::shared_ptr<Connection> connection;
+    std::optional<Clock::time_point> end;
+  };
+
+  UnixDoor(int listener, DoorOptions options);
+  void Run();
+  void Accept();
+  void Welcome(int fd);
+  int MoveToFreshNumber(int fd, const User& user);
+  void End(int watch);
+  void Sweep();
+  const std::string& NameOf(uint32_t uid);
+
+  const DoorOptions options_;
+  int listener_;
+  const int epoll_;
+  const int wake_;
+  std::function<void(int)> admit_;
+  std::thread thread_;
+  std::atomic<bool> closing_{false};
+
+  // The thread's alone.
+  int first_number_ = 0;
+  int end_number_ = 0;
+  int next_number_ = 0;
+  std::unordered_map<uint32_t, std::string> names_;
+  std::unordered_map<int, Open> open_;             // by our own descriptor of the connection
+  std::map<std::string, uint32_t> of_principals_;  // open connections
+
+  mutable std::mutex mutex_;
+  std::unordered_map<int, Entry> entries_;  // `mutex_`; by number
+};
+
+}  // namespace twinroot::access
+
+#endif  // TWINROOT_DAEMON_ACCESS_UNIX_DOOR_H_
