@@ -1,35 +1,29 @@
 #include "daemon/config.h"
 
-#include <algorithm>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <sstream>
+#include <tuple>
+#include <utility>
 
 #include "CLI/CLI.hpp"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "daemon/config_file.h"
 #include "daemon/version.h"
 
 namespace twinroot {
 namespace {
 
 constexpr int kUsage = 2;
-constexpr char kNoMetrics[] = "off";
-constexpr uint32_t kMaxPort = 65535;
-
-// "" if the address is one, else what is wrong with it.
-std::string CheckAddress(const std::string& address) {
-  if (address == kNoMetrics) return "";
-  const size_t colon = address.rfind(':');
-  uint32_t port = 0;
-  if (colon == std::string::npos || colon == 0 || colon + 1 == address.size() ||
-      !std::all_of(address.begin() + static_cast<std::ptrdiff_t>(colon) + 1, address.end(),
-                   [](char c) { return c >= '0' && c <= '9'; }) ||
-      !absl::SimpleAtoi(address.substr(colon + 1), &port) || port > kMaxPort) {
-    return absl::StrCat("\"", address,
-                        "\" is not HOST:PORT (127.0.0.1:9464; port 0 takes a free one) or off");
-  }
-  return "";
-}
+constexpr char kOff[] = "off";
 
 // Root's daemon serves the host; anybody else's serves its user.
 std::string DefaultSocket(const Environment& environment) {
@@ -46,55 +40,119 @@ std::string DefaultStateDir(const Environment& environment) {
   return home.empty() ? "" : home + "/.local/state/twinroot";
 }
 
+std::string DefaultFile(const Environment& environment) {
+  if (environment.root) return environment.etc + "/hvd.yaml";
+  const std::string home = environment.variable("HOME");
+  std::string folder = environment.variable("XDG_CONFIG_HOME");
+  if (folder.empty() && !home.empty()) folder = home + "/.config";
+  return folder.empty() ? "" : folder + "/twinroot/hvd.yaml";
+}
+
 Exit Usage(const std::string& what) {
   return {kUsage, "", absl::StrCat("hvd: ", what, "\nRun \"hvd --help\" for the options.\n")};
 }
 
-}  // namespace
+Exit Mistaken(const std::vector<std::string>& mistakes) {
+  return {kUsage, "", absl::StrCat(absl::StrJoin(mistakes, "\n"), "\n")};
+}
 
-std::variant<Config, Exit> ParseConfig(const std::vector<std::string>& arguments,
-                                       const Environment& environment) {
-  Config config;
-  config.socket = DefaultSocket(environment);
-  config.state_dir = DefaultStateDir(environment);
-  config.metrics_address = "127.0.0.1:9464";
+const std::map<std::string, host::BackendKind>& Backends() {
+  static const std::map<std::string, host::BackendKind> backends = {
+      {"auto", host::BackendKind::kAuto},
+      {"kvm", host::BackendKind::kKvm},
+      {"sim", host::BackendKind::kSim}};
+  return backends;
+}
 
-  CLI::App app("Twinroot: runs confidential VMs and owns their memory; controlled over gRPC.",
-               "hvd");
+// What the command line says; what it does not say is empty.
+struct Flags {
+  std::string file;
+  std::string socket;
+  std::string state_dir;
+  std::string metrics_address;
+  std::string backend;
+  bool allow_core_dumps = false;
+  bool check_config = false;
+};
+
+void AddOptions(CLI::App& app, Flags& flags) {
   app.set_version_flag("--version", absl::StrCat("hvd ", kVersion));
-  app.add_option("--socket", config.socket,
+  app.add_option("--config", flags.file,
+                 "The configuration file (YAML); options given here win over it.\nDefault, if it "
+                 "exists: /etc/twinroot/hvd.yaml for root, else $XDG_CONFIG_HOME/twinroot/hvd.yaml "
+                 "or ~/.config/twinroot/hvd.yaml")
+      ->type_name("FILE");
+  app.add_flag("--check-config", flags.check_config,
+               "Only check the options, the file and the files that it names: prints ok and ends "
+               "with 0, or says what is wrong and ends with 2");
+  app.add_option("--socket", flags.socket,
                  "Where to serve gRPC. Its folder is made if it is missing; only the daemon's own "
-                 "user may connect.\nDefault: /run/twinroot/hvd.sock for root, else "
-                 "$XDG_RUNTIME_DIR/twinroot/hvd.sock")
+                 "user may connect, unless the file's socket_mode says otherwise.\nDefault: "
+                 "/run/twinroot/hvd.sock for root, else $XDG_RUNTIME_DIR/twinroot/hvd.sock")
       ->type_name("PATH");
-  app.add_option("--state-dir", config.state_dir,
+  app.add_option("--state-dir", flags.state_dir,
                  "Where to keep what outlives the daemon.\nDefault: /var/lib/twinroot for root, "
                  "else $XDG_STATE_HOME/twinroot or ~/.local/state/twinroot")
       ->type_name("DIR");
-  app.add_option("--metrics-address", config.metrics_address,
+  app.add_option("--metrics-address", flags.metrics_address,
                  "HOST:PORT where Prometheus finds /metrics; port 0 takes a free one, which is "
                  "logged and shown by GetHost; \"off\" serves none.\nDefault: 127.0.0.1:9464")
       ->type_name("ADDR")
-      ->check(CLI::Validator(CheckAddress, ""));
-  const std::map<std::string, host::BackendKind> backends = {{"auto", host::BackendKind::kAuto},
-                                                             {"kvm", host::BackendKind::kKvm},
-                                                             {"sim", host::BackendKind::kSim}};
-  std::string backend = "auto";
-  app.add_option("--backend", backend,
+      ->check(CLI::Validator(
+          [](const std::string& address) { return CheckAddress(address, Off::kAllowed); }, ""));
+  app.add_option("--backend", flags.backend,
                  "What runs VMs that ask for no backend: kvm, sim (a software processor for access "
                  "programs), or auto: kvm if it works here, else sim")
       ->type_name("auto|kvm|sim")
       ->check(CLI::Validator(
-          [&](std::string& name) {
-            return backends.contains(name)
+          [](std::string& name) {
+            return Backends().contains(name)
                        ? std::string()
                        : absl::StrCat("\"", name, "\" is no backend: use auto, kvm or sim");
           },
           ""));
-  app.add_flag("--allow-core-dumps", config.allow_core_dumps,
+  app.add_flag("--allow-core-dumps", flags.allow_core_dumps,
                "For debugging. Without it the process can be neither dumped nor traced by others, "
                "because a core file would hold the private memory of guests");
+}
 
+// The text of the file that is to be read, if there is one; its path goes to `config`.
+std::variant<std::string, Exit> FileText(const Flags& flags, const Environment& environment,
+                                         Config* config) {
+  const std::string path = flags.file.empty() ? DefaultFile(environment) : flags.file;
+  if (path.empty()) return std::string();
+  std::error_code error;
+  const bool exists = std::filesystem::exists(path, error);
+  if (!exists && !error && flags.file.empty()) return std::string();
+  errno = 0;
+  std::ifstream file(path);
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (!file.is_open() || file.bad() || !std::filesystem::is_regular_file(path, error)) {
+    return Usage(absl::StrCat("cannot read the configuration file ", path, ": ",
+                              errno != 0 ? std::strerror(errno) : "it is no file"));
+  }
+  config->file = path;
+  return text;
+}
+
+}  // namespace
+
+Environment ThisEnvironment() {
+  Environment environment;
+  environment.root = geteuid() == 0;
+  environment.variable = [](const char* name) {
+    const char* value = std::getenv(name);
+    return std::string(value == nullptr ? "" : value);
+  };
+  return environment;
+}
+
+std::variant<Config, Exit> ParseConfig(const std::vector<std::string>& arguments,
+                                       const Environment& environment) {
+  CLI::App app("Twinroot: runs confidential VMs and owns their memory; controlled over gRPC.",
+               "hvd");
+  Flags flags;
+  AddOptions(app, flags);
   std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
   try {
     app.parse(reversed);
@@ -107,15 +165,65 @@ std::variant<Config, Exit> ParseConfig(const std::vector<std::string>& arguments
   } catch (const CLI::ParseError& wrong) {
     return Usage(wrong.what());
   }
+
+  Config config;
+  config.socket = DefaultSocket(environment);
+  config.state_dir = DefaultStateDir(environment);
+  config.metrics_address = "127.0.0.1:9464";
+  config.rules = access::DefaultRules();
+  auto text = FileText(flags, environment, &config);
+  if (auto* exit = std::get_if<Exit>(&text)) return *std::move(exit);
+  const auto mistakes = ReadConfigText(std::get<std::string>(text), config.file, &config);
+  if (!mistakes.empty()) return Mistaken(mistakes);
+
+  if (!flags.socket.empty()) config.socket = flags.socket;
+  if (!flags.state_dir.empty()) config.state_dir = flags.state_dir;
+  if (!flags.metrics_address.empty()) config.metrics_address = flags.metrics_address;
+  if (!flags.backend.empty()) config.backend = Backends().at(flags.backend);
+  if (flags.allow_core_dumps) config.allow_core_dumps = true;
   if (config.socket.empty()) {
     return Usage("XDG_RUNTIME_DIR is not set: say where to serve with --socket PATH");
   }
   if (config.state_dir.empty()) {
     return Usage("HOME is not set: say where to keep state with --state-dir DIR");
   }
-  if (config.metrics_address == kNoMetrics) config.metrics_address.clear();
-  config.backend = backends.at(backend);
+  if (config.metrics_address == kOff) config.metrics_address.clear();
+  if (config.audit_path.empty()) config.audit_path = config.state_dir + "/audit.jsonl";
+  if (config.audit_path == kOff) config.audit_path.clear();
+  if (config.tcp.has_value()) {
+    if (const absl::Status status = access::CheckTlsFiles(config.tcp->files); !status.ok()) {
+      return Mistaken({absl::StrCat(config.file, ": ", std::string(status.message()))});
+    }
+  }
+  if (flags.check_config) return Exit{0, "ok\n", ""};
   return config;
+}
+
+std::string NeedsRestart(const Config& before, const Config& now) {
+  std::vector<std::string> keys;
+  const auto compare = [&](const char* key, const auto& was, const auto& is) {
+    if (was != is) keys.push_back(key);
+  };
+  const auto tcp = [](const Config& config) {
+    const Tcp tcp = config.tcp.value_or(Tcp{});
+    return std::tuple(tcp.address, tcp.files.certificate, tcp.files.key, tcp.files.client_ca,
+                      tcp.files.refresh_seconds);
+  };
+  compare("socket", before.socket, now.socket);
+  compare("socket_mode", before.socket_mode, now.socket_mode);
+  compare("socket_group", before.socket_gid, now.socket_gid);
+  compare("state_dir", before.state_dir, now.state_dir);
+  compare("metrics_address", before.metrics_address, now.metrics_address);
+  compare("backend", before.backend, now.backend);
+  compare("allow_core_dumps", before.allow_core_dumps, now.allow_core_dumps);
+  compare("tcp", tcp(before), tcp(now));
+  // An audit log that was off is not missing on the way.
+  compare("audit.path", before.audit_path.empty(), now.audit_path.empty());
+  compare("limits.streams_per_connection", before.rules.limits.streams_per_connection,
+          now.rules.limits.streams_per_connection);
+  compare("limits.message_bytes", before.rules.limits.message_bytes,
+          now.rules.limits.message_bytes);
+  return absl::StrJoin(keys, ", ");
 }
 
 }  // namespace twinroot

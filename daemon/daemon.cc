@@ -13,6 +13,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/access/audit_log.h"
+#include "daemon/access/gatekeeper.h"
 #include "daemon/obs/log.h"
 #include "daemon/obs/metrics.h"
 #include "daemon/rpc/server.h"
@@ -28,14 +30,14 @@ constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
 // Folders and files of the daemon are its user's alone.
 constexpr mode_t kFileMask = 0077;
 
-// SIGTERM and SIGINT go to whoever waits for them, and to no thread. Threads inherit this.
+// SIGTERM, SIGINT and SIGHUP go to whoever waits for them, and to no thread. Threads inherit this.
 sigset_t BlockSignals() {
   signal(SIGPIPE, SIG_IGN);
-  signal(SIGHUP, SIG_IGN);  // there is nothing to reload, and a closed terminal ends no guests
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);  // reloads; a closed terminal ends no guests
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   return signals;
 }
@@ -67,6 +69,20 @@ const char* NameOf(host::BackendKind backend) {
   return "unknown";
 }
 
+spdlog::level::level_enum LevelOf(LogLevel level) {
+  switch (level) {
+    case LogLevel::kDebug:
+      return spdlog::level::debug;
+    case LogLevel::kInfo:
+      return spdlog::level::info;
+    case LogLevel::kWarning:
+      return spdlog::level::warn;
+    case LogLevel::kError:
+      return spdlog::level::err;
+  }
+  return spdlog::level::info;
+}
+
 // What a running daemon consists of. Members are destroyed in the reverse order: the server's calls
 // and the scrapes use the registry, and all use the journal.
 struct Parts {
@@ -74,6 +90,8 @@ struct Parts {
   std::unique_ptr<events::Journal> journal;
   std::unique_ptr<obs::Metrics> metrics;
   std::unique_ptr<host::VmRegistry> registry;
+  std::unique_ptr<access::AuditLog> audit;
+  std::unique_ptr<access::Gatekeeper> gatekeeper;
   std::unique_ptr<rpc::Server> server;
 
   ~Parts() {
@@ -121,8 +139,20 @@ absl::Status Start(const Config& config, const RegistryMaker& make_registry, Par
   parts.journal->Append(StartedEvent(*parts.journal));
   parts.metrics->Watch(parts.registry.get());
 
+  if (!config.audit_path.empty()) {
+    auto audit = access::AuditLog::Open(config.audit_path, parts.metrics.AuditFailureCounter());
+    if (!audit.ok()) return audit.status();
+    parts.audit = *std::move(audit);
+  }
+  parts.gatekeeper = std::make_unique<access::Gatekeeper>(config.rules, parts.audit.get());
+
   rpc::ServerOptions options;
   options.door.path = config.socket;
+  options.door.mode = config.socket_mode;
+  options.door.gid = config.socket_gid;
+  if (config.tcp.has_value()) options.tcp = {config.tcp->address, config.tcp->files};
+  options.limits = config.rules.limits;
+  options.gatekeeper = parts.gatekeeper.get();
   options.version = kVersion;
   options.metrics_address = parts.metrics->address();
   options.max_vms = registry_options.max_vms;
@@ -131,6 +161,29 @@ absl::Status Start(const Config& config, const RegistryMaker& make_registry, Par
   if (!server.ok()) return server.status();
   parts.server = *std::move(server);
   return absl::OkStatus();
+}
+
+// What can change while the daemon runs, or nothing if there is a mistake.
+void Reload(const ConfigReader& read_config, const Config& config, Parts& parts) {
+  auto read = read_config();
+  if (const auto* exit = std::get_if<Exit>(&read)) {
+    spdlog::error("the configuration has mistakes, so the old one stays: {}", exit->error);
+    return;
+  }
+  auto& now = std::get<Config>(read);
+  const std::string waiting = NeedsRestart(config, now);
+  if (parts.audit && !now.audit_path.empty()) {
+    if (absl::Status status = parts.audit->Reopen(now.audit_path); !status.ok()) {
+      spdlog::error("{}; the old audit log goes on", std::string(status.message()));
+    }
+  }
+  spdlog::set_level(LevelOf(now.log_level));
+  parts.gatekeeper->Replace(now.rules);
+  spdlog::info(
+      "read {} again: roles, limits of principals, the log level and the audit log's "
+      "place are as it says now{}",
+      now.file.empty() ? "the command line" : now.file,
+      waiting.empty() ? "" : "; these wait for a restart: " + waiting);
 }
 
 void Drain(Parts& parts) {
@@ -145,10 +198,12 @@ void Drain(Parts& parts) {
 
 }  // namespace
 
-int RunDaemon(const Config& config, const RegistryMaker& make_registry) {
+int RunDaemon(const Config& config, const ConfigReader& read_config,
+              const RegistryMaker& make_registry) {
   const sigset_t signals = BlockSignals();
   umask(kFileMask);
   obs::InitLog();
+  spdlog::set_level(LevelOf(config.log_level));
   if (!config.allow_core_dumps && prctl(PR_SET_DUMPABLE, 0) != 0) {
     spdlog::error("cannot forbid core dumps, which would hold private memory");
     return 1;
@@ -162,18 +217,26 @@ int RunDaemon(const Config& config, const RegistryMaker& make_registry) {
   }
   const std::string metrics = parts.metrics->address();
   const char* backend = NameOf(parts.registry->default_backend());
-  spdlog::info("hvd {} serves on {}, metrics on {}, backend {}: {}", kVersion, config.socket,
+  const std::string tcp = parts.server->tcp_address();
+  spdlog::info("hvd {} serves on {}, {}metrics on {}, backend {}: {}", kVersion, config.socket,
+               tcp.empty() ? "" : absl::StrCat("tcp ", tcp, ", "),
                metrics.empty() ? "no address" : metrics, backend,
                parts.registry->capabilities().reason);
   sd_notify(
       0, absl::StrCat("READY=1\nSTATUS=Serving on ", config.socket, ", backend ", backend).c_str());
 
-  const int signal = WaitForSignal(signals);
+  int signal = WaitForSignal(signals);
+  for (; signal == SIGHUP; signal = WaitForSignal(signals)) {
+    sd_notify(0, "RELOADING=1");
+    Reload(read_config, config, parts);
+    sd_notify(0, "READY=1");
+  }
   spdlog::info("signal {}: draining {} VMs; a second one ends at once", strsignal(signal),
                parts.registry->size());
   sd_notify(0, "STOPPING=1\nSTATUS=Draining");
   std::thread([signals] {
-    WaitForSignal(signals);
+    while (WaitForSignal(signals) == SIGHUP) {
+    }
     spdlog::warn("second signal: ending at once");
     _exit(1);
   }).detach();

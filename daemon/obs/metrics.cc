@@ -15,6 +15,7 @@
 #include "daemon/obs/conversion_metrics.h"
 #include "daemon/obs/process_collector.h"
 #include "daemon/obs/vm_collector.h"
+#include "prometheus/counter.h"
 #include "prometheus/exposer.h"
 #include "prometheus/gauge.h"
 #include "prometheus/registry.h"
@@ -62,6 +63,11 @@ class Metrics::Impl {
         .Register(*registry)
         .Add({{"version", version}})
         .Set(1);
+    audit_failures = &prometheus::BuildCounter()
+                          .Name("twinroot_audit_failures_total")
+                          .Help("Lines that the audit log could not take; they are in the log.")
+                          .Register(*registry)
+                          .Add({});
     auto& latency = prometheus::BuildHistogram()
                         .Name("twinroot_conversion_latency_seconds")
                         .Help("From a conversion's exit (or call) until the vCPU may go on.")
@@ -77,6 +83,7 @@ class Metrics::Impl {
   events::Journal* const journal;
   const std::shared_ptr<prometheus::Registry> registry;
   CallMetrics calls;
+  prometheus::Counter* audit_failures = nullptr;
   const std::shared_ptr<ProcessCollector> process;
   std::shared_ptr<ConversionMetrics> conversions;
   std::shared_ptr<VmCollector> vms;
@@ -118,6 +125,10 @@ void Metrics::Watch(const host::VmRegistry* registry) {
 std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>
 Metrics::MakeCallInterceptor() {
   return impl_->calls.MakeInterceptorFactory();
+}
+
+std::function<void()> Metrics::AuditFailureCounter() {
+  return [counter = impl_->audit_failures] { counter->Increment(); };
 }
 
 void Metrics::StopServing() {

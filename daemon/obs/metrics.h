@@ -5,6 +5,7 @@
 #ifndef TWINROOT_DAEMON_OBS_METRICS_H_
 #define TWINROOT_DAEMON_OBS_METRICS_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -30,6 +31,9 @@ class Metrics {
   void Watch(const host::VmRegistry* registry);
 
   std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> MakeCallInterceptor();
+
+  // Counts a line of the audit log that could not be written. Not to be called after our end.
+  std::function<void()> AuditFailureCounter();
 
   // No scrape is under way, and none follows.
   void StopServing();

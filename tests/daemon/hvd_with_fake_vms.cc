@@ -6,7 +6,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <string>
 #include <variant>
+#include <vector>
 
 #include "daemon/config.h"
 #include "daemon/daemon.h"
@@ -27,14 +29,18 @@ class HangingRegistry final : public twinroot::fakes::FakeVmRegistry {
 
 int main(int argc, char** argv) {
   using twinroot::host::BackendKind;
-  const auto parsed = twinroot::ParseConfig(
-      {argv + 1, argv + argc}, {geteuid() == 0, [](const char*) { return std::string(); }});
+  // No variable, and no file but the one that is named.
+  const auto parse = [arguments = std::vector<std::string>(argv + 1, argv + argc)] {
+    return twinroot::ParseConfig(arguments, {false, [](const char*) { return std::string(); }});
+  };
+  const auto parsed = parse();
   if (const auto* exit = std::get_if<twinroot::Exit>(&parsed)) {
+    std::fputs(exit->output.c_str(), stdout);
     std::fputs(exit->error.c_str(), stderr);
     return exit->code;
   }
   return twinroot::RunDaemon(
-      std::get<twinroot::Config>(parsed),
+      std::get<twinroot::Config>(parsed), parse,
       [](const twinroot::host::RegistryOptions& options, twinroot::events::Journal* journal)
           -> absl::StatusOr<std::unique_ptr<twinroot::host::VmRegistry>> {
         if (options.default_backend == BackendKind::kKvm) {

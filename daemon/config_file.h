@@ -1,0 +1,26 @@
+// The configuration file: YAML, read into a Config.
+//
+// Thread-safe functions. Every mistake is told with its place and what is allowed there, all of
+// them at once: "/etc/twinroot/hvd.yaml:3:10: backend: \"xen\" is none of auto, kvm, sim".
+#ifndef TWINROOT_DAEMON_CONFIG_FILE_H_
+#define TWINROOT_DAEMON_CONFIG_FILE_H_
+
+#include <string>
+#include <vector>
+
+#include "daemon/config.h"
+
+namespace twinroot {
+
+// "" if `address` is HOST:PORT (or "off" where that may be), else what is wrong with it.
+enum class Off { kAllowed, kRefused };
+std::string CheckAddress(const std::string& address, Off off);
+
+// Sets what `text` says; what it does not say stays. The mistakes, or none; with one, `config` is
+// not to be used. `path` is for the messages.
+std::vector<std::string> ReadConfigText(const std::string& text, const std::string& path,
+                                        Config* config);
+
+}  // namespace twinroot
+
+#endif  // TWINROOT_DAEMON_CONFIG_FILE_H_
