@@ -9,7 +9,6 @@
 
 #include <cerrno>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -20,22 +19,17 @@ namespace {
 
 constexpr std::chrono::seconds kCallDeadline{120};
 
-std::string DefaultSocketPath() {
-  if (geteuid() == 0) return "/run/twinroot/hvd.sock";
-  const char* runtime = std::getenv("XDG_RUNTIME_DIR");
-  if (runtime == nullptr || *runtime == '\0') {
-    throw Failure{kUsage, "XDG_RUNTIME_DIR is not set, so there is no default socket",
-                  "name hvd's socket with --endpoint PATH or HVCTL_ENDPOINT"};
-  }
-  return std::string(runtime) + "/twinroot/hvd.sock";
-}
-
-std::shared_ptr<grpc::Channel> Connect(const std::string& socket_path) {
+std::shared_ptr<grpc::Channel> Connect(const Endpoint& endpoint) {
   grpc::ChannelArguments arguments;
   // The answers are hvd's own; a large one is not an attack.
   arguments.SetMaxReceiveMessageSize(-1);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel("unix:" + socket_path, grpc::InsecureChannelCredentials(),
+  if (endpoint.address.empty()) {
+    return grpc::CreateCustomChannel("unix:" + endpoint.socket, grpc::InsecureChannelCredentials(),
+                                     arguments);
+  }
+  return grpc::CreateCustomChannel(endpoint.address,
+                                   grpc::SslCredentials({endpoint.ca, endpoint.key, endpoint.cert}),
                                    arguments);
 }
 
@@ -74,34 +68,6 @@ Failure DiagnoseSocket(const std::string& path) {
 
 }  // namespace
 
-std::string SocketPath(const std::string& endpoint) {
-  std::string path = endpoint;
-  if (path.empty()) {
-    const char* environment = std::getenv("HVCTL_ENDPOINT");
-    path = environment != nullptr ? environment : "";
-  }
-  if (path.empty()) path = DefaultSocketPath();
-  const std::string given = path;
-  if (path.rfind("unix:", 0) == 0) {
-    path.erase(0, std::strlen("unix:"));
-    if (path.rfind("///", 0) == 0) path.erase(0, 2);
-  } else if (path.find('/') == std::string::npos && path.find(':') != std::string::npos) {
-    throw Failure{kUsage, absl::StrCat("endpoint '", given, "' is not a unix socket"),
-                  "write --endpoint unix:/run/twinroot/hvd.sock"};
-  }
-  if (path.empty()) {
-    throw Failure{kUsage, absl::StrCat("endpoint '", given, "' names no socket"),
-                  "write --endpoint unix:/run/twinroot/hvd.sock"};
-  }
-  if (path.size() >= sizeof(sockaddr_un::sun_path)) {
-    throw Failure{kUsage,
-                  absl::StrCat("endpoint '", given, "' is longer than a socket path can be (",
-                               sizeof(sockaddr_un::sun_path) - 1, " bytes)"),
-                  "use a shorter path, or one relative to the current folder"};
-  }
-  return path;
-}
-
 // Lists show names with it, so it is taken too.
 constexpr char kVmPrefix[] = "vms/";
 
@@ -109,9 +75,9 @@ std::string VmResource(const std::string& vm) {
   return vm.rfind(kVmPrefix, 0) == 0 ? vm : kVmPrefix + vm;
 }
 
-Client::Client(std::string socket_path)
-    : socket_path_(std::move(socket_path)),
-      channel_(Connect(socket_path_)),
+Client::Client(Endpoint endpoint)
+    : endpoint_(std::move(endpoint)),
+      channel_(Connect(endpoint_)),
       vm_(v1::VmService::NewStub(channel_)),
       memory_(v1::MemoryService::NewStub(channel_)),
       dirty_log_(v1::DirtyLogService::NewStub(channel_)),
@@ -124,8 +90,15 @@ void Client::SetDeadline(grpc::ClientContext* context) {
 
 void Client::Check(const std::string& what, const grpc::Status& status) const {
   if (status.ok()) return;
+  if (status.error_code() == grpc::StatusCode::UNAVAILABLE && !endpoint_.address.empty()) {
+    throw Failure{
+        kUnavailable,
+        absl::StrCat(what, ": no connection to ", endpoint_.address, ": ", status.error_message()),
+        "does hvd serve there (tcp.address of its configuration), is its certificate of "
+        "--ca and for this host, and is --cert of its client_ca?"};
+  }
   if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
-    Failure failure = DiagnoseSocket(socket_path_);
+    Failure failure = DiagnoseSocket(endpoint_.socket);
     if (!failure.message.empty()) {
       failure.message = absl::StrCat(what, ": ", failure.message);
       throw failure;

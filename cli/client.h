@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 
+#include "cli/endpoint.h"
 #include "cli/failure.h"
 #include "twinroot/v1/dirty_log.grpc.pb.h"
 #include "twinroot/v1/event.grpc.pb.h"
@@ -18,18 +19,12 @@
 
 namespace twinroot::cli {
 
-// The socket that --endpoint (may be empty), else HVCTL_ENDPOINT, else this user's default names.
-// Throws Failure{kUsage} for what is not a usable unix socket path.
-std::string SocketPath(const std::string& endpoint);
-
 // A VM's resource name: "vms/demo".
 std::string VmResource(const std::string& vm);
 
 class Client {
  public:
-  explicit Client(std::string socket_path);
-
-  const std::string& socket_path() const { return socket_path_; }
+  explicit Client(Endpoint endpoint);
 
   v1::VmService::Stub& vm() { return *vm_; }
   v1::MemoryService::Stub& memory() { return *memory_; }
@@ -54,7 +49,7 @@ class Client {
   void Check(const std::string& what, const grpc::Status& status) const;
 
  private:
-  const std::string socket_path_;
+  const Endpoint endpoint_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::VmService::Stub> vm_;
   const std::unique_ptr<v1::MemoryService::Stub> memory_;

@@ -73,6 +73,13 @@ std::string HintOfReason(const google::rpc::ErrorInfo& info) {
   if (reason == "DIRTY_LOG_UNSUPPORTED")
     return "create the VM with --backend sim to log its writes";
   if (reason == "NOT_ON_THIS_BACKEND") return "create the VM with --backend sim";
+  if (reason == "ROLE_REQUIRED") {
+    return absl::StrCat("ask for the role ", Get(facts, "role_required", "that it needs"),
+                        ", or run hvctl as a user that has it");
+  }
+  if (reason == "TOO_MANY_CALLS" || reason == "TOO_MANY_CONNECTIONS") {
+    return "wait until calls of yours have ended, or raise the limits in hvd's configuration";
+  }
   if (reason == "MEMSLOT_EXISTS" || reason == "NO_SUCH_MEMSLOT") {
     return absl::StrCat("`hvctl memory get ", Get(facts, "vm", "NAME"), "` shows the VM's memory");
   }

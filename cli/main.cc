@@ -83,7 +83,7 @@ int Run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return ReportUsage(root, error);
   }
-  Session session(invocation.options, SocketPath(invocation.options.endpoint));
+  Session session(invocation.options, FindEndpoint(invocation.options.endpoint));
   const int exit_code = invocation.run(session);
   session.out().Flush();
   return exit_code;

@@ -20,10 +20,23 @@ void AddCommonOptions(CLI::App* app, CommonOptions* options) {
   AddChoice<Format>(app, "-o,--output", &options->format,
                     {{"table", Format::kTable}, {"json", Format::kJson}}, "How to print answers")
       ->group("Common options");
-  app->add_option("--endpoint", options->endpoint,
-                  "The daemon's socket, PATH or unix:PATH; else $HVCTL_ENDPOINT, else "
-                  "/run/twinroot/hvd.sock (root) or $XDG_RUNTIME_DIR/twinroot/hvd.sock")
-      ->type_name("PATH")
+  EndpointOptions& endpoint = options->endpoint;
+  app->add_option("--endpoint", endpoint.endpoint,
+                  "The daemon's socket, PATH or unix:PATH, or its TCP address, HOST:PORT; else "
+                  "$HVCTL_ENDPOINT, else /run/twinroot/hvd.sock (root) or "
+                  "$XDG_RUNTIME_DIR/twinroot/hvd.sock")
+      ->type_name("PATH|HOST:PORT")
+      ->group("Common options");
+  app->add_option("--ca", endpoint.ca,
+                  "For TCP: who signs the daemon's certificate (PEM); else $HVCTL_CA")
+      ->type_name("FILE")
+      ->group("Common options");
+  app->add_option("--cert", endpoint.cert,
+                  "For TCP: the certificate that says who you are (PEM); else $HVCTL_CERT")
+      ->type_name("FILE")
+      ->group("Common options");
+  app->add_option("--key", endpoint.key, "For TCP: the key of --cert (PEM); else $HVCTL_KEY")
+      ->type_name("FILE")
       ->group("Common options");
   app->add_flag("--no-headers", options->no_headers, "Print tables without their header line")
       ->group("Common options");

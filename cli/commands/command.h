@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "cli/client.h"
+#include "cli/endpoint.h"
 #include "cli/output.h"
 #include "cli/quantity.h"
 #include "cli/render/table.h"
@@ -26,15 +27,15 @@ enum class Format { kTable, kJson };
 
 struct CommonOptions {
   Format format = Format::kTable;
-  std::string endpoint;
+  EndpointOptions endpoint;
   bool no_headers = false;
 };
 
 // A running command: its options, its output, its daemon.
 class Session {
  public:
-  Session(const CommonOptions& options, std::string socket_path)
-      : options_(options), out_(STDOUT_FILENO), client_(std::move(socket_path)) {}
+  Session(const CommonOptions& options, Endpoint endpoint)
+      : options_(options), out_(STDOUT_FILENO), client_(std::move(endpoint)) {}
 
   bool json() const { return options_.format == Format::kJson; }
   Output& out() { return out_; }
@@ -61,7 +62,7 @@ struct Invocation {
   Runner run;
 };
 
-// -o, --endpoint, --no-headers. They work before the noun and after the verb.
+// -o, --endpoint and its files, --no-headers. They work before the noun and after the verb.
 void AddCommonOptions(CLI::App* app, CommonOptions* options);
 
 // A noun: needs one of its verbs.

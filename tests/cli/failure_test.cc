@@ -55,6 +55,15 @@ TEST(Failure, AnErrorWithoutASentenceStillSaysItsCode) {
             "cannot x: code 10");
 }
 
+TEST(Failure, ARoleThatIsMissingIsNamed) {
+  google::rpc::ErrorInfo info = Reason("ROLE_REQUIRED");
+  (*info.mutable_metadata())["role_required"] = "operator";
+  const Failure failure = RpcFailure(
+      "cannot start vm demo", WithDetail(StatusCode::PERMISSION_DENIED, "uid 7 has viewer", info));
+  EXPECT_EQ(failure.exit_code, kDenied);
+  EXPECT_EQ(failure.hint, "ask for the role operator, or run hvctl as a user that has it");
+}
+
 TEST(Failure, TheReasonGivesTheHint) {
   google::rpc::ErrorInfo info = Reason("VM_EXISTS");
   (*info.mutable_metadata())["vm"] = "demo";

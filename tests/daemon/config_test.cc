@@ -1,5 +1,7 @@
 #include "daemon/config.h"
 
+#include <filesystem>
+#include <fstream>
 #include <map>
 
 #include "gtest/gtest.h"
@@ -10,10 +12,12 @@ namespace {
 using Variables = std::map<std::string, std::string>;
 
 Environment EnvironmentOf(bool root, Variables variables) {
-  return {root, [variables = std::move(variables)](const char* name) {
+  return {root,
+          [variables = std::move(variables)](const char* name) {
             const auto it = variables.find(name);
             return it == variables.end() ? std::string() : it->second;
-          }};
+          },
+          "/no/such/etc"};
 }
 
 std::variant<Config, Exit> Parse(const std::vector<std::string>& arguments,
@@ -89,11 +93,103 @@ TEST(Config, BadOptionsAreRefused) {
   ExpectRefused({"--socket"}, "--socket");
 }
 
+class ConfigWithFile : public ::testing::Test {
+ protected:
+  std::string Write(const std::string& text, const std::string& name = "hvd.yaml") {
+    std::ofstream(::testing::TempDir() + "/" + name) << text;
+    return ::testing::TempDir() + "/" + name;
+  }
+};
+
+TEST_F(ConfigWithFile, TheFileWinsOverDefaultsAndTheCommandLineOverBoth) {
+  const std::string file = Write("socket: /file\nstate_dir: /file-state\nbackend: sim\n");
+  const Config config = Parsed({"--config", file, "--socket", "/flag"});
+  EXPECT_EQ(config.file, file);
+  EXPECT_EQ(config.socket, "/flag");
+  EXPECT_EQ(config.state_dir, "/file-state");
+  EXPECT_EQ(config.backend, host::BackendKind::kSim);
+  EXPECT_EQ(config.metrics_address, "127.0.0.1:9464");
+  EXPECT_EQ(config.audit_path, "/file-state/audit.jsonl");
+  EXPECT_EQ(Parsed({"--config", file, "--backend", "auto"}).backend, host::BackendKind::kAuto);
+  EXPECT_TRUE(
+      Parsed({"--config", Write("audit: {path: off}\nmetrics_address: off\n")}).audit_path.empty());
+}
+
+TEST_F(ConfigWithFile, TheDefaultFileIsReadIfItIsThere) {
+  Environment root = EnvironmentOf(true, {});
+  root.etc = ::testing::TempDir();
+  Write("state_dir: /found\n");
+  EXPECT_EQ(Parsed({}, root).state_dir, "/found");
+  std::filesystem::remove(::testing::TempDir() + "/hvd.yaml");
+  EXPECT_EQ(Parsed({}, root).state_dir, "/var/lib/twinroot");
+
+  std::filesystem::create_directories(::testing::TempDir() + "/twinroot");
+  Write("state_dir: /mine\n", "twinroot/hvd.yaml");
+  EXPECT_EQ(Parsed({}, EnvironmentOf(false, {{"XDG_CONFIG_HOME", ::testing::TempDir()},
+                                             {"XDG_RUNTIME_DIR", "/r"}}))
+                .state_dir,
+            "/mine");
+}
+
+TEST_F(ConfigWithFile, AFileThatIsNamedMustBeReadable) {
+  ExpectRefused({"--config", "/no/such.yaml"}, "cannot read the configuration file /no/such.yaml");
+  ExpectRefused({"--config", "/tmp"}, "cannot read the configuration file /tmp");
+  Environment root = EnvironmentOf(true, {});
+  root.etc = ::testing::TempDir() + "/folder";
+  std::filesystem::create_directories(root.etc + "/hvd.yaml");
+  ExpectRefused({}, "cannot read", root);
+}
+
+TEST_F(ConfigWithFile, MistakesInTheFileAreRefusedWithTheirPlace) {
+  const std::string file = Write("backend: xen\nsokcet: /x\n");
+  ExpectRefused({"--config", file}, file + ":1:10: backend: \"xen\" is none of auto, kvm, sim\n");
+  ExpectRefused({"--config", file}, file + ":2:1: unknown key \"sokcet\"");
+  const std::string tcp =
+      Write("tcp: {address: 127.0.0.1:0, certificate: /no/c, key: /no/k, client_ca: /no/a}\n");
+  ExpectRefused({"--config", tcp}, "tcp.certificate: /no/c cannot be read");
+}
+
+TEST_F(ConfigWithFile, CheckConfigSaysOkOrWhatIsWrong) {
+  const auto good = Parse({"--check-config", "--config", Write("backend: sim\n")});
+  ASSERT_TRUE(std::holds_alternative<Exit>(good));
+  EXPECT_EQ(std::get<Exit>(good).code, 0);
+  EXPECT_EQ(std::get<Exit>(good).output, "ok\n");
+  EXPECT_EQ(std::get<Exit>(good).error, "");
+  ExpectRefused({"--check-config", "--config", Write("x: 1\n")}, "unknown key");
+}
+
+TEST(Config, WhatNeedsARestartIsNamed) {
+  const Config before = Parsed({});
+  EXPECT_EQ(NeedsRestart(before, before), "");
+  Config now = before;
+  now.rules.grants.clear();
+  now.rules.limits.calls_per_principal = 1;
+  now.rules.limits.connections_per_principal = 1;
+  now.log_level = LogLevel::kDebug;
+  now.audit_path = "/elsewhere";
+  EXPECT_EQ(NeedsRestart(before, now), "");
+  now.socket = "/s";
+  now.socket_mode = 0666;
+  now.socket_gid = 7;
+  now.state_dir = "/d";
+  now.metrics_address = "";
+  now.backend = host::BackendKind::kSim;
+  now.allow_core_dumps = true;
+  now.tcp = Tcp{"127.0.0.1:1", {}};
+  now.audit_path = "";
+  now.rules.limits.streams_per_connection = 1;
+  now.rules.limits.message_bytes = 1;
+  EXPECT_EQ(NeedsRestart(before, now),
+            "socket, socket_mode, socket_group, state_dir, metrics_address, backend, "
+            "allow_core_dumps, tcp, audit.path, limits.streams_per_connection, "
+            "limits.message_bytes");
+}
+
 TEST(Config, HelpAndVersionEndWell) {
   const auto help = Parse({"--help"});
   EXPECT_EQ(std::get<Exit>(help).code, 0);
-  for (const char* flag : {"--socket", "--state-dir", "--metrics-address", "--backend",
-                           "--allow-core-dumps", "private memory"}) {
+  for (const char* flag : {"--socket", "--state-dir", "--metrics-address", "--backend", "--config",
+                           "--check-config", "--allow-core-dumps", "private memory"}) {
     EXPECT_NE(std::get<Exit>(help).output.find(flag), std::string::npos) << flag;
   }
   const auto version = Parse({"--version"});

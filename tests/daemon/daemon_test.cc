@@ -22,6 +22,7 @@
 #include "tests/daemon/obs/scrape.h"
 #include "twinroot/v1/event.grpc.pb.h"
 #include "twinroot/v1/host.grpc.pb.h"
+#include "twinroot/v1/vm.grpc.pb.h"
 
 namespace twinroot {
 namespace {
@@ -173,6 +174,85 @@ TEST_F(DaemonTest, CallsAreCountedByMethodAndCode) {
                          "twinroot_grpc_handled_total{code=\"NOT_FOUND\","
                          "method=\"twinroot.v1.EventService/ListConversions\"}"),
             1);
+}
+
+class ReloadTest : public DaemonTest {
+ protected:
+  void Write(const std::string& text) { std::ofstream(file_) << text; }
+  static std::string Roles(const std::string& role) {
+    return "roles: [{role: " + role + ", users: [" + std::to_string(geteuid()) + "]}]\n";
+  }
+
+  void SetUp() override {
+    DaemonTest::SetUp();
+    file_ = folder_ + "/hvd.yaml";
+  }
+
+  // SIGHUP, and what the daemon says about it.
+  void Reload(Child& hvd, const std::string& says) {
+    const std::string before = hvd.log();
+    hvd.Signal(SIGHUP);
+    while (hvd.log().find(says, before.size()) == std::string::npos) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }
+
+  grpc::Status Create() {
+    grpc::ClientContext context;
+    v1::CreateVmResponse response;
+    return v1::VmService::NewStub(Connect())->CreateVm(&context, v1::CreateVmRequest(), &response);
+  }
+
+  std::string file_;
+};
+
+TEST_F(ReloadTest, SighupTakesNewRolesAndReopensTheAuditLog) {
+  Write(Roles("viewer"));
+  auto hvd = Run({"--config", file_});
+  EXPECT_EQ(Create().error_code(), grpc::StatusCode::PERMISSION_DENIED);
+  const std::string audit = state_dir_ + "/audit.jsonl";
+  EXPECT_NE(Contents(audit).find("PERMISSION_DENIED"), std::string::npos);
+  std::filesystem::rename(audit, audit + ".1");
+  Write(Roles("operator") + "backend: sim\nlog_level: debug\n");
+  Reload(*hvd, "read " + file_ + " again");
+  EXPECT_SAYS(hvd, "these wait for a restart: backend");
+  EXPECT_EQ(Create().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_NE(Contents(audit).find("INVALID_ARGUMENT"), std::string::npos);
+  EXPECT_EQ(Contents(audit).find("PERMISSION_DENIED"), std::string::npos);
+  hvd->Signal(SIGTERM);
+  EXPECT_EQ(hvd->Wait(), 0);
+}
+
+TEST_F(ReloadTest, AFileWithAMistakeChangesNothing) {
+  Write(Roles("viewer"));
+  auto hvd = Run({"--config", file_});
+  Host();
+  Write(Roles("operator") + "sokcet: /x\n");
+  Reload(*hvd, "so the old one stays: " + file_ + ":2:1: unknown key \"sokcet\"");
+  EXPECT_EQ(Create().error_code(), grpc::StatusCode::PERMISSION_DENIED);
+}
+
+TEST_F(ReloadTest, ADrainIsNotEndedByIt) {
+  setenv("HVD_FAKE_DRAIN_HANGS", "1", 1);
+  auto hvd = Run();
+  unsetenv("HVD_FAKE_DRAIN_HANGS");
+  Host();
+  hvd->Signal(SIGTERM);
+  while (hvd->log().find("hanging") == std::string::npos) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  hvd->Signal(SIGHUP);
+  EXPECT_EQ(Host().vms(), 1u);
+  hvd->Signal(SIGTERM);
+  EXPECT_EQ(hvd->Wait(), 1);
+}
+
+TEST_F(DaemonTest, AnAuditLogThatCannotBeWrittenIsRefused) {
+  std::filesystem::create_directories(state_dir_ + "/audit.jsonl");
+  auto hvd = Run();
+  EXPECT_EQ(hvd->Wait(), 1);
+  EXPECT_SAYS(hvd, "audit.path");
+  EXPECT_FALSE(std::filesystem::exists(socket_));
 }
 
 TEST_F(DaemonTest, SecondDaemonOnTheSameSocketIsRefused) {
