@@ -126,13 +126,12 @@ std::variant<std::string, Exit> FileText(const Flags& flags, const Environment& 
   if (!exists && !error && flags.file.empty()) return std::string();
   errno = 0;
   std::ifstream file(path);
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (!file.is_open() || file.bad() || !std::filesystem::is_regular_file(path, error)) {
+  if (!file.is_open() || std::filesystem::is_directory(path, error)) {
     return Usage(absl::StrCat("cannot read the configuration file ", path, ": ",
-                              errno != 0 ? std::strerror(errno) : "it is no file"));
+                              errno != 0 ? std::strerror(errno) : "it is a folder"));
   }
   config->file = path;
-  return text;
+  return std::string(std::istreambuf_iterator<char>(file), {});
 }
 
 }  // namespace

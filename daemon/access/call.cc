@@ -148,7 +148,7 @@ void Call::End(const std::string& code, const std::string& reason) {
     entry_.set_pid(principal_.user->pid);
   }
   entry_.set_address(principal_.address);
-  entry_.set_role(NameOf(RoleOf(gatekeeper_->rules()->grants, principal_)));
+  entry_.set_role(NameOf(held_));
   entry_.set_method(std::string(info_->method()).substr(1));
   entry_.set_code(code);
   entry_.set_reason(reason);
@@ -158,17 +158,17 @@ void Call::End(const std::string& code, const std::string& reason) {
   gatekeeper_->audit_->Write(entry_);
 }
 
-absl::Status Call::Denial(Role held) const {
+absl::Status Call::Denial() const {
   const char* needed = rule_ == nullptr ? "none that anybody can have" : NameOf(rule_->role);
   const std::string who = principal_.user.has_value() && !principal_.user->name.empty()
                               ? absl::StrCat(Cut(name_), " (", principal_.user->name, ")")
                               : Cut(name_);
   return WithReason(absl::PermissionDeniedError(absl::StrCat(
-                        "this call needs the role ", needed, " and ", who, " has ", NameOf(held),
+                        "this call needs the role ", needed, " and ", who, " has ", NameOf(held_),
                         ": whoever runs hvd grants roles in its configuration file, under roles")),
                     reason::kRoleRequired,
                     {{"role_required", rule_ == nullptr ? "" : NameOf(rule_->role)},
-                     {"role_held", NameOf(held)},
+                     {"role_held", NameOf(held_)},
                      {"principal", Cut(name_)}});
 }
 

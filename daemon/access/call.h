@@ -33,7 +33,9 @@ class Call final : public grpc::experimental::Interceptor {
   bool Allows(Role held) const { return rule_ != nullptr && held >= rule_->role; }
   // Free for all: health and reflection.
   bool IsPublic() const { return rule_ != nullptr && rule_->role == Role::kNone; }
-  absl::Status Denial(Role held) const;
+  // The role that its caller holds as it begins.
+  void Hold(Role held) { held_ = held; }
+  absl::Status Denial() const;
   grpc_call* c_call() const { return info_->server_context()->c_call(); }
 
  private:
@@ -49,6 +51,7 @@ class Call final : public grpc::experimental::Interceptor {
 
   Principal principal_;
   std::string name_;  // the principal's
+  Role held_ = Role::kNone;
   std::string self_;  // what VerdictOn finds: this object's address
   absl::Status verdict_;
   bool begun_ = false;

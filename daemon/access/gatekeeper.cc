@@ -29,13 +29,7 @@ class Factory final : public grpc::experimental::ServerInterceptorFactoryInterfa
 
 }  // namespace
 
-Gatekeeper::Gatekeeper(Rules rules, AuditLog* audit)
-    : audit_(audit), rules_(std::make_shared<const Rules>(std::move(rules))) {}
-
-std::shared_ptr<const Rules> Gatekeeper::rules() const {
-  std::lock_guard lock(mutex_);
-  return rules_;
-}
+Gatekeeper::Gatekeeper(Rules rules, AuditLog* audit) : audit_(audit), rules_(std::move(rules)) {}
 
 std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>
 Gatekeeper::MakeInterceptorFactory(const UnixDoor* door) {
@@ -46,10 +40,10 @@ void Gatekeeper::Replace(Rules rules) {
   std::vector<grpc_call*> denied;
   {
     std::lock_guard lock(mutex_);
-    rules_ = std::make_shared<const Rules>(std::move(rules));
+    rules_ = std::move(rules);
     for (const auto& [name, calls] : calls_) {
       for (const Call* call : calls) {
-        if (call->Allows(RoleOf(rules_->grants, call->principal()))) continue;
+        if (call->Allows(RoleOf(rules_.grants, call->principal()))) continue;
         grpc_call_ref(call->c_call());
         denied.push_back(call->c_call());
       }
@@ -66,9 +60,10 @@ void Gatekeeper::Replace(Rules rules) {
 absl::Status Gatekeeper::Admit(Call* call, uint32_t connections) {
   if (call->IsPublic()) return absl::OkStatus();
   std::lock_guard lock(mutex_);
-  const Role held = RoleOf(rules_->grants, call->principal());
-  if (!call->Allows(held)) return call->Denial(held);
-  const Limits& limits = rules_->limits;
+  const Role held = RoleOf(rules_.grants, call->principal());
+  call->Hold(held);
+  if (!call->Allows(held)) return call->Denial();
+  const Limits& limits = rules_.limits;
   if (connections > limits.connections_per_principal) {
     return rpc::QuotaError(
         call->name(),

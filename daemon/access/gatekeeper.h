@@ -41,14 +41,13 @@ class Gatekeeper {
  private:
   friend class Call;
 
-  std::shared_ptr<const Rules> rules() const;
   absl::Status Admit(Call* call, uint32_t connections);
   void Leave(Call* call);
 
   AuditLog* const audit_;
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   // Below: `mutex_`.
-  std::shared_ptr<const Rules> rules_;
+  Rules rules_;
   // The admitted calls of each principal.
   std::unordered_map<std::string, std::unordered_set<Call*>> calls_;
 };

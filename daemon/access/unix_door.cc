@@ -13,6 +13,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -33,6 +34,8 @@ constexpr size_t kNamesToKeep = 1024;
 // Nobody but the owner may connect between bind and chmod. The mask is the process's, so the door
 // is opened while the daemon still starts and nothing else makes files.
 constexpr mode_t kBindMask = 0177;
+constexpr mode_t kOthers = 0077;
+constexpr mode_t kOthersMayPass = 0011;
 constexpr useconds_t kNoFilesLeftPause = 50'000;  // microseconds
 
 absl::Status Unusable(const std::string& what, int error, const std::string& key) {
@@ -45,6 +48,17 @@ void Watch(int epoll, int fd, uint32_t events) {
   event.events = events;
   event.data.fd = fd;
   epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+// A socket that others may use helps nobody in a folder that they may not pass.
+void WarnIfOutOfReach(const DoorOptions& options) {
+  struct stat folder {};
+  const std::string path = std::filesystem::path(options.path).parent_path();
+  if ((options.mode & kOthers) == 0 || stat(path.empty() ? "." : path.c_str(), &folder) != 0 ||
+      (folder.st_mode & kOthersMayPass) != 0) {
+    return;
+  }
+  spdlog::warn("others may use the socket and cannot reach it: chmod o+x {}", path);
 }
 
 }  // namespace
@@ -93,6 +107,7 @@ absl::StatusOr<std::unique_ptr<UnixDoor>> UnixDoor::Make(const DoorOptions& opti
   if (chmod(options.path.c_str(), options.mode) != 0) {
     return Unusable(absl::StrCat("set the mode of ", options.path), errno, "socket_mode");
   }
+  WarnIfOutOfReach(options);
   if (listen(fd, kBacklog) != 0) return Unusable("listen", errno, "--socket");
   std::move(remove).Cancel();
   std::move(close_fd).Cancel();

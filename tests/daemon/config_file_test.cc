@@ -121,7 +121,8 @@ TEST(ConfigFile, BadValuesAreRefusedWithWhatIsAllowed) {
                 "f:1:19: allow_core_dumps: \"maybe\" is none of true, false");
   ExpectMistake("socket: hvd.sock\n", "f:1:9: socket: \"hvd.sock\" is no path that begins with /");
   ExpectMistake("socket: [a]\n", "f:1:9: socket must be one value");
-  ExpectMistake("socket:\n", "f:1:8: socket must be one value");
+  ExpectMistake("socket: \"\"\n", "f:1:9: socket must be one value");
+  EXPECT_EQ(Mistakes("socket:\n").size(), 1u);
   ExpectMistake("socket_group: no-such-group\n",
                 "f:1:15: socket_group: this host has no group \"no-such-group\"");
   ExpectMistake(
