@@ -1,6 +1,7 @@
 #include "daemon/access/call.h"
 
 #include <google/protobuf/message.h>
+#include <grpc/grpc.h>
 #include <grpc/grpc_security_constants.h>
 
 #include <algorithm>
@@ -112,7 +113,12 @@ void Call::Begin(grpc::experimental::InterceptorBatchMethods* batch) {
   self_.assign(reinterpret_cast<const char*>(&self), sizeof(self));
   metadata->insert({kSelf, self_});
 
-  verdict_ = gatekeeper_->Admit(this, connection ? connection->of_principal : 0);
+  verdict_ = gatekeeper_->Admit(this, connection ? connection->of_user : 0);
+  // gRPC's own services ask for no verdict.
+  if (!verdict_.ok() && IsPublic()) {
+    grpc_call_cancel_with_status(c_call(), static_cast<grpc_status_code>(verdict_.code()),
+                                 std::string(verdict_.message()).c_str(), nullptr);
+  }
   if (verdict_.ok() && (rule_->audited == Audited::kDenials || gatekeeper_->audit_ == nullptr)) {
     audited_ = true;
     return;

@@ -29,6 +29,9 @@ class Call final : public grpc::experimental::Interceptor {
   const absl::Status& verdict() const { return verdict_; }
   const Principal& principal() const { return principal_; }
   const std::string& name() const { return name_; }
+  // By what its limit counts: the principal; calls that are free for all count apart, so that
+  // health is heard from who has many others under way.
+  std::string key() const { return IsPublic() ? "free for all: " + name_ : name_; }
   // The role that the method needs; no row: nobody has it.
   bool Allows(Role held) const { return rule_ != nullptr && held >= rule_->role; }
   // Free for all: health and reflection.

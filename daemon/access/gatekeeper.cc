@@ -58,20 +58,19 @@ void Gatekeeper::Replace(Rules rules) {
 }
 
 absl::Status Gatekeeper::Admit(Call* call, uint32_t connections) {
-  if (call->IsPublic()) return absl::OkStatus();
   std::lock_guard lock(mutex_);
   const Role held = RoleOf(rules_.grants, call->principal());
   call->Hold(held);
   if (!call->Allows(held)) return call->Denial();
   const Limits& limits = rules_.limits;
-  if (connections > limits.connections_per_principal) {
+  if (connections > limits.connections_per_principal && !call->IsPublic()) {
     return rpc::QuotaError(
         call->name(),
         absl::StrCat("more than ", limits.connections_per_principal,
                      " connections at once: close some, or use one for many calls"),
         reason::kTooManyConnections);
   }
-  auto& calls = calls_[call->name()];
+  auto& calls = calls_[call->key()];
   if (calls.size() >= limits.calls_per_principal) {
     return rpc::QuotaError(call->name(),
                            absl::StrCat(limits.calls_per_principal,
@@ -84,7 +83,7 @@ absl::Status Gatekeeper::Admit(Call* call, uint32_t connections) {
 
 void Gatekeeper::Leave(Call* call) {
   std::lock_guard lock(mutex_);
-  const auto found = calls_.find(call->name());
+  const auto found = calls_.find(call->key());
   if (found == calls_.end()) return;
   found->second.erase(call);
   if (found->second.empty()) calls_.erase(found);

@@ -48,7 +48,7 @@ class Gatekeeper {
   std::mutex mutex_;
   // Below: `mutex_`.
   Rules rules_;
-  // The admitted calls of each principal.
+  // The admitted calls, by key.
   std::unordered_map<std::string, std::unordered_set<Call*>> calls_;
 };
 

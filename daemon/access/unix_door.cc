@@ -188,6 +188,13 @@ void UnixDoor::Accept() {
 // `fd` becomes our own descriptor, which hears of the end; gRPC gets another of the same.
 void UnixDoor::Welcome(int fd) {
   auto user = UserAtPeer(fd);
+  if (user.ok()) {
+    const auto open = of_users_.find(user->uid);
+    if (open != of_users_.end() && open->second >= options_.most_of_user) {
+      close(fd);
+      return;
+    }
+  }
   const int number = user.ok() ? MoveToFreshNumber(fd, *user) : -1;
   if (number < 0) {
     spdlog::error("a connection was turned away: {}",
@@ -199,7 +206,7 @@ void UnixDoor::Welcome(int fd) {
   auto connection = std::make_shared<Connection>();
   user->name = NameOf(user->uid);
   connection->principal.user = *std::move(user);
-  connection->of_principal = ++of_principals_[connection->principal.Name()];
+  connection->of_user = ++of_users_[connection->principal.user->uid];
   open_[fd] = {number, connection, Clock::now()};
   {
     std::lock_guard lock(mutex_);
@@ -234,8 +241,8 @@ void UnixDoor::End(int watch) {
   if (found == open_.end()) return;
   const Open ended = std::move(found->second);
   open_.erase(found);
-  const auto counted = of_principals_.find(ended.connection->principal.Name());
-  if (--counted->second == 0) of_principals_.erase(counted);
+  const auto counted = of_users_.find(ended.connection->principal.user->uid);
+  if (--counted->second == 0) of_users_.erase(counted);
   {
     std::lock_guard lock(mutex_);
     const auto entry = entries_.find(ended.number);

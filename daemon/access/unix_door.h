@@ -18,7 +18,6 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -39,14 +38,16 @@ struct DoorOptions {
   absl::Duration quarantine = absl::Seconds(10);
   // A connection without a call for so long is closed; clients make a new one when they need it.
   absl::Duration silence = absl::Minutes(2);
+  // Of one user at once; what is over is closed before it says a word.
+  uint32_t most_of_user = 8192;
 };
 
 class UnixDoor {
  public:
   struct Connection {
     Principal principal;
-    // How many connections its principal had, this one included, when it came.
-    uint32_t of_principal = 0;
+    // How many connections its user had, this one included, when it came.
+    uint32_t of_user = 0;
     std::atomic<bool> called{false};
   };
 
@@ -98,8 +99,8 @@ class UnixDoor {
   int end_number_ = 0;
   int next_number_ = 0;
   std::unordered_map<uint32_t, std::string> names_;
-  std::unordered_map<int, Open> open_;             // by our own descriptor of the connection
-  std::map<std::string, uint32_t> of_principals_;  // open connections
+  std::unordered_map<int, Open> open_;               // by our own descriptor of the connection
+  std::unordered_map<uint32_t, uint32_t> of_users_;  // open connections
 
   mutable std::mutex mutex_;
   std::unordered_map<int, Entry> entries_;  // `mutex_`; by number

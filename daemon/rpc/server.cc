@@ -103,6 +103,8 @@ class Server::Impl {
       return true;
     }();
     (void)library;
+    // Up to twice the limit, calls are refused with a reason; beyond, connections are closed.
+    options.door.most_of_user = 2 * options.limits.connections_per_principal;
     auto door = access::UnixDoor::Make(options.door);
     if (!door.ok()) return door.status();
     door_ = *std::move(door);

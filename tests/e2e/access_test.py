@@ -7,6 +7,7 @@ import subprocess
 from tests import junit
 from tests.e2e import harness
 
+_PROGRAM = "tests/scenarios/programs/one_conversion.textproto"
 _USAGE, _UNAVAILABLE, _DENIED = 2, 4, 6
 
 
@@ -33,7 +34,8 @@ class Roles(Access):
         hvd = self.as_role("viewer")
         self.assertCode(0, hvd.hvctl("host", "show"))
         self.assertCode(0, hvd.hvctl("vm", "list"))
-        for command in [["vm", "create", "demo", "--memory", "16MiB", "--vcpus", "1"],
+        for command in [["vm", "create", "demo", "--memory", "16MiB", "--vcpus", "1",
+                         "--program", _PROGRAM],
                         ["vm", "console", "demo"], ["memory", "read", "demo", "0", "16"],
                         ["vm", "delete", "demo", "--yes"]]:
             answer = hvd.hvctl(*command)
@@ -45,7 +47,7 @@ class Roles(Access):
 
     def test_AnOperatorRunsVmsAndIsAudited(self):
         hvd = self.as_role("operator")
-        hvd.create("demo")
+        hvd.create("demo", "--program", _PROGRAM)
         hvd.do("vm", "delete", "demo", "--yes")
         answer = hvd.hvctl("host", "audit")
         self.assertCode(_DENIED, answer)
@@ -104,7 +106,7 @@ roles: [{{role: operator, uris: ["spiffe://test/ops/*"]}}]
     def test_TheCertificateSaysWhoCalls(self):
         hvd = self.serve()
         alice = self.identity("alice", "URI:spiffe://test/ops/alice")
-        hvd.do("vm", "create", "demo", "--memory", "16MiB", "--vcpus", "1", *alice)
+        hvd.create("demo", "--program", _PROGRAM, *alice)
         self.assertIn("demo", hvd.do("vm", "list", *alice).out)
         mallory = self.identity("mallory", "URI:spiffe://test/mallory")
         answer = hvd.hvctl("vm", "list", *mallory)

@@ -157,10 +157,26 @@ TEST_F(GatekeeperTest, CallsUnderWayOverTheLimitAreRefusedUntilSomeEnd) {
   ASSERT_EQ(quota.violations_size(), 1);
   EXPECT_EQ(quota.violations(0).subject(), "uid:" + std::to_string(geteuid()));
   EXPECT_NE(quota.violations(0).description().find("2 calls"), std::string::npos);
-  // Health has no limit: who watches over the daemon must hear it.
+  // Health counts apart: who watches over the daemon must hear it.
   EXPECT_TRUE(Call(Connect(), "grpc.health.v1.Health/Check").ok());
   first.reset();
   rpc::Eventually([&] { return Call(Connect(), "twinroot.v1.VmService/ListVms").ok(); });
+}
+
+TEST_F(GatekeeperTest, WhatIsFreeForAllHasALimitToo) {
+  Rules rules = Unix(Role::kNone);
+  rules.limits.calls_per_principal = 1;
+  Serve(rules);
+  auto watching = std::async(std::launch::async, [channel = Connect()] {
+    return Call(channel, "grpc.health.v1.Health/Watch", std::chrono::milliseconds(500));
+  });
+  rpc::Eventually([&] {
+    const grpc::Status status = Call(Connect(), "grpc.health.v1.Health/Check");
+    return status.error_code() == StatusCode::RESOURCE_EXHAUSTED &&
+           status.error_message().find("wait until") != std::string::npos;
+  });
+  EXPECT_EQ(watching.get().error_code(), StatusCode::DEADLINE_EXCEEDED);
+  rpc::Eventually([&] { return Call(Connect(), "grpc.health.v1.Health/Check").ok(); });
 }
 
 TEST_F(GatekeeperTest, ConnectionsOverTheLimitAreRefusedAndTheOthersServedOn) {

@@ -112,7 +112,7 @@ TEST_F(UnixDoorTest, KnowsWhoConnected) {
   EXPECT_EQ(user.pid, getpid());
   EXPECT_EQ(user.name, UserName(geteuid()));
   EXPECT_EQ(connection->principal.Name(), absl::StrCat("uid:", geteuid()));
-  EXPECT_EQ(connection->of_principal, 1u);
+  EXPECT_EQ(connection->of_user, 1u);
   std::vector<gid_t> groups(64);
   groups.resize(static_cast<size_t>(getgroups(64, groups.data())));
   EXPECT_EQ(std::multiset<uint32_t>(user.groups.begin(), user.groups.end()),
@@ -198,16 +198,37 @@ TEST_F(UnixDoorTest, ConnectionsOfAPrincipalAreCounted) {
   Open();
   const auto [first, a] = Admitted();
   const auto [second, b] = Admitted();
-  EXPECT_EQ(Find(a)->of_principal, 1u);
-  EXPECT_EQ(Find(b)->of_principal, 2u);
+  EXPECT_EQ(Find(a)->of_user, 1u);
+  EXPECT_EQ(Find(b)->of_user, 2u);
   close(first);
   close(second);
   // Its end may be heard later than the next one comes.
   Eventually([&] {
     const auto [third, c] = Admitted();
     close(third);
-    return Find(c)->of_principal == 1;
+    return Find(c)->of_user == 1;
   });
+}
+
+TEST_F(UnixDoorTest, AUserWithTooManyConnectionsGetsNoMore) {
+  options_.most_of_user = 2;
+  Open();
+  const auto [first, a] = Admitted();
+  const auto [second, b] = Admitted();
+  const int third = Connect();
+  Eventually([&] { return HungUp(third); });
+  EXPECT_EQ(count(), 2u);
+  EXPECT_FALSE(HungUp(first));
+  close(first);
+  close(third);
+  // There is room again, as soon as the end was heard.
+  Eventually([&] {
+    const int fourth = Connect();
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    close(fourth);
+    return count() > 2;
+  });
+  close(second);
 }
 
 TEST_F(UnixDoorTest, ThousandsComeAndGo) {
