@@ -64,6 +64,14 @@ TEST_F(MetricsTest, AddressThatIsTakenIsAnErrorThatNamesTheFlag) {
   EXPECT_TRUE(second.address().empty());
 }
 
+TEST_F(MetricsTest, LinesThatTheAuditLogCouldNotTakeAreCountedFromZeroOn) {
+  EXPECT_EQ(ValueOf(Scraped(), "twinroot_audit_failures_total"), 0);
+  const auto count = metrics_.AuditFailureCounter();
+  count();
+  count();
+  EXPECT_EQ(ValueOf(Scraped(), "twinroot_audit_failures_total"), 2);
+}
+
 TEST_F(MetricsTest, ConversionsAreCountedAsTheEventsTell) {
   using C = v1::Conversion;
   for (int i = 0; i < 3; ++i) {
