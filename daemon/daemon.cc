@@ -140,7 +140,7 @@ absl::Status Start(const Config& config, const RegistryMaker& make_registry, Par
   parts.metrics->Watch(parts.registry.get());
 
   if (!config.audit_path.empty()) {
-    auto audit = access::AuditLog::Open(config.audit_path, parts.metrics.AuditFailureCounter());
+    auto audit = access::AuditLog::Open(config.audit_path, parts.metrics->AuditFailureCounter());
     if (!audit.ok()) return audit.status();
     parts.audit = *std::move(audit);
   }
