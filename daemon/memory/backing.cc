@@ -38,28 +38,37 @@ absl::StatusOr<Backing> Backing::Create(const char* name, uint64_t size, HpaSpac
 }
 
 Backing::Backing(int fd, Mapping mapping, HpaRange hpas)
-    : fd_(fd), mapping_(std::move(mapping)), hpas_(std::move(hpas)) {}
+    : fd_(fd),
+      mapping_(std::move(mapping)),
+      hpas_(std::move(hpas)),
+      allocated_(std::make_unique<AllocatedPages>(mapping_.size() / mmu::kPageSize)) {}
 
 Backing::Backing(Backing&& other) noexcept
     : fd_(std::exchange(other.fd_, -1)),
       mapping_(std::move(other.mapping_)),
-      hpas_(std::move(other.hpas_)) {}
+      hpas_(std::move(other.hpas_)),
+      allocated_(std::move(other.allocated_)) {}
 
 Backing::~Backing() {
   if (fd_ >= 0) close(fd_);
 }
 
 absl::Status Backing::Allocate(uint64_t offset, uint64_t length) {
+  const AllocatedPages::Ticket ticket = allocated_->Begin();
   int result;
   do {
     result = fallocate(fd_, 0, static_cast<off_t>(offset), static_cast<off_t>(length));
   } while (result != 0 && errno == EINTR);
-  if (result == 0) return absl::OkStatus();
+  if (result == 0) {
+    allocated_->Remember(ticket, offset / mmu::kPageSize, length / mmu::kPageSize);
+    return absl::OkStatus();
+  }
   return absl::ResourceExhaustedError(
       absl::StrCat("the host has no memory for a guest page: ", std::strerror(errno)));
 }
 
 void Backing::Discard(uint64_t offset, uint64_t length) {
+  allocated_->Forget(offset / mmu::kPageSize, length / mmu::kPageSize);
   int result;
   do {
     result = fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),

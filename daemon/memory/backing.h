@@ -6,9 +6,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "daemon/memory/allocated_pages.h"
 #include "daemon/memory/hpa_space.h"
 #include "daemon/memory/mapping.h"
 #include "mmu/types/address.h"
@@ -32,6 +34,8 @@ class Backing {
 
   // Offsets and lengths below are multiples of 4096 and inside.
   absl::Status Allocate(uint64_t offset, uint64_t length);
+  // Allocate has said so, and nothing was discarded there since: without a question to the kernel.
+  bool IsAllocated(uint64_t offset) const { return allocated_->Has(offset / mmu::kPageSize); }
   // Frees the pages: they read zero when next used. Where the kernel cannot free, they are zeroed.
   void Discard(uint64_t offset, uint64_t length);
   // Copies what `source` has allocated in the range; the rest must read zero here already.
@@ -45,6 +49,7 @@ class Backing {
   int fd_ = -1;
   Mapping mapping_;
   HpaRange hpas_;
+  std::unique_ptr<AllocatedPages> allocated_;
 };
 
 }  // namespace twinroot::memory

@@ -148,6 +148,16 @@ absl::Status GuestRam::Populate(GfnRange range, MemoryKind kind) {
   return status;
 }
 
+std::optional<mmu::Level> GuestRam::Ready(Gfn gfn, MemoryKind kind) {
+  // Slots that come and go need a lock: their faults ask Resolve.
+  for (const RamSlot& slot : slots_) {
+    if (!slot.range.Contains(gfn)) continue;
+    if (!slot.pages(kind).IsAllocated((gfn - slot.range.first) << kPageShift)) break;
+    return mmu::Level::k2M;
+  }
+  return std::nullopt;
+}
+
 absl::StatusOr<mmu::PageSource::Page> GuestRam::Resolve(Gfn gfn, MemoryKind kind) {
   const Place place = Find(gfn);
   if (place.slot == nullptr) {

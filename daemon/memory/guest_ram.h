@@ -9,6 +9,7 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <optional>
 #include <shared_mutex>
 #include <vector>
 
@@ -74,6 +75,7 @@ class GuestRam : public mmu::PageSource {
   absl::Status Populate(mmu::GfnRange range, mmu::MemoryKind kind);
 
   // PageSource.
+  std::optional<mmu::Level> Ready(mmu::Gfn gfn, mmu::MemoryKind kind) override;
   absl::StatusOr<Page> Resolve(mmu::Gfn gfn, mmu::MemoryKind kind) override;
   mmu::Level LargestLeaf(mmu::Gfn, mmu::MemoryKind) override { return mmu::Level::k2M; }
   absl::Status Reserve(mmu::GfnRange range, mmu::MemoryKind kind) override;

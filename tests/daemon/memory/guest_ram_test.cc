@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstring>
 #include <string>
+#include <thread>
 
 namespace twinroot::memory {
 namespace {
@@ -54,6 +56,52 @@ TEST(GuestRam, ResolveAllocatesExactlyTheAskedPage) {
   ASSERT_TRUE(ram->Resolve(Gfn(7), MemoryKind::kShared).ok());
   EXPECT_EQ(ram->allocated_bytes(MemoryKind::kShared), 4096u);
   EXPECT_EQ(ram->allocated_bytes(MemoryKind::kPrivate), 0u);
+}
+
+TEST(GuestRam, APageIsReadyFromResolveToDiscard) {
+  HpaSpace space;
+  const auto ram = Make(4 * kMiB, space);
+  EXPECT_FALSE(ram->Ready(Gfn(7), MemoryKind::kPrivate));
+  ASSERT_TRUE(ram->Resolve(Gfn(7), MemoryKind::kPrivate).ok());
+  EXPECT_EQ(ram->Ready(Gfn(7), MemoryKind::kPrivate), mmu::Level::k2M);
+  EXPECT_FALSE(ram->Ready(Gfn(7), MemoryKind::kShared));
+  EXPECT_FALSE(ram->Ready(Gfn(8), MemoryKind::kPrivate));
+  ASSERT_TRUE(ram->Reserve({Gfn(60), 10}, MemoryKind::kPrivate).ok());
+  ram->Discard({Gfn(7), 58}, MemoryKind::kPrivate);
+  for (uint64_t gfn = 0; gfn < 1024; ++gfn) {
+    EXPECT_EQ(ram->Ready(Gfn(gfn), MemoryKind::kPrivate).has_value(), gfn >= 65 && gfn < 70) << gfn;
+  }
+  EXPECT_FALSE(ram->Ready(Gfn(4 * kMiB >> 12), MemoryKind::kPrivate)) << "outside";
+}
+
+TEST(GuestRam, APageThatIsDiscardedWhileItIsAllocatedIsNotReady) {
+  AllocatedPages pages(128);
+  const AllocatedPages::Ticket before = pages.Begin();
+  pages.Forget(100, 1);
+  pages.Remember(before, 5, 1);
+  EXPECT_FALSE(pages.Has(5)) << "it may be the one that was discarded";
+  pages.Remember(pages.Begin(), 5, 1);
+  EXPECT_TRUE(pages.Has(5));
+}
+
+// One thread allocates and another discards: a page that is ready stands in the file.
+TEST(GuestRam, WhatIsReadyIsAllocatedWhateverRaces) {
+  HpaSpace space;
+  const auto ram = Make(2 * kMiB, space);
+  std::atomic<bool> stop{false};
+  std::thread discards([&] {
+    while (!stop) ram->Discard({Gfn(5), 1}, MemoryKind::kPrivate);
+  });
+  for (int i = 0; i < 20000; ++i) ASSERT_TRUE(ram->Resolve(Gfn(5), MemoryKind::kPrivate).ok());
+  stop = true;
+  discards.join();
+  const bool ready = ram->Ready(Gfn(5), MemoryKind::kPrivate).has_value();
+  if (ready) {
+    EXPECT_EQ(ram->allocated_bytes(MemoryKind::kPrivate), 4096u);
+  }
+  ASSERT_TRUE(ram->Resolve(Gfn(5), MemoryKind::kPrivate).ok());
+  EXPECT_TRUE(ram->Ready(Gfn(5), MemoryKind::kPrivate));
+  EXPECT_EQ(ram->allocated_bytes(MemoryKind::kPrivate), 4096u);
 }
 
 TEST(GuestRam, ResolveOutsideEverySlotIsRefused) {
