@@ -222,6 +222,7 @@ std::string NeedsRestart(const Config& before, const Config& now) {
           now.rules.limits.streams_per_connection);
   compare("limits.message_bytes", before.rules.limits.message_bytes,
           now.rules.limits.message_bytes);
+  compare("journal", before.journal, now.journal);
   return absl::StrJoin(keys, ", ");
 }
 

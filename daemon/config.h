@@ -26,6 +26,14 @@ struct Tcp {
   access::TlsFiles files;
 };
 
+// What the event journal keeps; whatever is exceeded first is enforced.
+struct JournalLimits {
+  uint32_t max_events = 1'000'000;
+  uint32_t max_age_hours = 7 * 24;
+  uint32_t max_mebibytes = 512;
+  friend bool operator==(const JournalLimits&, const JournalLimits&) = default;
+};
+
 struct Config {
   std::string file;  // where this was read, or ""
   std::string socket;
@@ -39,6 +47,7 @@ struct Config {
   std::optional<Tcp> tcp;
   std::string audit_path;  // empty: no audit log
   access::Rules rules;
+  JournalLimits journal;
 };
 
 // Instead of a Config: the process is to end with this code, after it has said this.

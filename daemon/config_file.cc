@@ -233,63 +233,75 @@ void ReadLimits(Reader& reader, const YAML::Node& node, access::Limits* limits) 
         reader.Number("limits.message_bytes", 2 * kMiB, 1024 * kMiB, &limits->message_bytes)}});
 }
 
+void ReadJournal(Reader& reader, const YAML::Node& node, JournalLimits* journal) {
+  constexpr uint32_t kBillion = 1'000'000'000;
+  reader.Map(
+      node, "journal",
+      {{"max_events", reader.Number("journal.max_events", 1000, kBillion, &journal->max_events)},
+       {"max_age_hours",
+        reader.Number("journal.max_age_hours", 1, 24 * 3660, &journal->max_age_hours)},
+       {"max_mebibytes",
+        reader.Number("journal.max_mebibytes", 1, uint32_t{1} << 24, &journal->max_mebibytes)}});
+}
+
 void ReadTop(Reader& reader, const YAML::Node& top, Config* config) {
-  reader.Map(top, "",
-             {{"socket", reader.Path("socket", &config->socket)},
-              {"socket_mode", reader.Value("socket_mode",
-                                           [&](const std::string& given) {
-                                             return TakeMode(given, &config->socket_mode);
-                                           })},
-              {"socket_group", reader.Value("socket_group",
-                                            [&](const std::string& name) {
-                                              config->socket_gid = access::FindGroup(name);
-                                              return config->socket_gid.has_value()
-                                                         ? ""
-                                                         : absl::StrCat("this host has no group \"",
-                                                                        name, "\"");
-                                            })},
-              {"state_dir", reader.Path("state_dir", &config->state_dir)},
-              {"metrics_address", reader.Value("metrics_address",
-                                               [&](const std::string& given) {
-                                                 config->metrics_address = given;
-                                                 return CheckAddress(given, Off::kAllowed);
-                                               })},
-              {"backend", reader.Choice<host::BackendKind>("backend",
-                                                           {{"auto", host::BackendKind::kAuto},
-                                                            {"kvm", host::BackendKind::kKvm},
-                                                            {"sim", host::BackendKind::kSim}},
-                                                           &config->backend)},
-              {"log_level", reader.Choice<LogLevel>("log_level",
-                                                    {{"debug", LogLevel::kDebug},
-                                                     {"info", LogLevel::kInfo},
-                                                     {"warning", LogLevel::kWarning},
-                                                     {"error", LogLevel::kError}},
-                                                    &config->log_level)},
-              {"allow_core_dumps",
-               reader.Choice<bool>("allow_core_dumps", {{"true", true}, {"false", false}},
-                                   &config->allow_core_dumps)},
-              {"roles",
-               [&](const YAML::Node& node) {
-                 config->rules.grants.clear();
-                 reader.List(node, "roles", [&](const YAML::Node& grant) {
-                   ReadGrant(reader, grant, &config->rules.grants);
-                 });
-               }},
-              {"tcp", [&](const YAML::Node& node) { config->tcp = ReadTcp(reader, node); }},
-              {"audit",
-               [&](const YAML::Node& node) {
-                 reader.Map(node, "audit",
-                            {{"path", reader.Value("audit.path", [&](const std::string& given) {
-                                config->audit_path = given;
-                                return given == "off" || given.front() == '/'
-                                           ? ""
-                                           : absl::StrCat(
-                                                 "\"", given,
-                                                 "\" is neither off nor a path that begins with /");
-                              })}});
-               }},
-              {"limits",
-               [&](const YAML::Node& node) { ReadLimits(reader, node, &config->rules.limits); }}});
+  reader.Map(
+      top, "",
+      {{"socket", reader.Path("socket", &config->socket)},
+       {"socket_mode", reader.Value("socket_mode",
+                                    [&](const std::string& given) {
+                                      return TakeMode(given, &config->socket_mode);
+                                    })},
+       {"socket_group", reader.Value("socket_group",
+                                     [&](const std::string& name) {
+                                       config->socket_gid = access::FindGroup(name);
+                                       return config->socket_gid.has_value()
+                                                  ? ""
+                                                  : absl::StrCat("this host has no group \"", name,
+                                                                 "\"");
+                                     })},
+       {"state_dir", reader.Path("state_dir", &config->state_dir)},
+       {"metrics_address", reader.Value("metrics_address",
+                                        [&](const std::string& given) {
+                                          config->metrics_address = given;
+                                          return CheckAddress(given, Off::kAllowed);
+                                        })},
+       {"backend", reader.Choice<host::BackendKind>("backend",
+                                                    {{"auto", host::BackendKind::kAuto},
+                                                     {"kvm", host::BackendKind::kKvm},
+                                                     {"sim", host::BackendKind::kSim}},
+                                                    &config->backend)},
+       {"log_level", reader.Choice<LogLevel>("log_level",
+                                             {{"debug", LogLevel::kDebug},
+                                              {"info", LogLevel::kInfo},
+                                              {"warning", LogLevel::kWarning},
+                                              {"error", LogLevel::kError}},
+                                             &config->log_level)},
+       {"allow_core_dumps",
+        reader.Choice<bool>("allow_core_dumps", {{"true", true}, {"false", false}},
+                            &config->allow_core_dumps)},
+       {"roles",
+        [&](const YAML::Node& node) {
+          config->rules.grants.clear();
+          reader.List(node, "roles", [&](const YAML::Node& grant) {
+            ReadGrant(reader, grant, &config->rules.grants);
+          });
+        }},
+       {"tcp", [&](const YAML::Node& node) { config->tcp = ReadTcp(reader, node); }},
+       {"audit",
+        [&](const YAML::Node& node) {
+          reader.Map(node, "audit",
+                     {{"path", reader.Value("audit.path", [&](const std::string& given) {
+                         config->audit_path = given;
+                         return given == "off" || given.front() == '/'
+                                    ? ""
+                                    : absl::StrCat(
+                                          "\"", given,
+                                          "\" is neither off nor a path that begins with /");
+                       })}});
+        }},
+       {"limits", [&](const YAML::Node& node) { ReadLimits(reader, node, &config->rules.limits); }},
+       {"journal", [&](const YAML::Node& node) { ReadJournal(reader, node, &config->journal); }}});
 }
 
 }  // namespace

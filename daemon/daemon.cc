@@ -103,6 +103,9 @@ struct Parts {
 absl::Status OpenJournal(const Config& config, Parts& parts) {
   events::JournalOptions options;
   options.path = config.state_dir + "/events.sqlite";
+  options.limits.max_events = config.journal.max_events;
+  options.limits.max_age = absl::Hours(config.journal.max_age_hours);
+  options.limits.max_bytes = uint64_t{config.journal.max_mebibytes} << 20;
   auto journal = events::Journal::Open(std::move(options));
   if (!journal.ok()) return journal.status();
   parts.journal = *std::move(journal);

@@ -52,6 +52,10 @@ limits:
   connections_per_principal: 2
   streams_per_connection: 3
   message_bytes: 8388608
+journal:
+  max_events: 5000
+  max_age_hours: 6
+  max_mebibytes: 7
 )");
   EXPECT_EQ(config.socket, "/s");
   EXPECT_EQ(config.socket_mode, 0660u);
@@ -79,6 +83,7 @@ limits:
   EXPECT_EQ(config.rules.limits.connections_per_principal, 2u);
   EXPECT_EQ(config.rules.limits.streams_per_connection, 3u);
   EXPECT_EQ(config.rules.limits.message_bytes, 8388608u);
+  EXPECT_EQ(config.journal, (JournalLimits{5000, 6, 7}));
 }
 
 TEST(ConfigFile, WhatItDoesNotSayStays) {
@@ -104,7 +109,7 @@ TEST(ConfigFile, UnknownKeysAreRefusedWithTheirPlaceAndTheAllowedOnes) {
   ExpectMistake("backend: sim\nsokcet: /x\n",
                 "f:2:1: unknown key \"sokcet\": allowed are socket, socket_mode, socket_group, "
                 "state_dir, metrics_address, backend, log_level, allow_core_dumps, roles, tcp, "
-                "audit, limits");
+                "audit, limits, journal");
   ExpectMistake("audit:\n  file: /x\n", "f:2:3: unknown key \"file\": allowed in audit are path");
   ExpectMistake("limits: {calls: 7}\n",
                 "f:1:10: unknown key \"calls\": allowed in limits are calls_per_principal, "
@@ -135,13 +140,15 @@ TEST(ConfigFile, BadValuesAreRefusedWithWhatIsAllowed) {
                 "f:1:31: limits.calls_per_principal: \"0\" is no number from 1 to 1000000");
   ExpectMistake("limits: {message_bytes: -1}\n",
                 "f:1:25: limits.message_bytes: \"-1\" is no number from 2097152 to 1073741824");
+  ExpectMistake("journal: {max_events: 10}\n",
+                "f:1:23: journal.max_events: \"10\" is no number from 1000 to 1000000000");
   ExpectMistake("limits: 7\n",
                 "f:1:9: limits must be a map with the keys calls_per_principal, "
                 "connections_per_principal, streams_per_connection, message_bytes");
   ExpectMistake("- a\n",
                 "f:1:1: the file must be a map with the keys socket, socket_mode, socket_group, "
                 "state_dir, metrics_address, backend, log_level, allow_core_dumps, roles, tcp, "
-                "audit, limits");
+                "audit, limits, journal");
 }
 
 TEST(ConfigFile, ModesAreOctalAndTheOwnersToo) {

@@ -179,10 +179,11 @@ TEST(Config, WhatNeedsARestartIsNamed) {
   now.audit_path = "";
   now.rules.limits.streams_per_connection = 1;
   now.rules.limits.message_bytes = 1;
+  now.journal.max_events = 1000;
   EXPECT_EQ(NeedsRestart(before, now),
             "socket, socket_mode, socket_group, state_dir, metrics_address, backend, "
             "allow_core_dumps, tcp, audit.path, limits.streams_per_connection, "
-            "limits.message_bytes");
+            "limits.message_bytes, journal");
 }
 
 TEST(Config, HelpAndVersionEndWell) {
