@@ -19,6 +19,7 @@
 #include "mmu/vm/nx_mitigation.h"
 #include "mmu/vm/page_sizes.h"
 #include "mmu/vm/prefault.h"
+#include "mmu/vm/table_dump.h"
 #include "mmu/vm/zap_all.h"
 
 namespace twinroot::mmu {
@@ -163,6 +164,12 @@ std::vector<AttributeRun> GuestAddressSpace::GetMemoryAttributes() const {
 absl::StatusOr<Translation> GuestAddressSpace::Translate(Gpa gpa, MemoryKind alias,
                                                          bool execute_only) const {
   return TranslateAndExplain(*impl_, gpa, alias, execute_only);
+}
+
+absl::StatusOr<std::vector<TableImage>> GuestAddressSpace::DumpTables(MemoryKind root,
+                                                                      const TableImage* after,
+                                                                      size_t max) const {
+  return mmu::DumpTables(*impl_, root, after, max);
 }
 
 absl::Status GuestAddressSpace::WithSharedPages(GfnRange range,

@@ -9,6 +9,7 @@
 #ifndef TWINROOT_MMU_VM_GUEST_ADDRESS_SPACE_H_
 #define TWINROOT_MMU_VM_GUEST_ADDRESS_SPACE_H_
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -222,6 +223,15 @@ struct Translation {
   Explanation why;
 };
 
+// A page of a root's tables, as a processor would read it.
+struct TableImage {
+  Hpa hpa;
+  Level level = Level::k4K;
+  Gfn first;       // that it maps, without stolen bits
+  HwGfn hw_first;  // the same in the walk
+  std::array<uint64_t, 512> entries;
+};
+
 struct AddressSpaceStats {
   uint64_t faults_fixed = 0, faults_spurious = 0, faults_retry = 0, faults_mmio = 0,
            faults_memory = 0, faults_failed = 0;
@@ -334,6 +344,12 @@ class GuestAddressSpace {
   // The walk of an unaliased address through a root, as the tables stand. kInvalidArgument: stolen
   // or reserved bits.
   absl::StatusOr<Translation> Translate(Gpa gpa, MemoryKind alias, bool execute_only = false) const;
+
+  // At most `max` tables of a root in the order of a walk (parents first, by address), those that
+  // come after `after`; none: all were told. One Turn: no change comes between, but faults fill
+  // entries. kFailedPrecondition: no such root.
+  absl::StatusOr<std::vector<TableImage>> DumpTables(MemoryKind root, const TableImage* after,
+                                                     size_t max) const;
 
   // Runs `access` while every frame of the range is and stays shared. kPermissionDenied: some
   // frame is private (named by its address); kInvalidArgument: outside memslots. `access` must not
