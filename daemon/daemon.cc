@@ -159,6 +159,7 @@ absl::Status Start(const Config& config, const RegistryMaker& make_registry, Par
   options.version = kVersion;
   options.metrics_address = parts.metrics->address();
   options.max_vms = registry_options.max_vms;
+  options.metrics_text = [metrics = parts.metrics.get()] { return metrics->Text(); };
   options.interceptor = parts.metrics->MakeCallInterceptor();
   auto server = rpc::Server::Start(std::move(options), parts.registry.get(), parts.journal.get());
   if (!server.ok()) return server.status();

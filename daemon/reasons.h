@@ -9,18 +9,20 @@ namespace twinroot::reason {
 inline constexpr char kDomain[] = "twinroot";
 
 // INVALID_ARGUMENT: the request; BadRequest names the field.
-inline constexpr char kInvalidName[] = "INVALID_NAME";             // not [a-z][a-z0-9-]{0,62}
-inline constexpr char kMissingField[] = "MISSING_FIELD";           // no value, or UNSPECIFIED
-inline constexpr char kInvalidField[] = "INVALID_FIELD";           // breaks the field's own rule
-inline constexpr char kInvalidRange[] = "INVALID_RANGE";           // empty, unaligned, wrapping
-inline constexpr char kRangesOverlap[] = "RANGES_OVERLAP";         // two ranges of one request
-inline constexpr char kTooManyRanges[] = "TOO_MANY_RANGES";        // more than 16,384
-inline constexpr char kInvalidPageToken[] = "INVALID_PAGE_TOKEN";  // not a token that a list gave
-inline constexpr char kInvalidProgram[] = "INVALID_PROGRAM";       // program.proto forbids it
-inline constexpr char kChunkTooLarge[] = "CHUNK_TOO_LARGE";        // UploadImage: over 1 MiB
-inline constexpr char kImageTooLarge[] = "IMAGE_TOO_LARGE";        // UploadImage: over 64 MiB
-inline constexpr char kImageIncomplete[] = "IMAGE_INCOMPLETE";     // fewer bytes than total_size
-inline constexpr char kImageEmpty[] = "IMAGE_EMPTY";               // UploadImage: no byte
+inline constexpr char kInvalidName[] = "INVALID_NAME";               // not [a-z][a-z0-9-]{0,62}
+inline constexpr char kMissingField[] = "MISSING_FIELD";             // no value, or UNSPECIFIED
+inline constexpr char kInvalidField[] = "INVALID_FIELD";             // breaks the field's own rule
+inline constexpr char kInvalidRange[] = "INVALID_RANGE";             // empty, unaligned, wrapping
+inline constexpr char kRangesOverlap[] = "RANGES_OVERLAP";           // two ranges of one request
+inline constexpr char kTooManyRanges[] = "TOO_MANY_RANGES";          // more than 16,384
+inline constexpr char kInvalidPageToken[] = "INVALID_PAGE_TOKEN";    // not a token that a list gave
+inline constexpr char kInvalidProgram[] = "INVALID_PROGRAM";         // program.proto forbids it
+inline constexpr char kChunkTooLarge[] = "CHUNK_TOO_LARGE";          // UploadImage: over 1 MiB
+inline constexpr char kImageTooLarge[] = "IMAGE_TOO_LARGE";          // UploadImage: over 64 MiB
+inline constexpr char kImageIncomplete[] = "IMAGE_INCOMPLETE";       // fewer bytes than total_size
+inline constexpr char kImageEmpty[] = "IMAGE_EMPTY";                 // UploadImage: no byte
+inline constexpr char kRequestIdReused[] = "REQUEST_ID_REUSED";      // for another request
+inline constexpr char kFieldNotUpdatable[] = "FIELD_NOT_UPDATABLE";  // UpdateVm's mask
 inline constexpr char kCursorMalformed[] = "CURSOR_MALFORMED";
 
 // OUT_OF_RANGE: metadata `oldest_cursor` says where one can begin.
@@ -52,6 +54,11 @@ inline constexpr char kDirtyLogOn[] = "DIRTY_LOG_ON";                    // it i
 inline constexpr char kDirtyLogNotManual[] = "DIRTY_LOG_NOT_MANUAL";     // harvests clear this log
 inline constexpr char kDirtyLogUnsupported[] = "DIRTY_LOG_UNSUPPORTED";  // not on this backend
 
+inline constexpr char kNxHugePagesOff[] = "NX_HUGE_PAGES_OFF";  // metadata `vm`
+
+// ABORTED: metadata `vm`.
+inline constexpr char kEtagMismatch[] = "ETAG_MISMATCH";  // the VM has changed meanwhile
+
 // RESOURCE_EXHAUSTED
 inline constexpr char kTooManyVms[] = "TOO_MANY_VMS";
 inline constexpr char kImageStoreFull[] = "IMAGE_STORE_FULL";  // VMs use every image kept
@@ -60,6 +67,7 @@ inline constexpr char kTooManyCalls[] = "TOO_MANY_CALLS";      // under way, or 
 inline constexpr char kTooManyConnections[] = "TOO_MANY_CONNECTIONS";  // of one principal
 
 // UNAVAILABLE
+inline constexpr char kDraining[] = "DRAINING";  // the host takes no new VMs
 inline constexpr char kDaemonStopping[] = "DAEMON_STOPPING";
 
 }  // namespace twinroot::reason

@@ -95,4 +95,9 @@ absl::Status VerdictOn(const grpc::CallbackServerContext& context) {
   return call->verdict();
 }
 
+std::string CallerOf(const grpc::CallbackServerContext& context) {
+  const Call* call = Call::Of(context);
+  return call == nullptr ? "" : call->name();
+}
+
 }  // namespace twinroot::access

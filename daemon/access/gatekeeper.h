@@ -54,6 +54,8 @@ class Gatekeeper {
 
 // Whether the method may run; else the error to answer with.
 absl::Status VerdictOn(const grpc::CallbackServerContext& context);
+// Who calls, as Principal::Name says it.
+std::string CallerOf(const grpc::CallbackServerContext& context);
 
 }  // namespace twinroot::access
 

@@ -21,12 +21,18 @@ constexpr MethodRule kRules[] = {
     {"twinroot.v1.HostService/GetHost", kViewer, kDenials},
     // Every VM's faults wait while its tables are walked.
     {"twinroot.v1.HostService/Audit", kAdmin, kAlways},
+    {"twinroot.v1.HostService/GetMetrics", kViewer, kDenials},
+    // Nobody's VMs find room here any more.
+    {"twinroot.v1.HostService/Drain", kAdmin, kAlways},
 
     {"twinroot.v1.VmService/UploadImage", kOperator, kAlways},
     {"twinroot.v1.VmService/CreateVm", kOperator, kAlways},
     {"twinroot.v1.VmService/GetVm", kViewer, kDenials},
     {"twinroot.v1.VmService/ListVms", kViewer, kDenials},
+    {"twinroot.v1.VmService/UpdateVm", kOperator, kAlways},
     {"twinroot.v1.VmService/StartVm", kOperator, kAlways},
+    {"twinroot.v1.VmService/PauseVm", kOperator, kAlways},
+    {"twinroot.v1.VmService/ResumeVm", kOperator, kAlways},
     {"twinroot.v1.VmService/StopVm", kOperator, kAlways},
     {"twinroot.v1.VmService/DeleteVm", kOperator, kAlways},
     {"twinroot.v1.VmService/WaitVm", kViewer, kDenials},
@@ -44,6 +50,11 @@ constexpr MethodRule kRules[] = {
     {"twinroot.v1.MemoryService/AddMemslot", kOperator, kAlways},
     {"twinroot.v1.MemoryService/RemoveMemslot", kOperator, kAlways},
     {"twinroot.v1.MemoryService/MoveMemslot", kOperator, kAlways},
+    // Host addresses of all that a guest has.
+    {"twinroot.v1.MemoryService/DumpTables", kAdmin, kAlways},
+    // It forgets what it returns.
+    {"twinroot.v1.MemoryService/AgePages", kOperator, kAlways},
+    {"twinroot.v1.MemoryService/RecoverNxPages", kOperator, kAlways},
     {"twinroot.v1.MemoryService/GetMemoryStats", kViewer, kDenials},
 
     {"twinroot.v1.DirtyLogService/EnableDirtyLog", kOperator, kAlways},

@@ -54,11 +54,16 @@ ConversionDesk::ConversionDesk(std::string vm, const ConversionPolicy& policy,
                                mmu::GuestAddressSpace* engine, events::Journal* journal,
                                TaskThread* clock, Hooks hooks)
     : vm_(std::move(vm)),
-      policy_(policy),
       engine_(engine),
       journal_(journal),
       clock_(clock),
-      hooks_(std::move(hooks)) {}
+      hooks_(std::move(hooks)),
+      policy_(policy) {}
+
+void ConversionDesk::SetPolicy(const ConversionPolicy& policy) {
+  std::lock_guard lock(mutex_);
+  policy_ = policy;
+}
 
 std::optional<Verdict> ConversionDesk::Implicit(VcpuIndex vcpu, const mmu::Fault& fault,
                                                 const mmu::MemoryFaultExit& exit,

@@ -50,6 +50,8 @@ class ConversionDesk : public std::enable_shared_from_this<ConversionDesk> {
   // SetMemoryAttributes.
   absl::StatusOr<Vm::ConversionResult> Api(mmu::AttributeChange change);
 
+  // For requests from now on; those that wait keep their deadline.
+  void SetPolicy(const ConversionPolicy& policy);
   std::vector<PendingConversion> Pending() const;
   // False: nothing with this id waits.
   bool Resolve(uint64_t id, Resolution resolution);
@@ -104,7 +106,6 @@ class ConversionDesk : public std::enable_shared_from_this<ConversionDesk> {
   void Do(const Release& release);
 
   const std::string vm_;
-  const ConversionPolicy policy_;
   mmu::GuestAddressSpace* const engine_;
   events::Journal* const journal_;
   TaskThread* const clock_;
@@ -113,6 +114,7 @@ class ConversionDesk : public std::enable_shared_from_this<ConversionDesk> {
   mutable std::mutex mutex_;
   bool closed_ = false;
   bool deleted_ = false;
+  ConversionPolicy policy_;
   uint64_t next_id_ = 1;
   uint32_t refused_in_a_row_ = 0;
   std::map<uint64_t, Waiting> waiting_;

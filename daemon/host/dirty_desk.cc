@@ -1,11 +1,11 @@
 #include "daemon/host/dirty_desk.h"
 
-#include <bit>
 #include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "daemon/host/memory_events.h"
+#include "daemon/host/page_runs.h"
 #include "daemon/reasons.h"
 #include "daemon/status_reason.h"
 
@@ -25,30 +25,6 @@ DirtyPages PagesOf(GfnRange range) {
   std::vector<uint64_t> words((widened.count + kWordBits - 1) / kWordBits, ~uint64_t{0});
   words.front() <<= before;
   return {widened, std::move(words)};
-}
-
-// Appends the maximal runs of set bits; the result is how many pages they have.
-uint64_t AppendRuns(const DirtyPages& pages, std::vector<GfnRange>& runs) {
-  uint64_t count = 0;
-  for (size_t i = 0; i < pages.words.size(); ++i) {
-    uint64_t word = pages.words[i];
-    for (uint64_t at = 0; word != 0;) {
-      const auto clean = static_cast<uint64_t>(std::countr_zero(word));
-      word >>= clean;
-      at += clean;
-      const auto dirty = static_cast<uint64_t>(std::countr_one(word));
-      const Gfn first = pages.range.first + (i * kWordBits + at);
-      if (!runs.empty() && runs.back().end() == first) {
-        runs.back().count += dirty;
-      } else {
-        runs.push_back({first, dirty});
-      }
-      count += dirty;
-      word = dirty == kWordBits ? 0 : word >> dirty;
-      at += dirty;
-    }
-  }
-  return count;
 }
 
 }  // namespace
@@ -128,7 +104,7 @@ absl::StatusOr<std::vector<GfnRange>> DirtyDesk::Harvest(const std::vector<GfnRa
       Mark(runs);
       return pages.status();
     }
-    pages_found += AppendRuns(*pages, runs);
+    pages_found += AppendRuns(pages->range.first, pages->words, runs);
   }
   pages_harvested_ += pages_found;
   return runs;

@@ -39,8 +39,13 @@ absl::Status MemslotDesk::CheckAdded(Gfn first) const {
       reason::kNoSuchMemslot, {{"vm", vm_}});
 }
 
-absl::Status MemslotDesk::Add(GfnRange range) {
+absl::Status MemslotDesk::CheckAdd(GfnRange range) {
   std::lock_guard turn(turn_);
+  if (absl::Status status = CheckRoom(range); !status.ok()) return status;
+  return About(ram_->CheckAdd(range));
+}
+
+absl::Status MemslotDesk::CheckRoom(GfnRange range) const {
   const uint64_t bytes = range.count << kPageShift;
   if (ram_->added_slots() >= kMaxAdded || bytes > ram_->bytes() - ram_->added_bytes()) {
     return WithReason(
@@ -49,6 +54,17 @@ absl::Status MemslotDesk::Add(GfnRange range) {
             " bytes, of which it has ", ram_->added_bytes(), ": remove some, or add less")),
         reason::kTooMuchMemory, {{"vm", vm_}});
   }
+  if (range.first >= engine_->layout().gfn_limit() || range.end() > engine_->layout().gfn_limit()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "memory at 0x", absl::Hex(range.first.value << kPageShift), " + 0x",
+        absl::Hex(range.count << kPageShift), " would reach beyond what this VM can address"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status MemslotDesk::Add(GfnRange range) {
+  std::lock_guard turn(turn_);
+  if (absl::Status status = CheckRoom(range); !status.ok()) return status;
   const auto slot = ram_->Add(range, hpa_space_);
   if (!slot.ok()) return About(slot.status());
   for (const mmu::MemoryKind kind : mmu::kAllKinds) {

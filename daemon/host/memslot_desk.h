@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "daemon/host/vm_registry.h"
 #include "daemon/memory/guest_ram.h"
 #include "daemon/memory/hpa_space.h"
 #include "daemon/memory/physical_map.h"
@@ -19,13 +20,15 @@ namespace twinroot::host {
 class MemslotDesk {
  public:
   // That many slots may be added, and as much memory as the VM was made with.
-  static constexpr uint64_t kMaxAdded = 32;
+  static constexpr uint64_t kMaxAdded = kMaxAddedMemslots;
 
   // Not owned; must outlive the desk.
   MemslotDesk(std::string vm, mmu::GuestAddressSpace* engine, memory::GuestRam* ram,
               memory::PhysicalMap* physical_map, memory::HpaSpace* hpa_space);
 
   // As memory.proto says; bounds are multiples of 2 MiB.
+  // What Add would answer, but for want of memory.
+  absl::Status CheckAdd(mmu::GfnRange range);
   absl::Status Add(mmu::GfnRange range);
   absl::Status Remove(mmu::Gfn first);
   absl::Status Move(mmu::Gfn first, mmu::Gfn new_first);
@@ -33,6 +36,7 @@ class MemslotDesk {
  private:
   // The rest needs turn_.
   absl::Status CheckAdded(mmu::Gfn first) const;
+  absl::Status CheckRoom(mmu::GfnRange range) const;
   // The engine knows it no more.
   void Forget(mmu::Gfn first);
 

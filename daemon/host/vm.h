@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,6 +32,14 @@ struct ConversionPolicy {
   OnTimeout on_timeout = OnTimeout::kDeny;
 };
 
+using Labels = std::map<std::string, std::string>;
+
+// What may change as long as the VM is there.
+struct VmSettings {
+  ConversionPolicy policy;
+  Labels labels;
+};
+
 // What a VM is defined as; checked by VmRegistry::Create.
 struct VmSpec {
   std::string name;  // bare
@@ -41,16 +50,24 @@ struct VmSpec {
   std::string cmdline;
   std::string program;  // compiled blob (daemon/vcpu/program/op.h), or empty
   BackendKind backend = BackendKind::kAuto;
-  ConversionPolicy policy;
+  ConversionPolicy policy;  // these two: as it begins
+  Labels labels;
   int cpl = 3;
+  bool nx_huge_pages = false;  // mmu::GuestAddressSpace::Config
 };
 
 struct VmStatus {
+  // Another one with each change of the status or of the settings; no two VMs share any.
+  uint64_t version = 0;
   VmState state = VmState::kDefined;
   std::optional<uint32_t> exit_code;
   std::string stop_reason;  // as Vm.stop_reason
   std::string stop_message;
 };
+
+// A call is made only if the VM is still of this version; nullopt: whatever it is. Otherwise it is
+// kAborted, reason ETAG_MISMATCH, and changes nothing.
+using IfVersion = std::optional<uint64_t>;
 
 enum class Direction : uint8_t { kToShared, kToPrivate };
 enum class Cause : uint8_t { kImplicit, kExplicit, kApi };
@@ -86,10 +103,17 @@ class Vm {
   virtual absl::Time create_time() const = 0;
   virtual VmStatus status() const = 0;
 
+  virtual VmSettings settings() const = 0;
+
+  // Is it of this version?
+  virtual absl::Status Check(IfVersion if_version) const = 0;
+  virtual absl::Status Update(const VmSettings& settings, IfVersion if_version) = 0;
   // May take long (loads the image). kFailedPrecondition unless DEFINED.
-  virtual absl::Status Start() = 0;
-  // May take long (waits for the vCPUs).
-  virtual absl::Status Stop(vcpu::StopReason reason) = 0;
+  virtual absl::Status Start(IfVersion if_version = std::nullopt) = 0;
+  // As vm.proto says; they wait for the vCPUs.
+  virtual absl::Status Pause(IfVersion if_version = std::nullopt) = 0;
+  virtual absl::Status Resume(IfVersion if_version = std::nullopt) = 0;
+  virtual absl::Status Stop(vcpu::StopReason reason, IfVersion if_version = std::nullopt) = 0;
 
   // Calls `done` once, when the VM is STOPPED or deleted (then with kNotFound), from some thread,
   // or before returning. Dropping the handle cancels; then `done` is not called any more.
@@ -150,9 +174,19 @@ class Vm {
   // As memory.proto says. `kind` nullopt: each page by its attribute.
   virtual absl::StatusOr<mmu::PrefaultResult> Prefault(mmu::GfnRange range,
                                                        std::optional<mmu::MemoryKind> kind) = 0;
+  // Validate only: what adding this would answer, but for want of memory.
+  virtual absl::Status CheckAddMemslot(mmu::GfnRange range) const = 0;
   virtual absl::Status AddMemslot(mmu::GfnRange range) = 0;
   virtual absl::Status RemoveMemslot(mmu::Gfn first) = 0;
   virtual absl::Status MoveMemslot(mmu::Gfn first, mmu::Gfn new_first) = 0;
+  // As GuestAddressSpace says.
+  virtual absl::StatusOr<std::vector<mmu::TableImage>> DumpTables(mmu::MemoryKind root,
+                                                                  const mmu::TableImage* after,
+                                                                  size_t max) const = 0;
+  virtual mmu::EptPointer ept_pointer(mmu::MemoryKind root) const = 0;
+  // Which pages were accessed since the last call: maximal runs, ordered.
+  virtual absl::StatusOr<std::vector<mmu::GfnRange>> AgePages(mmu::GfnRange range) = 0;
+  virtual absl::StatusOr<mmu::RecoverResult> RecoverNxPages(uint64_t max) = 0;
   // All memslots by address; neighbours are joined.
   virtual std::vector<mmu::GfnRange> Memory() const = 0;
   // Not OK: the first invariant of the engine that does not hold.

@@ -47,21 +47,6 @@ size_t TablePagesFor(uint64_t boot_bytes, BackendKind backend, uint32_t vcpus) {
   return 2 * (leaf_tables + directories) + slack;
 }
 
-VmStatus Stopped(StopReason reason, std::string message) {
-  VmStatus status;
-  status.state = VmState::kStopped;
-  status.stop_reason = WordOf(reason);
-  status.stop_message = std::move(message);
-  return status;
-}
-
-VmStatus Exited(uint32_t code) {
-  VmStatus status;
-  status.state = VmState::kStopped;
-  status.exit_code = code;
-  return status;
-}
-
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<VmImpl>> VmImpl::Create(VmSpec spec, const House& house) {
@@ -71,7 +56,10 @@ absl::StatusOr<std::shared_ptr<VmImpl>> VmImpl::Create(VmSpec spec, const House&
 }
 
 VmImpl::VmImpl(VmSpec spec, const House& house)
-    : spec_(std::move(spec)), house_(house), create_time_(absl::Now()) {}
+    : spec_(std::move(spec)),
+      house_(house),
+      create_time_(absl::Now()),
+      settings_{spec_.policy, spec_.labels} {}
 
 VmImpl::~VmImpl() {
   if (machine_ != nullptr) {
@@ -128,8 +116,8 @@ absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
   environment.pml = machine_->pml();
   environment.external_private = machine_->external(MemoryKind::kPrivate);
   environment.external_shared = machine_->external(MemoryKind::kShared);
-  absl::StatusOr<std::unique_ptr<mmu::GuestAddressSpace>> engine =
-      mmu::GuestAddressSpace::Create({layout, 52, {}}, environment);
+  absl::StatusOr<std::unique_ptr<mmu::GuestAddressSpace>> engine = mmu::GuestAddressSpace::Create(
+      {.layout = layout, .nx_huge_pages = spec_.nx_huge_pages}, environment);
   if (!engine.ok()) return engine.status();
   engine_ = *std::move(engine);
   for (const mmu::Memslot& slot : ram_->Memslots()) {
@@ -159,164 +147,6 @@ absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
                                                   &physical_map_, house_.hpa_space);
   }
   return absl::OkStatus();
-}
-
-void VmImpl::Publish(v1::Event event) {
-  std::lock_guard lock(state_mutex_);
-  if (!deleted_) house_.journal->Append(std::move(event));
-}
-
-void VmImpl::PublishDefined() {
-  std::lock_guard lock(state_mutex_);
-  house_.journal->Append(StateEvent(spec_.name, status_));
-}
-
-VmStatus VmImpl::status() const {
-  std::lock_guard lock(state_mutex_);
-  return status_;
-}
-
-absl::Status VmImpl::Start() {
-  std::lock_guard lifecycle(lifecycle_mutex_);
-  {
-    std::lock_guard lock(state_mutex_);
-    if (retired_) {
-      return WithReason(absl::UnavailableError(absl::StrCat(
-                            "VM ", spec_.name, " cannot start: it, or the daemon, is going away")),
-                        reason::kDaemonStopping);
-    }
-    if (status_.state != VmState::kDefined || outcome_.has_value()) {
-      return WithReason(
-          absl::FailedPreconditionError(absl::StrCat(
-              "VM ", spec_.name,
-              status_.state == VmState::kRunning ? " runs already"
-                                                 : " was started before and has stopped; a VM runs "
-                                                   "once: delete it and create it again")),
-          reason::kWrongState, {{"vm", spec_.name}});
-    }
-    status_.state = VmState::kRunning;
-    // Before any vCPU runs, so that the event comes before everything the guest causes.
-    house_.journal->Append(StateEvent(spec_.name, status_));
-  }
-  vcpus_running_ = spec_.vcpus;
-  absl::Status started = machine_->Start();
-  if (!started.ok()) {
-    BeginStop(Stopped(StopReason::kBackendError, std::string(started.message())));
-  }
-  return started;
-}
-
-absl::Status VmImpl::Stop(StopReason reason) {
-  {
-    std::lock_guard lifecycle(lifecycle_mutex_);  // not in the middle of a start
-    std::lock_guard lock(state_mutex_);
-    if (status_.state == VmState::kStopped) return absl::OkStatus();
-    if (status_.state == VmState::kDefined) {
-      return WithReason(absl::FailedPreconditionError(absl::StrCat(
-                            "VM ", spec_.name, " does not run; start it, or delete it")),
-                        reason::kWrongState, {{"vm", spec_.name}});
-    }
-  }
-  BeginStop(Stopped(reason, reason == StopReason::kDaemonStopping ? "the daemon is shutting down"
-                                                                  : "a stop was requested"));
-  std::unique_lock lock(state_mutex_);
-  state_changed_.wait(lock, [this] { return status_.state == VmState::kStopped; });
-  return absl::OkStatus();
-}
-
-void VmImpl::BeginStop(VmStatus outcome) {
-  {
-    std::lock_guard lock(state_mutex_);
-    if (outcome_.has_value()) return;
-    outcome_ = std::move(outcome);
-  }
-  machine_->RequestStop();
-  // Without an owner the destructor is under way, which joins the machine itself.
-  if (auto self = weak_from_this().lock()) {
-    house_.reaper->Post([self = std::move(self)] { self->FinishStop(); });
-  }
-}
-
-void VmImpl::FinishStop() {
-  {
-    std::lock_guard lifecycle(lifecycle_mutex_);  // a start that is under way ends first
-    machine_->Join();
-  }
-  desk_->Close(ConversionDesk::Closing::kStopped);
-  {
-    std::lock_guard lock(state_mutex_);
-    status_ = *outcome_;
-    house_.journal->Append(StateEvent(spec_.name, status_));
-  }
-  if (house_.probe) {
-    // No VM of the user's.
-  } else if (outcome_->exit_code.has_value()) {
-    spdlog::info("vm {}: stopped, exit code {}", spec_.name, *outcome_->exit_code);
-  } else {
-    spdlog::warn("vm {}: stopped, {}: {}", spec_.name, outcome_->stop_reason,
-                 outcome_->stop_message);
-  }
-  state_changed_.notify_all();
-  stop_waiters_.Call(absl::OkStatus());
-  console_wakers_.Call();
-}
-
-void VmImpl::Retire() {
-  std::lock_guard lifecycle(lifecycle_mutex_);  // a start that is under way ends first
-  std::lock_guard lock(state_mutex_);
-  retired_ = true;
-}
-
-void VmImpl::Delete() {
-  Retire();
-  (void)Stop(StopReason::kStopRequested);  // one that does not run needs none
-  VmStatus last;
-  {
-    std::lock_guard lock(state_mutex_);
-    deleted_ = true;
-    last = status_;
-  }
-  desk_->Close(ConversionDesk::Closing::kDeleted);
-  house_.journal->Append(DeletedEvent(spec_.name, last));
-  stop_waiters_.Call(WithReason(
-      absl::NotFoundError(absl::StrCat("VM ", spec_.name, " was deleted")), reason::kNoSuchVm));
-  console_wakers_.Call();
-}
-
-std::unique_ptr<Vm::Waiter> VmImpl::OnStopped(std::function<void(absl::Status)> done) {
-  // The state may change between the look and the registration; so register first, call once.
-  auto once = [called = std::make_shared<std::atomic<bool>>(false),
-               done = std::move(done)](const absl::Status& status) {
-    if (!called->exchange(true)) done(status);
-  };
-  std::unique_ptr<Waiter> waiter = stop_waiters_.Add(once);
-  bool stopped, deleted;
-  {
-    std::lock_guard lock(state_mutex_);
-    stopped = status_.state == VmState::kStopped;
-    deleted = deleted_;
-  }
-  if (deleted) {
-    once(absl::NotFoundError(absl::StrCat("VM ", spec_.name, " was deleted")));
-  } else if (stopped) {
-    once(absl::OkStatus());
-  }
-  return waiter;
-}
-
-Vm::ConsoleChunk VmImpl::ReadConsole(uint64_t offset, size_t max) const {
-  bool ended;
-  {
-    std::lock_guard lock(state_mutex_);  // before the bytes: then none can follow
-    ended = status_.state == VmState::kStopped || deleted_;
-  }
-  ConsoleChunk chunk = console_.Read(offset, max);
-  chunk.ended = ended && chunk.data.size() < max;
-  return chunk;
-}
-
-std::unique_ptr<Vm::Waiter> VmImpl::OnConsole(std::function<void()> wake) {
-  return console_wakers_.Add(std::move(wake));
 }
 
 Verdict VmImpl::OnEptViolation(VcpuIndex vcpu, const mmu::Fault& reported) {

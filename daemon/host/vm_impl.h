@@ -1,9 +1,10 @@
 // The VM behind vm.h: holds memory, engine, machine and desk together, and is what the machine
 // reports to.
 //
-// Life: DEFINED -> RUNNING -> STOPPED. Whatever ends a VM (exit code, end of all vCPUs, a fatal
-// exit, a request) goes through BeginStop once; a helper thread then joins the machine and makes
-// the VM STOPPED. Thread-safe. Lock order: lifecycle_mutex_, then a desk's, then state_mutex_.
+// Life: DEFINED -> RUNNING (<-> PAUSED) -> STOPPED. Whatever ends a VM (exit code, end of all
+// vCPUs, a fatal exit, a request) goes through BeginStop once; a helper thread then joins the
+// machine and makes the VM STOPPED. Thread-safe. Lock order: lifecycle_mutex_, then a desk's, then
+// state_mutex_.
 #ifndef TWINROOT_DAEMON_HOST_VM_IMPL_H_
 #define TWINROOT_DAEMON_HOST_VM_IMPL_H_
 
@@ -53,8 +54,13 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   BackendKind backend() const override { return spec_.backend; }
   absl::Time create_time() const override { return create_time_; }
   VmStatus status() const override;
-  absl::Status Start() override;
-  absl::Status Stop(vcpu::StopReason reason) override;
+  VmSettings settings() const override;
+  absl::Status Check(IfVersion if_version) const override;
+  absl::Status Update(const VmSettings& settings, IfVersion if_version) override;
+  absl::Status Start(IfVersion if_version = std::nullopt) override;
+  absl::Status Pause(IfVersion if_version = std::nullopt) override;
+  absl::Status Resume(IfVersion if_version = std::nullopt) override;
+  absl::Status Stop(vcpu::StopReason reason, IfVersion if_version = std::nullopt) override;
   std::unique_ptr<Waiter> OnStopped(std::function<void(absl::Status)> done) override;
   ConsoleChunk ReadConsole(uint64_t offset, size_t max) const override;
   std::unique_ptr<Waiter> OnConsole(std::function<void()> wake) override;
@@ -83,9 +89,20 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
       const std::vector<mmu::GfnRange>& ranges) override;
   absl::StatusOr<mmu::PrefaultResult> Prefault(mmu::GfnRange range,
                                                std::optional<mmu::MemoryKind> kind) override;
+  absl::Status CheckAddMemslot(mmu::GfnRange range) const override;
   absl::Status AddMemslot(mmu::GfnRange range) override;
   absl::Status RemoveMemslot(mmu::Gfn first) override;
   absl::Status MoveMemslot(mmu::Gfn first, mmu::Gfn new_first) override;
+  absl::StatusOr<std::vector<mmu::TableImage>> DumpTables(mmu::MemoryKind root,
+                                                          const mmu::TableImage* after,
+                                                          size_t max) const override {
+    return engine_->DumpTables(root, after, max);
+  }
+  mmu::EptPointer ept_pointer(mmu::MemoryKind root) const override {
+    return engine_->ept_pointer(root);
+  }
+  absl::StatusOr<std::vector<mmu::GfnRange>> AgePages(mmu::GfnRange range) override;
+  absl::StatusOr<mmu::RecoverResult> RecoverNxPages(uint64_t max) override;
   std::vector<mmu::GfnRange> Memory() const override;
   absl::Status Audit() const override;
   std::vector<PendingConversion> Pending() const override { return desk_->Pending(); }
@@ -96,8 +113,8 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
 
   // The first event of its life.
   void PublishDefined();
-  // It starts no more. What runs, runs on.
-  void Retire();
+  // It starts no more, and its settings stay. What runs, runs on.
+  absl::Status Retire(IfVersion if_version = std::nullopt);
   // Stops the VM if it runs, tells everybody who waits that it is gone.
   void Delete();
 
@@ -115,11 +132,19 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   // Nothing is told of a VM after its end was.
   void Publish(v1::Event event);
   VmImpl(VmSpec spec, const House& house);
+  static VmStatus Stopped(vcpu::StopReason reason, std::string message);
+  static VmStatus Exited(uint32_t code);
   absl::Status Build();
   absl::Status BuildEngine(const mmu::GpaLayout& layout);
   // Records why the VM ends, once, and lets the machine stop. Any thread.
   void BeginStop(VmStatus outcome);
   void FinishStop();
+  // These hold state_mutex_.
+  void SetStatus(VmStatus next);  // and tells of it
+  absl::Status CheckVersion(IfVersion if_version) const;
+  absl::Status WrongState(const std::string& what) const;
+  absl::Status CheckStays() const;  // kUnavailable once it is retired
+  absl::Status CheckRuns() const;   // or is paused
   absl::Status CheckMemslots() const;
   // Errors if one of the ranges is not memory.
   absl::Status CheckMemory(const std::vector<mmu::GfnRange>& ranges) const;
@@ -143,7 +168,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   std::unique_ptr<DirtyDesk> dirty_desk_;
   std::unique_ptr<MemslotDesk> memslot_desk_;  // null: not on this backend
 
-  std::mutex lifecycle_mutex_;  // Start, Stop and the join take turns
+  std::mutex lifecycle_mutex_;  // Update, Start, Pause, Resume, Stop and the join take turns
   Console console_;
   Callbacks<> console_wakers_;
   Callbacks<absl::Status> stop_waiters_;
@@ -152,6 +177,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   mutable std::mutex state_mutex_;
   std::condition_variable state_changed_;
   VmStatus status_;                  // guarded by state_mutex_
+  VmSettings settings_;              // guarded by state_mutex_
   std::optional<VmStatus> outcome_;  // set by BeginStop; guarded by state_mutex_
   bool retired_ = false;             // guarded by state_mutex_
   bool deleted_ = false;             // guarded by state_mutex_

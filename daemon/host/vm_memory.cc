@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/host/memory_events.h"
+#include "daemon/host/page_runs.h"
 #include "daemon/host/vm_impl.h"
 #include "daemon/reasons.h"
 #include "daemon/status_reason.h"
@@ -126,6 +127,34 @@ absl::StatusOr<mmu::PrefaultResult> VmImpl::Prefault(mmu::GfnRange range,
   return engine_->Prefault(range, kind, nullptr);
 }
 
+absl::StatusOr<std::vector<mmu::GfnRange>> VmImpl::AgePages(mmu::GfnRange range) {
+  auto aged = engine_->TestAndClearAccessed(range);
+  if (absl::IsFailedPrecondition(aged.status())) {
+    return WithReason(aged.status(), reason::kNotOnThisBackend, {{"vm", spec_.name}});
+  }
+  if (!aged.ok()) return aged.status();
+  std::vector<mmu::GfnRange> runs;
+  AppendRuns(aged->range.first, aged->words, runs);
+  return runs;
+}
+
+absl::StatusOr<mmu::RecoverResult> VmImpl::RecoverNxPages(uint64_t max) {
+  if (!spec_.nx_huge_pages) {
+    return WithReason(
+        absl::FailedPreconditionError(
+            absl::StrCat("VM ", spec_.name,
+                         " was made without nx_huge_pages ON: its pages stay large when executed")),
+        reason::kNxHugePagesOff, {{"vm", spec_.name}});
+  }
+  auto recovered = engine_->RecoverNxHugePages(max);
+  if (recovered.ok()) {
+    if (auto event = CollapseEvent(spec_.name, *recovered, v1::PAGE_SIZE_CAUSE_API)) {
+      Publish(*event);
+    }
+  }
+  return recovered;
+}
+
 std::vector<mmu::GfnRange> VmImpl::Memory() const {
   std::vector<mmu::GfnRange> all;
   for (const mmu::AttributeRun& run : engine_->GetMemoryAttributes()) {
@@ -144,6 +173,11 @@ absl::Status VmImpl::CheckMemslots() const {
                         "memslots of VM ", spec_.name,
                         " stay as they are, because kvm runs it; create the VM with backend sim")),
                     reason::kNotOnThisBackend, {{"vm", spec_.name}});
+}
+
+absl::Status VmImpl::CheckAddMemslot(mmu::GfnRange range) const {
+  absl::Status status = CheckMemslots();
+  return status.ok() ? memslot_desk_->CheckAdd(range) : status;
 }
 
 absl::Status VmImpl::AddMemslot(mmu::GfnRange range) {

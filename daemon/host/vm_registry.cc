@@ -61,10 +61,11 @@ class Registry : public VmRegistry {
   absl::Status Open();
 
   absl::StatusOr<std::shared_ptr<Vm>> Create(VmSpec spec) override;
+  absl::StatusOr<VmSpec> Check(VmSpec spec) const override;
   absl::StatusOr<std::shared_ptr<Vm>> Get(const std::string& name) const override;
   std::vector<std::shared_ptr<Vm>> List(const std::string& after, size_t max) const override;
   size_t size() const override;
-  absl::Status Delete(const std::string& name) override;
+  absl::Status Delete(const std::string& name, IfVersion if_version = std::nullopt) override;
   void Shutdown() override;
   const HostCapabilities& capabilities() const override { return probe_.capabilities; }
   BackendKind default_backend() const override { return default_backend_; }
@@ -121,6 +122,13 @@ absl::Status Registry::ChooseBackend(VmSpec& spec) const {
     if (spec.image == nullptr && spec.program.empty()) {
       return Bad("vm.image", "a VM on kvm needs an image or an access program");
     }
+    if (spec.nx_huge_pages) {
+      return WithReason(absl::FailedPreconditionError(
+                            absl::StrCat("VM ", spec.name,
+                                         " asks for nx_huge_pages, which kvm cannot enforce "
+                                         "here: create it with backend sim, or leave it out")),
+                        reason::kNotOnThisBackend, {{"vm", spec.name}});
+    }
     return kvm::CheckKvmMachine({spec.vcpus, spec.image, spec.program, spec.cmdline, spec.cpl},
                                 spec.memory_bytes);
   }
@@ -154,6 +162,14 @@ absl::Status Registry::CheckRoom(const std::string& name) const {
         reason::kTooManyVms);
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<VmSpec> Registry::Check(VmSpec spec) const {
+  if (absl::Status status = CheckSizes(spec); !status.ok()) return status;
+  if (absl::Status status = ChooseBackend(spec); !status.ok()) return status;
+  std::lock_guard lock(mutex_);
+  if (absl::Status status = CheckRoom(spec.name); !status.ok()) return status;
+  return spec;
 }
 
 absl::StatusOr<std::shared_ptr<Vm>> Registry::Create(VmSpec spec) {
@@ -199,14 +215,21 @@ size_t Registry::size() const {
   return vms_.size();
 }
 
-absl::Status Registry::Delete(const std::string& name) {
+absl::Status Registry::Delete(const std::string& name, IfVersion if_version) {
   std::shared_ptr<VmImpl> vm;
   {
     std::lock_guard lock(mutex_);
     const auto it = vms_.find(name);
     if (it == vms_.end() || it->second == nullptr) return NoSuchVm(name);
+    vm = it->second;
+  }
+  if (absl::Status status = vm->Retire(if_version); !status.ok()) return status;
+  {
+    std::lock_guard lock(mutex_);
+    const auto it = vms_.find(name);
+    if (it == vms_.end() || it->second != vm) return NoSuchVm(name);  // another call was faster
     // Nobody finds it any more; the name stays taken until the machine has ended.
-    vm.swap(it->second);
+    it->second = nullptr;
   }
   vm->Delete();
   std::lock_guard lock(mutex_);
@@ -223,7 +246,7 @@ void Registry::Shutdown() {
       if (vm != nullptr) vms.push_back(vm);
     }
   }
-  for (const std::shared_ptr<VmImpl>& vm : vms) vm->Retire();
+  for (const std::shared_ptr<VmImpl>& vm : vms) (void)vm->Retire();
   // One that does not run needs no stop.
   for (const std::shared_ptr<VmImpl>& vm : vms) (void)vm->Stop(vcpu::StopReason::kDaemonStopping);
 }

@@ -33,6 +33,7 @@ struct RegistryOptions {
   uint32_t max_vms = 4096;
 };
 inline constexpr uint32_t kMaxVcpus = 64;
+inline constexpr uint32_t kMaxAddedMemslots = 32;
 inline constexpr uint64_t kMaxMemoryBytes = uint64_t{64} << 30;
 
 class VmRegistry {
@@ -42,13 +43,15 @@ class VmRegistry {
   // Checks the spec (names, sizes, image, backend) and defines the VM. Errors as in vm.proto;
   // changes nothing then.
   virtual absl::StatusOr<std::shared_ptr<Vm>> Create(VmSpec spec) = 0;
+  // The spec as Create would make it (its backend chosen), or Create's error; changes nothing.
+  virtual absl::StatusOr<VmSpec> Check(VmSpec spec) const = 0;
   // kNotFound, with the name and the next step.
   virtual absl::StatusOr<std::shared_ptr<Vm>> Get(const std::string& name) const = 0;
   // By name, after `after` (exclusive; "" from the beginning), at most `max`.
   virtual std::vector<std::shared_ptr<Vm>> List(const std::string& after, size_t max) const = 0;
   virtual size_t size() const = 0;
   // Stops and forgets. May take long.
-  virtual absl::Status Delete(const std::string& name) = 0;
+  virtual absl::Status Delete(const std::string& name, IfVersion if_version = std::nullopt) = 0;
   // Stops every VM with kDaemonStopping; Create refuses from now on (kUnavailable).
   virtual void Shutdown() = 0;
 

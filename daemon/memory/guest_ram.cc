@@ -50,9 +50,7 @@ std::vector<mmu::Memslot> GuestRam::Memslots() const {
   return memslots;
 }
 
-absl::StatusOr<RamSlot*> GuestRam::Add(GfnRange range, HpaSpace* space) {
-  auto slot = MakeSlot(range, space);
-  if (!slot.ok()) return slot.status();
+absl::Status GuestRam::CheckAdd(GfnRange range) const {
   const std::vector<mmu::Memslot> all = Memslots();
   for (const mmu::Memslot& other : all) {
     if (!other.range.Overlaps(range)) continue;
@@ -60,6 +58,13 @@ absl::StatusOr<RamSlot*> GuestRam::Add(GfnRange range, HpaSpace* space) {
                                                  absl::Hex(other.range.first.value << kPageShift),
                                                  " already: name a range that does not touch it"));
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<RamSlot*> GuestRam::Add(GfnRange range, HpaSpace* space) {
+  if (absl::Status status = CheckAdd(range); !status.ok()) return status;
+  auto slot = MakeSlot(range, space);
+  if (!slot.ok()) return slot.status();
   std::unique_lock lock(added_mutex_);
   return &added_.emplace_back(*std::move(slot));
 }

@@ -58,6 +58,7 @@ class GuestRam : public mmu::PageSource {
 
   // Bounds are multiples of 2 MiB. The result lives until Remove. kAlreadyExists: it overlaps
   // another slot.
+  absl::Status CheckAdd(mmu::GfnRange range) const;
   absl::StatusOr<RamSlot*> Add(mmu::GfnRange range, HpaSpace* space);
   // The added slot that begins there, or null.
   RamSlot* Added(mmu::Gfn first);

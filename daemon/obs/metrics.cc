@@ -7,8 +7,10 @@
 #include <atomic>
 #include <chrono>
 #include <exception>
+#include <iterator>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "daemon/obs/call_metrics.h"
@@ -19,6 +21,7 @@
 #include "prometheus/exposer.h"
 #include "prometheus/gauge.h"
 #include "prometheus/registry.h"
+#include "prometheus/text_serializer.h"
 
 namespace twinroot::obs {
 namespace {
@@ -113,6 +116,19 @@ absl::Status Metrics::Expose(const std::string& address) {
   impl_->address =
       absl::StrCat(address.substr(0, address.rfind(':')), ":", ports.empty() ? 0 : ports.front());
   return absl::OkStatus();
+}
+
+std::string Metrics::Text() const {
+  std::vector<prometheus::MetricFamily> all = impl_->registry->Collect();
+  const auto add = [&all](const prometheus::Collectable* source) {
+    if (source == nullptr) return;
+    std::vector<prometheus::MetricFamily> more = source->Collect();
+    std::move(more.begin(), more.end(), std::back_inserter(all));
+  };
+  add(impl_->conversions.get());
+  add(impl_->process.get());
+  add(impl_->vms.get());
+  return prometheus::TextSerializer().Serialize(all);
 }
 
 std::string Metrics::address() const { return impl_->address; }

@@ -24,6 +24,8 @@ class Metrics {
 
   // Serves /metrics on host:port; port 0 takes a free one. kUnavailable: it cannot be bound.
   absl::Status Expose(const std::string& address);
+  // What a scrape would get now.
+  std::string Text() const;
   // host:port that is really served; empty before Expose.
   std::string address() const;
 

@@ -90,8 +90,9 @@ absl::Status RefusalOf(const mmu::AttributeChangeResult& result) {
 grpc::ServerUnaryReactor* MemoryService::SetMemoryAttributes(
     grpc::CallbackServerContext* call, const v1::SetMemoryAttributesRequest* request,
     v1::SetMemoryAttributesResponse* response) {
-  return OnWorker(context_->calls, call,
-                  [this, request, response] { return Set(*request, response); });
+  auto set = [this, request, response] { return Set(*request, response); };
+  if (request->validate_only()) return OnWorker(context_->calls, call, set);
+  return OnceOnWorker(*context_, call, *request, response, set);
 }
 
 absl::Status MemoryService::Set(const v1::SetMemoryAttributesRequest& request,

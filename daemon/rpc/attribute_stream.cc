@@ -23,7 +23,7 @@ AttributeStream::Next AttributeStream::Produce(v1::GetMemoryAttributesResponse* 
   if (!runs_.has_value()) {
     auto runs = vm_->Attributes(range_);
     if (!runs.ok()) {
-      *end = AboutMemory(runs.status(), vm_->spec().name);
+      *end = AboutMemory(runs.status(), vm_->spec().name, "range");
       return Next::kEnd;
     }
     runs_ = *std::move(runs);

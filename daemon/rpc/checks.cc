@@ -6,6 +6,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "daemon/reasons.h"
@@ -123,6 +124,19 @@ absl::StatusOr<std::vector<mmu::GfnRange>> CheckRanges(
         reason::kRangesOverlap);
   }
   return checked;
+}
+
+std::string EtagOf(uint64_t version) { return absl::StrCat(absl::Hex(version, absl::kZeroPad16)); }
+
+absl::StatusOr<std::optional<uint64_t>> ParseEtag(const std::string& field,
+                                                  const std::string& etag) {
+  if (etag.empty()) return std::optional<uint64_t>();
+  uint64_t version = 0;
+  if (absl::SimpleHexAtoi(etag, &version) && EtagOf(version) == etag) {
+    return std::optional<uint64_t>(version);
+  }
+  return FieldError(field, absl::StrCat(Quoted(etag), " is no etag that an answer gave"),
+                    reason::kInvalidField);
 }
 
 absl::StatusOr<size_t> CheckPageSize(uint32_t page_size, uint32_t by_default, uint32_t most) {

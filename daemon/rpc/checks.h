@@ -4,6 +4,7 @@
 #define TWINROOT_DAEMON_RPC_CHECKS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,8 @@
 namespace twinroot::rpc {
 
 inline constexpr int kMaxRanges = 16384;
+// Bytes of guest memory that one call reads or writes.
+inline constexpr uint64_t kMaxTransfer = uint64_t{1} << 20;
 
 // "demo", where `field` takes a bare name.
 absl::Status CheckBareName(const std::string& field, const std::string& name);
@@ -28,6 +31,11 @@ absl::StatusOr<mmu::GfnRange> CheckRange(const std::string& field, const v1::Mem
 // 1 to kMaxRanges of them, in the order given, no two overlapping.
 absl::StatusOr<std::vector<mmu::GfnRange>> CheckRanges(
     const google::protobuf::RepeatedPtrField<v1::MemoryRange>& ranges);
+
+// An etag names a version of a VM; opaque to the caller. "" is nullopt.
+std::string EtagOf(uint64_t version);
+absl::StatusOr<std::optional<uint64_t>> ParseEtag(const std::string& field,
+                                                  const std::string& etag);
 
 // 0 becomes `by_default`; more than `most` is refused.
 absl::StatusOr<size_t> CheckPageSize(uint32_t page_size, uint32_t by_default, uint32_t most);

@@ -4,12 +4,15 @@
 #define TWINROOT_DAEMON_RPC_CONTEXT_H_
 
 #include <atomic>
+#include <functional>
 #include <string>
 
 #include "daemon/callbacks.h"
 #include "daemon/events/journal.h"
 #include "daemon/host/vm_registry.h"
+#include "daemon/rpc/admission.h"
 #include "daemon/rpc/image_store.h"
+#include "daemon/rpc/once.h"
 #include "daemon/rpc/worker_pool.h"
 
 namespace twinroot::rpc {
@@ -21,7 +24,12 @@ struct Context {
   std::string metrics_address;  // host:port, or empty
   uint32_t max_vms = 0;
 
+  std::function<std::string()> metrics_text;
+  std::function<void(bool)> set_serving;  // what health says
+
   ImageStore images;
+  Once once;
+  Admission admission;
   // Calls that may take long (start, stop, convert); bounded, so that callers hear of overload.
   WorkerPool calls{8, 1024};
   // Streams that have something to send: short tasks, at most one a stream, off the threads of

@@ -1,5 +1,6 @@
 #include "daemon/rpc/convert.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -22,6 +23,9 @@ constexpr absl::Duration kMinDecisionTimeout = absl::Milliseconds(1);
 constexpr absl::Duration kMaxDecisionTimeout = absl::Hours(24);
 constexpr char kImages[] = "images/";
 constexpr size_t kSha256Digits = 64;
+constexpr size_t kMaxLabels = 64;
+constexpr size_t kMaxLabelKey = 63;
+constexpr size_t kMaxLabelValue = 256;
 
 absl::Status CheckImageName(const std::string& name) {
   bool good = absl::StartsWith(name, kImages) && name.size() == sizeof(kImages) - 1 + kSha256Digits;
@@ -101,6 +105,46 @@ absl::StatusOr<host::BackendKind> BackendOf(v1::Backend backend) {
   }
 }
 
+absl::StatusOr<bool> NxHugePagesOf(v1::Vm::NxHugePages choice) {
+  switch (choice) {
+    case v1::Vm::NX_HUGE_PAGES_UNSPECIFIED:
+    case v1::Vm::NX_HUGE_PAGES_OFF:
+      return false;
+    case v1::Vm::NX_HUGE_PAGES_ON:
+      return true;
+    default:
+      return FieldError("vm.nx_huge_pages", absl::StrCat(choice, " is no choice: use OFF or ON"),
+                        reason::kInvalidField);
+  }
+}
+
+absl::StatusOr<host::Labels> LabelsOf(
+    const google::protobuf::Map<std::string, std::string>& labels) {
+  if (labels.size() > kMaxLabels) {
+    return FieldError("vm.labels",
+                      absl::StrCat(labels.size(), " labels; a VM has at most ", kMaxLabels),
+                      reason::kInvalidField);
+  }
+  for (const auto& [key, value] : labels) {
+    const bool good = std::all_of(key.begin(), key.end(), [](unsigned char c) {
+      return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '.' || c == '_' || c == '/' ||
+             c == '-';
+    });
+    if (!good || key.empty() || key.size() > kMaxLabelKey) {
+      return FieldError("vm.labels",
+                        absl::StrCat("a key has 1 to ", kMaxLabelKey,
+                                     " characters of a-z, 0-9, '.', '_', '/' and '-'"),
+                        reason::kInvalidField);
+    }
+    if (value.size() > kMaxLabelValue) {
+      return FieldError(absl::StrCat("vm.labels[", key, "]"),
+                        absl::StrCat(value.size(), " bytes; at most ", kMaxLabelValue),
+                        reason::kInvalidField);
+    }
+  }
+  return host::Labels(labels.begin(), labels.end());
+}
+
 v1::ConversionPolicy::Mode ToProto(host::PolicyMode mode) {
   switch (mode) {
     case host::PolicyMode::kAuto:
@@ -131,26 +175,41 @@ v1::MemoryKind ToProto(mmu::MemoryKind kind) {
   return kind == mmu::MemoryKind::kPrivate ? v1::MEMORY_KIND_PRIVATE : v1::MEMORY_KIND_SHARED;
 }
 
-void ToProto(const host::Vm& vm, v1::Vm* out) {
-  const host::VmSpec& spec = vm.spec();
+void ToProto(const host::VmSettings& settings, v1::Vm* out) {
+  v1::ConversionPolicy* policy = out->mutable_conversion_policy();
+  policy->set_mode(ToProto(settings.policy.mode));
+  host::SetDuration(settings.policy.decision_timeout, *policy->mutable_decision_timeout());
+  policy->set_on_timeout(settings.policy.on_timeout == host::OnTimeout::kDeny
+                             ? v1::ConversionPolicy::ON_TIMEOUT_DENY
+                             : v1::ConversionPolicy::ON_TIMEOUT_APPLY);
+  out->mutable_labels()->clear();
+  out->mutable_labels()->insert(settings.labels.begin(), settings.labels.end());
+}
+
+void ToProto(const host::VmSpec& spec, v1::Vm* out) {
   out->set_name(ResourceNameOf(spec.name));
   out->set_memory_bytes(spec.memory_bytes);
   out->set_vcpus(spec.vcpus);
   out->set_image(spec.image_name);
   out->set_cmdline(spec.cmdline);
-  out->set_backend(ToProto(vm.backend()));
-  v1::ConversionPolicy* policy = out->mutable_conversion_policy();
-  policy->set_mode(ToProto(spec.policy.mode));
-  host::SetDuration(spec.policy.decision_timeout, *policy->mutable_decision_timeout());
-  policy->set_on_timeout(spec.policy.on_timeout == host::OnTimeout::kDeny
-                             ? v1::ConversionPolicy::ON_TIMEOUT_DENY
-                             : v1::ConversionPolicy::ON_TIMEOUT_APPLY);
+  out->set_backend(ToProto(spec.backend));
+  ToProto(host::VmSettings{spec.policy, spec.labels}, out);
   out->mutable_boot()->set_cpl(static_cast<uint32_t>(spec.cpl));
+  out->set_nx_huge_pages(spec.nx_huge_pages ? v1::Vm::NX_HUGE_PAGES_ON : v1::Vm::NX_HUGE_PAGES_OFF);
+  out->set_state(v1::Vm::STATE_DEFINED);
+}
+
+void ToProto(const host::Vm& vm, v1::Vm* out) {
+  // First, so that the etag is never newer than what stands beside it.
   const host::VmStatus status = vm.status();
+  ToProto(vm.spec(), out);
+  out->set_backend(ToProto(vm.backend()));
+  ToProto(vm.settings(), out);
   out->set_state(host::WordOf(status.state));
   if (status.exit_code.has_value()) out->set_exit_code(*status.exit_code);
   out->set_stop_reason(status.stop_reason);
   out->set_stop_message(status.stop_message);
+  out->set_etag(EtagOf(status.version));
   host::SetTimestamp(vm.create_time(), *out->mutable_create_time());
 }
 
@@ -173,6 +232,14 @@ void ToProto(const mmu::Translation& translation, v1::TranslateResponse* out) {
   out->set_kind(ToProto(translation.attribute));
   out->set_ept_pointer(translation.ept_pointer.raw());
   ToProto(translation.why, out->mutable_why());
+}
+
+void ToProto(const mmu::TableImage& table, v1::DumpTablesResponse::Table* out) {
+  out->set_hpa(table.hpa.value);
+  out->set_level(static_cast<uint32_t>(table.level));
+  out->set_gpa(table.first.value << mmu::kPageShift);
+  // x86-64 is little-endian, and so are the entries.
+  out->set_entries(table.entries.data(), sizeof(table.entries));
 }
 
 void ToProto(const mmu::AttributeRun& run, v1::MemoryRun* out) {
@@ -212,6 +279,17 @@ absl::StatusOr<mmu::MemoryKind> KindOf(const std::string& field, v1::MemoryKind 
   }
 }
 
+absl::StatusOr<host::VmSettings> SettingsOf(const v1::Vm& vm) {
+  host::VmSettings settings;
+  auto policy = PolicyOf(vm.conversion_policy());
+  if (!policy.ok()) return policy.status();
+  settings.policy = *policy;
+  auto labels = LabelsOf(vm.labels());
+  if (!labels.ok()) return labels.status();
+  settings.labels = *std::move(labels);
+  return settings;
+}
+
 absl::StatusOr<host::VmSpec> SpecOf(const std::string& bare_name, const v1::Vm& vm) {
   host::VmSpec spec;
   spec.name = bare_name;
@@ -246,9 +324,13 @@ absl::StatusOr<host::VmSpec> SpecOf(const std::string& bare_name, const v1::Vm& 
   auto backend = BackendOf(vm.backend());
   if (!backend.ok()) return backend.status();
   spec.backend = *backend;
-  auto policy = PolicyOf(vm.conversion_policy());
-  if (!policy.ok()) return policy.status();
-  spec.policy = *policy;
+  auto settings = SettingsOf(vm);
+  if (!settings.ok()) return settings.status();
+  spec.policy = settings->policy;
+  spec.labels = std::move(settings->labels);
+  auto nx_huge_pages = NxHugePagesOf(vm.nx_huge_pages());
+  if (!nx_huge_pages.ok()) return nx_huge_pages.status();
+  spec.nx_huge_pages = *nx_huge_pages;
   if (vm.boot().has_cpl()) {
     if (vm.boot().cpl() != 0 && vm.boot().cpl() != 3) {
       return FieldError("vm.boot.cpl", absl::StrCat(vm.boot().cpl(), " is neither 0 nor 3"),

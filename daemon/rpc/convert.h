@@ -29,6 +29,14 @@ void ToProto(const host::HostCheck& check, v1::Host::Check* out);
 v1::Backend ToProto(host::BackendKind backend);
 v1::MemoryKind ToProto(mmu::MemoryKind kind);
 
+void ToProto(const mmu::TableImage& table, v1::DumpTablesResponse::Table* out);
+
+// The VM that Create would make of it.
+void ToProto(const host::VmSpec& spec, v1::Vm* out);
+// What may change of a VM, out of and into its message.
+void ToProto(const host::VmSettings& settings, v1::Vm* out);
+absl::StatusOr<host::VmSettings> SettingsOf(const v1::Vm& vm);
+
 // kInvalidArgument: a value that the enum does not have; UNSPECIFIED, unless a default is given.
 absl::StatusOr<mmu::MemoryKind> KindOf(const std::string& field, v1::MemoryKind kind);
 

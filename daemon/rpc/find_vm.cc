@@ -43,9 +43,9 @@ absl::Status AboutVm(absl::Status status, const std::string& name) {
   return DefaultReason(std::move(status), absl::StatusCode::kUnavailable, reason::kDaemonStopping);
 }
 
-absl::Status AboutMemory(absl::Status status, const std::string& name) {
-  status =
-      DefaultReason(std::move(status), absl::StatusCode::kInvalidArgument, reason::kInvalidRange);
+absl::Status AboutMemory(absl::Status status, const std::string& name, const std::string& field) {
+  status = DefaultReason(std::move(status), absl::StatusCode::kInvalidArgument,
+                         reason::kInvalidRange, "field", field);
   return AboutVm(std::move(status), name);
 }
 

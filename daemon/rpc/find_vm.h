@@ -23,7 +23,9 @@ absl::StatusOr<std::shared_ptr<host::Vm>> FindByBareName(const host::VmRegistry&
 // room gave one.
 absl::Status AboutVm(absl::Status status, const std::string& name);
 // The same for a call that named ranges of memory, which only the VM can say are wrong.
-absl::Status AboutMemory(absl::Status status, const std::string& name);
+// `field`: where the request has them.
+absl::Status AboutMemory(absl::Status status, const std::string& name,
+                         const std::string& field = "ranges");
 
 }  // namespace twinroot::rpc
 

@@ -1,4 +1,4 @@
-// HostService: what this host can do. Thread-safe.
+// HostService: what this host can do, and whether it takes VMs. Thread-safe.
 #ifndef TWINROOT_DAEMON_RPC_HOST_SERVICE_H_
 #define TWINROOT_DAEMON_RPC_HOST_SERVICE_H_
 
@@ -16,10 +16,18 @@ class HostService : public v1::HostService::CallbackService {
   grpc::ServerUnaryReactor* GetHost(grpc::CallbackServerContext* call,
                                     const v1::GetHostRequest* request,
                                     v1::GetHostResponse* response) override;
+  grpc::ServerUnaryReactor* GetMetrics(grpc::CallbackServerContext* call,
+                                       const v1::GetMetricsRequest* request,
+                                       v1::GetMetricsResponse* response) override;
+  grpc::ServerUnaryReactor* Drain(grpc::CallbackServerContext* call,
+                                  const v1::DrainRequest* request,
+                                  v1::DrainResponse* response) override;
   grpc::ServerWriteReactor<v1::AuditResponse>* Audit(grpc::CallbackServerContext* call,
                                                      const v1::AuditRequest* request) override;
 
  private:
+  absl::Status SetAdmission(const v1::DrainRequest& request, v1::DrainResponse* response);
+
   Context* const context_;
 };
 

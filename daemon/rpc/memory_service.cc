@@ -15,8 +15,6 @@
 namespace twinroot::rpc {
 namespace {
 
-constexpr uint64_t kMaxTransfer = uint64_t{1} << 20;
-
 // Bytes to read or write; any alignment.
 absl::Status CheckTransfer(const std::string& size_field, uint64_t gpa, uint64_t size) {
   if (size == 0 || size > kMaxTransfer) {
@@ -36,7 +34,7 @@ absl::Status CheckTransfer(const std::string& size_field, uint64_t gpa, uint64_t
 absl::Status AboutTransfer(absl::Status status, const std::string& vm) {
   status =
       DefaultReason(std::move(status), absl::StatusCode::kPermissionDenied, reason::kPrivateMemory);
-  return AboutMemory(std::move(status), vm);
+  return AboutMemory(std::move(status), vm, "gpa");
 }
 
 }  // namespace
@@ -73,7 +71,7 @@ absl::Status MemoryService::Walk(const v1::TranslateRequest& request,
   auto translation = (*vm)->Translate(request.gpa(), *alias);
   if (!translation.ok()) {
     return AboutVm(DefaultReason(translation.status(), absl::StatusCode::kInvalidArgument,
-                                 reason::kInvalidField),
+                                 reason::kInvalidField, "field", "gpa"),
                    request.vm());
   }
   ToProto(*translation, response);

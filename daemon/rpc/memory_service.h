@@ -29,6 +29,13 @@ class MemoryService : public v1::MemoryService::CallbackService {
   grpc::ServerUnaryReactor* WriteGuestMemory(grpc::CallbackServerContext* call,
                                              const v1::WriteGuestMemoryRequest* request,
                                              v1::WriteGuestMemoryResponse* response) override;
+  grpc::ServerWriteReactor<v1::DumpTablesResponse>* DumpTables(
+      grpc::CallbackServerContext* call, const v1::DumpTablesRequest* request) override;
+  grpc::ServerWriteReactor<v1::AgePagesResponse>* AgePages(
+      grpc::CallbackServerContext* call, const v1::AgePagesRequest* request) override;
+  grpc::ServerUnaryReactor* RecoverNxPages(grpc::CallbackServerContext* call,
+                                           const v1::RecoverNxPagesRequest* request,
+                                           v1::RecoverNxPagesResponse* response) override;
   grpc::ServerUnaryReactor* RecoverPages(grpc::CallbackServerContext* call,
                                          const v1::RecoverPagesRequest* request,
                                          v1::RecoverPagesResponse* response) override;
@@ -54,6 +61,8 @@ class MemoryService : public v1::MemoryService::CallbackService {
   absl::Status Read(const v1::ReadGuestMemoryRequest& request,
                     v1::ReadGuestMemoryResponse* response);
   absl::Status Write(const v1::WriteGuestMemoryRequest& request);
+  absl::Status RecoverNx(const v1::RecoverNxPagesRequest& request,
+                         v1::RecoverNxPagesResponse* response);
   absl::Status Recover(const v1::RecoverPagesRequest& request, v1::RecoverPagesResponse* response);
 
   absl::Status Add(const v1::AddMemslotRequest& request);

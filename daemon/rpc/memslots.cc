@@ -44,7 +44,7 @@ grpc::ServerWriteReactor<v1::PrefaultResponse>* MemoryService::Prefault(
     if (!checked.ok()) return new Failed(checked.status());
     // Wrong ranges are refused before anything is mapped.
     if (auto runs = (*vm)->Attributes(*checked); !runs.ok()) {
-      return new Failed(AboutMemory(runs.status(), request->vm()));
+      return new Failed(AboutMemory(runs.status(), request->vm(), "range"));
     }
     range = *checked;
   }
@@ -55,8 +55,10 @@ grpc::ServerWriteReactor<v1::PrefaultResponse>* MemoryService::Prefault(
 
 grpc::ServerUnaryReactor* MemoryService::AddMemslot(grpc::CallbackServerContext* call,
                                                     const v1::AddMemslotRequest* request,
-                                                    v1::AddMemslotResponse*) {
-  return OnWorker(context_->calls, call, [this, request] { return Add(*request); });
+                                                    v1::AddMemslotResponse* response) {
+  auto add = [this, request] { return Add(*request); };
+  if (request->validate_only()) return OnWorker(context_->calls, call, add);
+  return OnceOnWorker(*context_, call, *request, response, add);
 }
 
 absl::Status MemoryService::Add(const v1::AddMemslotRequest& request) {
@@ -70,16 +72,20 @@ absl::Status MemoryService::Add(const v1::AddMemslotRequest& request) {
   if (absl::Status status = CheckUnit("range.size", request.range().size()); !status.ok()) {
     return status;
   }
-  absl::Status status = (*vm)->AddMemslot(*range);
-  if (!status.ok()) return AboutMemory(std::move(status), request.vm());
+  absl::Status status =
+      request.validate_only() ? (*vm)->CheckAddMemslot(*range) : (*vm)->AddMemslot(*range);
+  if (!status.ok() || request.validate_only()) {
+    return AboutMemory(std::move(status), request.vm(), "range");
+  }
   spdlog::info("vm {}: memslot of {} MiB added", request.vm(), request.range().size() >> 20);
   return absl::OkStatus();
 }
 
 grpc::ServerUnaryReactor* MemoryService::RemoveMemslot(grpc::CallbackServerContext* call,
                                                        const v1::RemoveMemslotRequest* request,
-                                                       v1::RemoveMemslotResponse*) {
-  return OnWorker(context_->calls, call, [this, request] { return Remove(*request); });
+                                                       v1::RemoveMemslotResponse* response) {
+  return OnceOnWorker(*context_, call, *request, response,
+                      [this, request] { return Remove(*request); });
 }
 
 absl::Status MemoryService::Remove(const v1::RemoveMemslotRequest& request) {
@@ -87,15 +93,16 @@ absl::Status MemoryService::Remove(const v1::RemoveMemslotRequest& request) {
   if (!vm.ok()) return vm.status();
   if (absl::Status status = CheckUnit("gpa", request.gpa()); !status.ok()) return status;
   absl::Status status = (*vm)->RemoveMemslot(FrameOf(request.gpa()));
-  if (!status.ok()) return AboutMemory(std::move(status), request.vm());
+  if (!status.ok()) return AboutMemory(std::move(status), request.vm(), "gpa");
   spdlog::info("vm {}: memslot removed", request.vm());
   return absl::OkStatus();
 }
 
 grpc::ServerUnaryReactor* MemoryService::MoveMemslot(grpc::CallbackServerContext* call,
                                                      const v1::MoveMemslotRequest* request,
-                                                     v1::MoveMemslotResponse*) {
-  return OnWorker(context_->calls, call, [this, request] { return Move(*request); });
+                                                     v1::MoveMemslotResponse* response) {
+  return OnceOnWorker(*context_, call, *request, response,
+                      [this, request] { return Move(*request); });
 }
 
 absl::Status MemoryService::Move(const v1::MoveMemslotRequest& request) {
@@ -104,7 +111,7 @@ absl::Status MemoryService::Move(const v1::MoveMemslotRequest& request) {
   if (absl::Status status = CheckUnit("gpa", request.gpa()); !status.ok()) return status;
   if (absl::Status status = CheckUnit("new_gpa", request.new_gpa()); !status.ok()) return status;
   return AboutMemory((*vm)->MoveMemslot(FrameOf(request.gpa()), FrameOf(request.new_gpa())),
-                     request.vm());
+                     request.vm(), "new_gpa");
 }
 
 }  // namespace twinroot::rpc

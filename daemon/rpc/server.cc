@@ -25,14 +25,17 @@ constexpr const char* kServices[] = {"twinroot.v1.VmService", "twinroot.v1.Memor
 
 using GuardedVms =
     Guarded<v1::VmService, VmService, &VmService::UploadImage, &VmService::CreateVm,
-            &VmService::GetVm, &VmService::ListVms, &VmService::StartVm, &VmService::StopVm,
-            &VmService::DeleteVm, &VmService::WaitVm, &VmService::StreamConsole>;
-using GuardedMemory = Guarded<v1::MemoryService, MemoryService, &MemoryService::SetMemoryAttributes,
-                              &MemoryService::GetMemoryAttributes, &MemoryService::Translate,
-                              &MemoryService::ReadGuestMemory, &MemoryService::WriteGuestMemory,
-                              &MemoryService::RecoverPages, &MemoryService::Prefault,
-                              &MemoryService::AddMemslot, &MemoryService::RemoveMemslot,
-                              &MemoryService::MoveMemslot, &MemoryService::GetMemoryStats>;
+            &VmService::GetVm, &VmService::ListVms, &VmService::UpdateVm, &VmService::StartVm,
+            &VmService::PauseVm, &VmService::ResumeVm, &VmService::StopVm, &VmService::DeleteVm,
+            &VmService::WaitVm, &VmService::StreamConsole>;
+using GuardedMemory =
+    Guarded<v1::MemoryService, MemoryService, &MemoryService::SetMemoryAttributes,
+            &MemoryService::GetMemoryAttributes, &MemoryService::Translate,
+            &MemoryService::ReadGuestMemory, &MemoryService::WriteGuestMemory,
+            &MemoryService::RecoverPages, &MemoryService::Prefault, &MemoryService::AddMemslot,
+            &MemoryService::RemoveMemslot, &MemoryService::MoveMemslot, &MemoryService::DumpTables,
+            &MemoryService::AgePages, &MemoryService::RecoverNxPages,
+            &MemoryService::GetMemoryStats>;
 using GuardedDirtyLog =
     Guarded<v1::DirtyLogService, DirtyLogService, &DirtyLogService::EnableDirtyLog,
             &DirtyLogService::DisableDirtyLog, &DirtyLogService::HarvestDirtyLog,
@@ -40,8 +43,8 @@ using GuardedDirtyLog =
 using GuardedEvents =
     Guarded<v1::EventService, EventService, &EventService::WatchEvents, &EventService::ListEvents,
             &EventService::ListConversions, &EventService::ResolveConversion>;
-using GuardedHost =
-    Guarded<v1::HostService, HostService, &HostService::GetHost, &HostService::Audit>;
+using GuardedHost = Guarded<v1::HostService, HostService, &HostService::GetHost,
+                            &HostService::Audit, &HostService::GetMetrics, &HostService::Drain>;
 
 // Wakes a list every `interval`, in a thread of its own, until destroyed.
 class Ticker {
@@ -86,6 +89,8 @@ class Server::Impl {
     context_.version = options.version;
     context_.metrics_address = options.metrics_address;
     context_.max_vms = options.max_vms;
+    context_.metrics_text = options.metrics_text;
+    context_.set_serving = [this](bool serving) { SetServing(serving); };
   }
 
   ~Impl() {
@@ -139,9 +144,7 @@ class Server::Impl {
       const std::string& address = options.tcp->address;
       tcp_address_ = absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
     }
-    for (const char* service : kServices) {
-      server_->GetHealthCheckService()->SetServingStatus(service, true);
-    }
+    SetServing(true);
     ticker_ = std::make_unique<Ticker>(options.bookmark_interval, &context_.on_tick);
     door_->Serve([this](int fd) { grpc::AddInsecureChannelFromFd(server_.get(), fd); });
     return absl::OkStatus();
@@ -149,6 +152,13 @@ class Server::Impl {
 
   const std::string& tcp_address() const { return tcp_address_; }
 
+  // Of the whole and of each service; after SetNotServing it changes nothing.
+  void SetServing(bool serving) {
+    server_->GetHealthCheckService()->SetServingStatus(serving);
+    for (const char* service : kServices) {
+      server_->GetHealthCheckService()->SetServingStatus(service, serving);
+    }
+  }
   void SetNotServing() { server_->GetHealthCheckService()->Shutdown(); }
 
   void EndStreams() {

@@ -43,6 +43,8 @@ struct ServerOptions {
   std::string version;
   std::string metrics_address;  // shown by GetHost
   uint32_t max_vms = 0;         // shown by GetHost
+  // What GetMetrics answers; it may be called at any time until the server ends.
+  std::function<std::string()> metrics_text = [] { return std::string(); };
   absl::Duration bookmark_interval = absl::Seconds(5);
   // Sees every call (metrics); may be null.
   std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> interceptor;

@@ -1,5 +1,6 @@
 #include "daemon/rpc/status.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/strings/cord.h"
@@ -17,6 +18,65 @@ namespace {
 constexpr char kTypes[] = "type.googleapis.com/";
 constexpr char kBadRequest[] = "type.googleapis.com/google.rpc.BadRequest";
 constexpr char kQuotaFailure[] = "type.googleapis.com/google.rpc.QuotaFailure";
+
+// When a refusal that time may heal is worth another try.
+std::optional<int> SecondsToWait(const std::string& reason) {
+  if (reason == reason::kTooManyCalls || reason == reason::kTooManyConnections) return 1;
+  if (reason == reason::kDaemonStopping) return 5;
+  if (reason == reason::kDraining) return 30;
+  return std::nullopt;
+}
+
+// Whom an error is about: "vms/demo", or this host.
+std::string SubjectOf(const google::rpc::ErrorInfo& info) {
+  const auto vm = info.metadata().find("vm");
+  return vm == info.metadata().end() ? "host" : absl::StrCat("vms/", vm->second);
+}
+
+// What the code calls for and nobody below has said: made of the reason and its facts, so that
+// every error of a kind has it.
+template <typename Detail, typename Fill>
+void AddUnlessThere(google::rpc::Status& details, const Fill& fill) {
+  for (const google::protobuf::Any& detail : details.details()) {
+    if (detail.Is<Detail>()) return;
+  }
+  Detail detail;
+  fill(detail);
+  details.add_details()->PackFrom(detail);
+}
+
+void AddWhatTheCodeCallsFor(const google::rpc::ErrorInfo& info, google::rpc::Status& details) {
+  const auto code = static_cast<absl::StatusCode>(details.code());
+  const auto field = info.metadata().find("field");
+  if (code == absl::StatusCode::kInvalidArgument && field != info.metadata().end()) {
+    AddUnlessThere<google::rpc::BadRequest>(details, [&](google::rpc::BadRequest& bad) {
+      google::rpc::BadRequest::FieldViolation* violation = bad.add_field_violations();
+      violation->set_field(field->second);
+      violation->set_description(details.message());
+    });
+  }
+  if (code == absl::StatusCode::kFailedPrecondition || code == absl::StatusCode::kAborted) {
+    AddUnlessThere<google::rpc::PreconditionFailure>(
+        details, [&](google::rpc::PreconditionFailure& failure) {
+          google::rpc::PreconditionFailure::Violation* violation = failure.add_violations();
+          violation->set_type(info.reason());
+          violation->set_subject(SubjectOf(info));
+          violation->set_description(details.message());
+        });
+  }
+  if (code == absl::StatusCode::kResourceExhausted) {
+    AddUnlessThere<google::rpc::QuotaFailure>(details, [&](google::rpc::QuotaFailure& failure) {
+      google::rpc::QuotaFailure::Violation* violation = failure.add_violations();
+      violation->set_subject(SubjectOf(info));
+      violation->set_description(details.message());
+    });
+  }
+  if (const std::optional<int> seconds = SecondsToWait(info.reason())) {
+    AddUnlessThere<google::rpc::RetryInfo>(details, [&](google::rpc::RetryInfo& retry) {
+      retry.mutable_retry_delay()->set_seconds(*seconds);
+    });
+  }
+}
 
 }  // namespace
 
@@ -41,6 +101,7 @@ grpc::Status ToGrpc(const absl::Status& status) {
     detail->set_type_url(std::string(type));
     detail->set_value(std::string(payload));
   });
+  AddWhatTheCodeCallsFor(info, details);
   // The codes of absl and gRPC are the same numbers by definition.
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message,
                       details.SerializeAsString());

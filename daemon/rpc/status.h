@@ -1,6 +1,6 @@
 // Errors on their way out: an absl::Status becomes a grpc::Status whose details carry a
-// google.rpc.ErrorInfo (always) and a google.rpc.BadRequest (when a field is at fault) or
-// google.rpc.QuotaFailure (when a limit is reached).
+// google.rpc.ErrorInfo (always), and BadRequest (a field is at fault), PreconditionFailure (the
+// state does not allow it), QuotaFailure (a limit is reached) or RetryInfo (time may heal it).
 // Pure functions; thread-safe.
 #ifndef TWINROOT_DAEMON_RPC_STATUS_H_
 #define TWINROOT_DAEMON_RPC_STATUS_H_

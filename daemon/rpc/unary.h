@@ -6,7 +6,9 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "daemon/access/gatekeeper.h"
 #include "daemon/reasons.h"
+#include "daemon/rpc/context.h"
 #include "daemon/rpc/status.h"
 #include "daemon/rpc/worker_pool.h"
 #include "daemon/status_reason.h"
@@ -19,6 +21,12 @@ grpc::ServerUnaryReactor* Inline(grpc::CallbackServerContext* context, Call&& ca
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(ToGrpc(call()));
   return reactor;
+}
+
+inline absl::Status TooManyCalls() {
+  return WithReason(
+      absl::ResourceExhaustedError("too many calls wait in the daemon: try again later"),
+      reason::kTooManyCalls);
 }
 
 // Request and response live until Finish.
@@ -35,10 +43,35 @@ grpc::ServerUnaryReactor* OnWorker(WorkerPool& workers, grpc::CallbackServerCont
     reactor->Finish(ToGrpc(call()));
   });
   if (!taken) {
-    reactor->Finish(ToGrpc(WithReason(
-        absl::ResourceExhaustedError("too many calls wait in the daemon: try again later"),
-        reason::kTooManyCalls)));
+    reactor->Finish(ToGrpc(TooManyCalls()));
   }
+  return reactor;
+}
+
+// The same for a request with a `request_id`, if it has one: then it is made once. It is made even
+// if its caller has left, since others may wait for the answer.
+template <typename Request, typename Response, typename Call>
+grpc::ServerUnaryReactor* OnceOnWorker(Context& context, grpc::CallbackServerContext* server_call,
+                                       const Request& request, Response* response, Call call) {
+  if (request.request_id().empty()) return OnWorker(context.calls, server_call, std::move(call));
+  grpc::ServerUnaryReactor* reactor = server_call->DefaultReactor();
+  const Once::Id id = {access::CallerOf(*server_call), Request::descriptor()->name(),
+                       request.request_id()};
+  const auto turn = context.once.Begin(
+      id, request, [reactor, response](const absl::Status& status, const std::string& answer) {
+        if (status.ok()) response->ParseFromString(answer);
+        reactor->Finish(ToGrpc(status));
+      });
+  if (!turn.ok()) {
+    reactor->Finish(ToGrpc(turn.status()));
+    return reactor;
+  }
+  if (*turn == Once::Turn::kRepeated) return reactor;
+  const auto end = [&context, id, reactor, response](const absl::Status& status) {
+    context.once.End(id, status, status.ok() ? response->SerializeAsString() : "");
+    reactor->Finish(ToGrpc(status));
+  };
+  if (!context.calls.TryPost([end, call = std::move(call)] { end(call()); })) end(TooManyCalls());
   return reactor;
 }
 

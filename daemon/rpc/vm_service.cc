@@ -30,11 +30,14 @@ grpc::ServerReadReactor<v1::UploadImageRequest>* VmService::UploadImage(
 grpc::ServerUnaryReactor* VmService::CreateVm(grpc::CallbackServerContext* call,
                                               const v1::CreateVmRequest* request,
                                               v1::CreateVmResponse* response) {
-  return OnWorker(context_->calls, call,
-                  [this, request, response] { return Create(*request, response); });
+  auto create = [this, request, response] { return Create(*request, response); };
+  if (request->validate_only()) return OnWorker(context_->calls, call, create);
+  return OnceOnWorker(*context_, call, *request, response, create);
 }
 
 absl::Status VmService::Create(const v1::CreateVmRequest& request, v1::CreateVmResponse* response) {
+  auto ticket = context_->admission.Enter();
+  if (!ticket.ok()) return ticket.status();
   if (absl::Status status = CheckBareName("vm_id", request.vm_id()); !status.ok()) return status;
   if (!request.has_vm()) {
     return FieldError("vm", "say what the VM is: memory_bytes, vcpus, image or program",
@@ -46,6 +49,12 @@ absl::Status VmService::Create(const v1::CreateVmRequest& request, v1::CreateVmR
     auto image = context_->images.Get(spec->image_name);
     if (!image.ok()) return image.status();
     spec->image = *std::move(image);
+  }
+  if (request.validate_only()) {
+    auto checked = context_->registry->Check(*std::move(spec));
+    if (!checked.ok()) return AboutVm(checked.status(), request.vm_id());
+    ToProto(*checked, response->mutable_vm());
+    return absl::OkStatus();
   }
   auto vm = context_->registry->Create(*std::move(spec));
   if (!vm.ok()) return AboutVm(vm.status(), request.vm_id());
@@ -91,55 +100,80 @@ absl::Status VmService::List(const v1::ListVmsRequest& request, v1::ListVmsRespo
   return absl::OkStatus();
 }
 
-grpc::ServerUnaryReactor* VmService::StartVm(grpc::CallbackServerContext* call,
-                                             const v1::StartVmRequest* request,
-                                             v1::StartVmResponse* response) {
-  return OnWorker(context_->calls, call,
-                  [this, request, response] { return Start(*request, response); });
-}
-
-absl::Status VmService::Start(const v1::StartVmRequest& request, v1::StartVmResponse* response) {
+template <typename Request, typename Response, typename Change>
+absl::Status VmService::ChangeState(const Request& request, Response* response, const char* what,
+                                    const Change& change) {
   auto vm = FindByResourceName(*context_->registry, "name", request.name());
   if (!vm.ok()) return vm.status();
+  auto if_version = ParseEtag("etag", request.etag());
+  if (!if_version.ok()) return if_version.status();
   const std::string& name = (*vm)->spec().name;
-  if (absl::Status status = (*vm)->Start(); !status.ok()) {
-    spdlog::warn("vm {}: not started: {}", name, std::string(status.message()));
+  if (absl::Status status = change(**vm, *if_version); !status.ok()) {
+    spdlog::warn("vm {}: not {}: {}", name, what, std::string(status.message()));
     return AboutVm(std::move(status), name);
   }
   ToProto(**vm, response->mutable_vm());
-  spdlog::info("vm {}: started", name);
+  spdlog::info("vm {}: {}", name, what);
   return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* VmService::StartVm(grpc::CallbackServerContext* call,
+                                             const v1::StartVmRequest* request,
+                                             v1::StartVmResponse* response) {
+  return OnceOnWorker(*context_, call, *request, response,
+                      [this, request, response] { return Start(*request, response); });
+}
+
+absl::Status VmService::Start(const v1::StartVmRequest& request, v1::StartVmResponse* response) {
+  auto ticket = context_->admission.Enter();
+  if (!ticket.ok()) return ticket.status();
+  return ChangeState(request, response, "started",
+                     [](host::Vm& vm, host::IfVersion if_version) { return vm.Start(if_version); });
+}
+
+grpc::ServerUnaryReactor* VmService::PauseVm(grpc::CallbackServerContext* call,
+                                             const v1::PauseVmRequest* request,
+                                             v1::PauseVmResponse* response) {
+  return OnWorker(context_->calls, call, [this, request, response] {
+    return ChangeState(*request, response, "paused", [](host::Vm& vm, host::IfVersion if_version) {
+      return vm.Pause(if_version);
+    });
+  });
+}
+
+grpc::ServerUnaryReactor* VmService::ResumeVm(grpc::CallbackServerContext* call,
+                                              const v1::ResumeVmRequest* request,
+                                              v1::ResumeVmResponse* response) {
+  return OnWorker(context_->calls, call, [this, request, response] {
+    return ChangeState(*request, response, "resumed", [](host::Vm& vm, host::IfVersion if_version) {
+      return vm.Resume(if_version);
+    });
+  });
 }
 
 grpc::ServerUnaryReactor* VmService::StopVm(grpc::CallbackServerContext* call,
                                             const v1::StopVmRequest* request,
                                             v1::StopVmResponse* response) {
-  return OnWorker(context_->calls, call,
-                  [this, request, response] { return Stop(*request, response); });
-}
-
-absl::Status VmService::Stop(const v1::StopVmRequest& request, v1::StopVmResponse* response) {
-  auto vm = FindByResourceName(*context_->registry, "name", request.name());
-  if (!vm.ok()) return vm.status();
-  const std::string& name = (*vm)->spec().name;
-  if (absl::Status status = (*vm)->Stop(vcpu::StopReason::kStopRequested); !status.ok()) {
-    return AboutVm(std::move(status), name);
-  }
-  ToProto(**vm, response->mutable_vm());
-  spdlog::info("vm {}: a stop was asked for", name);
-  return absl::OkStatus();
+  return OnWorker(context_->calls, call, [this, request, response] {
+    return ChangeState(*request, response, "stopped", [](host::Vm& vm, host::IfVersion if_version) {
+      return vm.Stop(vcpu::StopReason::kStopRequested, if_version);
+    });
+  });
 }
 
 grpc::ServerUnaryReactor* VmService::DeleteVm(grpc::CallbackServerContext* call,
                                               const v1::DeleteVmRequest* request,
-                                              v1::DeleteVmResponse*) {
-  return OnWorker(context_->calls, call, [this, request] { return Delete(*request); });
+                                              v1::DeleteVmResponse* response) {
+  return OnceOnWorker(*context_, call, *request, response,
+                      [this, request] { return Delete(*request); });
 }
 
 absl::Status VmService::Delete(const v1::DeleteVmRequest& request) {
   auto name = BareNameOf("name", request.name());
   if (!name.ok()) return name.status();
-  if (absl::Status status = context_->registry->Delete(*name); !status.ok()) {
+  auto if_version = ParseEtag("etag", request.etag());
+  if (!if_version.ok()) return if_version.status();
+  if (absl::Status status = context_->registry->Delete(*name, *if_version); !status.ok()) {
     return AboutVm(std::move(status), *name);
   }
   spdlog::info("vm {}: deleted", *name);

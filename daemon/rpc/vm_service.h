@@ -26,9 +26,18 @@ class VmService : public v1::VmService::CallbackService {
   grpc::ServerUnaryReactor* ListVms(grpc::CallbackServerContext* call,
                                     const v1::ListVmsRequest* request,
                                     v1::ListVmsResponse* response) override;
+  grpc::ServerUnaryReactor* UpdateVm(grpc::CallbackServerContext* call,
+                                     const v1::UpdateVmRequest* request,
+                                     v1::UpdateVmResponse* response) override;
   grpc::ServerUnaryReactor* StartVm(grpc::CallbackServerContext* call,
                                     const v1::StartVmRequest* request,
                                     v1::StartVmResponse* response) override;
+  grpc::ServerUnaryReactor* PauseVm(grpc::CallbackServerContext* call,
+                                    const v1::PauseVmRequest* request,
+                                    v1::PauseVmResponse* response) override;
+  grpc::ServerUnaryReactor* ResumeVm(grpc::CallbackServerContext* call,
+                                     const v1::ResumeVmRequest* request,
+                                     v1::ResumeVmResponse* response) override;
   grpc::ServerUnaryReactor* StopVm(grpc::CallbackServerContext* call,
                                    const v1::StopVmRequest* request,
                                    v1::StopVmResponse* response) override;
@@ -44,8 +53,12 @@ class VmService : public v1::VmService::CallbackService {
  private:
   absl::Status Create(const v1::CreateVmRequest& request, v1::CreateVmResponse* response);
   absl::Status List(const v1::ListVmsRequest& request, v1::ListVmsResponse* response);
+  absl::Status Update(const v1::UpdateVmRequest& request, v1::UpdateVmResponse* response);
+  // A call that takes a VM from one state to another: `change(vm, if_version)`.
+  template <typename Request, typename Response, typename Change>
+  absl::Status ChangeState(const Request& request, Response* response, const char* what,
+                           const Change& change);
   absl::Status Start(const v1::StartVmRequest& request, v1::StartVmResponse* response);
-  absl::Status Stop(const v1::StopVmRequest& request, v1::StopVmResponse* response);
   absl::Status Delete(const v1::DeleteVmRequest& request);
 
   Context* const context_;

@@ -92,7 +92,7 @@ class MachineClient {
 };
 
 // The vCPUs of one VM. Order of life: create, (engine attaches to external() and flusher()),
-// Start once, RequestStop, Join, destroy.
+// Start once, (Pause, Resume), RequestStop, Join, destroy.
 class Machine {
  public:
   virtual ~Machine() = default;
@@ -114,6 +114,13 @@ class Machine {
   // may have gone on by itself meanwhile. Any thread, but not under the VM's locks.
   virtual void ResumeFault(VcpuIndex vcpu) = 0;
   virtual void AnswerMapGpa(VcpuIndex vcpu, MapGpaResult result) = 0;
+
+  // When Pause returns, no vCPU executes and the client gets no call of theirs, until Resume or
+  // until the machine is stopped, which ends the wait. Parked vCPUs stay parked; those that are let
+  // go meanwhile go on at Resume. Between Start and Join, not from a thread of the machine, one of
+  // the two at a time.
+  virtual void Pause() = 0;
+  virtual void Resume() = 0;
 
   // Makes every vCPU leave the guest soon, parked ones too, and makes no more calls to the client
   // but those under way. Thread-safe, returns at once, may be repeated, any thread.

@@ -22,6 +22,7 @@
 #include "daemon/vcpu/kvm/projection.h"
 #include "daemon/vcpu/kvm/userfault.h"
 #include "daemon/vcpu/kvm/vcpu.h"
+#include "daemon/vcpu/pause_gate.h"
 
 namespace twinroot::kvm {
 namespace {
@@ -62,7 +63,12 @@ class KvmMachine : public vcpu::Machine {
  public:
   KvmMachine(const KvmMachineConfig& config, const KvmSystem* system, const mmu::GpaLayout& layout,
              memory::GuestRam* ram, vcpu::MachineClient* client)
-      : config_(config), system_(system), layout_(layout), ram_(ram), client_(client) {}
+      : config_(config),
+        system_(system),
+        layout_(layout),
+        ram_(ram),
+        client_(client),
+        gate_(config.vcpus) {}
 
   ~KvmMachine() override {
     RequestStop();
@@ -77,12 +83,19 @@ class KvmMachine : public vcpu::Machine {
   absl::Status Start() override;
   void ResumeFault(VcpuIndex vcpu) override;
   void AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaResult result) override;
+  void Pause() override;
+  void Resume() override;
   void RequestStop() override;
   void Join() override;
 
  private:
-  // A frame of one alias, at which vCPUs may wait.
-  using Place = std::pair<MemoryKind, mmu::Gfn>;
+  // A fault that a vCPU waits in: a frame of one alias. It is woken once it is resumed and the gate
+  // lets it go.
+  struct Parked {
+    MemoryKind kind;
+    mmu::Gfn gfn;
+    bool resumed = false;
+  };
 
   Projection& projection(MemoryKind kind) { return *projections_[static_cast<size_t>(kind)]; }
   absl::Status AddMemorySlots();
@@ -90,8 +103,11 @@ class KvmMachine : public vcpu::Machine {
   // The handler's thread. Nobody else wakes vCPUs: between reading a fault and serving it, the vCPU
   // that it tells of stays where it is.
   void ServeFaults();
+  // False: the VM ends.
+  bool ServeNextFault();
   void ServeFault(const uffd_msg& message);
   void WakeResumed();
+  void WakeIfResumed(VcpuIndex vcpu);
   void SignalHandler();
   VcpuIndex VcpuOf(uint32_t thread) const;
 
@@ -109,9 +125,10 @@ class KvmMachine : public vcpu::Machine {
   std::thread handler_;
   Fd handler_event_;  // tells the handler of resumed faults and of the stop
   std::mutex parked_mutex_;
-  std::vector<std::optional<Place>> parked_;  // by vCPU; guarded by parked_mutex_
-  std::vector<Place> resumed_;                // to be woken; guarded by parked_mutex_
+  std::vector<std::optional<Parked>> parked_;  // by vCPU; guarded by parked_mutex_
   std::atomic<bool> stop_{false};
+  vcpu::PauseGate gate_;
+  std::mutex serve_mutex_;  // held while a fault is served
 };
 
 absl::Status KvmMachine::Open() {
@@ -170,6 +187,7 @@ absl::Status KvmMachine::CreateVcpus() {
   environment.layout = &layout_;
   environment.ram = ram_;
   environment.stop = &stop_;
+  environment.gate = &gate_;
   for (VcpuIndex index = 0; index < config_.vcpus; ++index) {
     absl::StatusOr<std::unique_ptr<Vcpu>> vcpu = Vcpu::Create(index, environment);
     if (!vcpu.ok()) return vcpu.status();
@@ -215,24 +233,35 @@ void KvmMachine::ServeFaults() {
     if (poll(sources, std::size(sources), -1) < 0) continue;  // a signal
     if (sources[1].revents != 0) WakeResumed();
     if (sources[0].revents == 0) continue;
-    const absl::StatusOr<std::optional<uffd_msg>> message = userfault_->Next();
-    if (!message.ok()) {
-      client_->OnFatal(StopReason::kBackendError, std::string(message.status().message()));
-      return;
-    }
-    if (message->has_value()) ServeFault(**message);
+    if (!ServeNextFault()) return;
   }
+}
+
+bool KvmMachine::ServeNextFault() {
+  std::lock_guard serve(serve_mutex_);
+  const absl::StatusOr<std::optional<uffd_msg>> message = userfault_->Next();
+  if (!message.ok()) {
+    client_->OnFatal(StopReason::kBackendError, std::string(message.status().message()));
+    return false;
+  }
+  if (message->has_value()) ServeFault(**message);
+  return true;
 }
 
 void KvmMachine::WakeResumed() {
   uint64_t count;
   (void)!read(handler_event_.get(), &count, sizeof count);
-  std::vector<Place> resumed;
+  for (VcpuIndex vcpu = 0; vcpu < config_.vcpus; ++vcpu) WakeIfResumed(vcpu);
+}
+
+void KvmMachine::WakeIfResumed(VcpuIndex vcpu) {
+  std::optional<Parked> parked;
   {
     std::lock_guard lock(parked_mutex_);
-    resumed.swap(resumed_);
+    if (!parked_[vcpu].has_value() || !parked_[vcpu]->resumed || !gate_.Release(vcpu)) return;
+    parked.swap(parked_[vcpu]);
   }
-  for (const auto& [kind, gfn] : resumed) projection(kind).Wake(gfn);
+  projection(parked->kind).Wake(parked->gfn);
 }
 
 void KvmMachine::SignalHandler() {
@@ -260,15 +289,14 @@ void KvmMachine::ServeFault(const uffd_msg& message) {
     {
       // Before the client knows of it: it may be resumed at once.
       std::lock_guard lock(parked_mutex_);
-      parked_[vcpu].emplace(kind, *gfn);
+      parked_[vcpu] = Parked{kind, *gfn};
     }
     if (client_->OnEptViolation(vcpu, {layout_.GpaOf(*gfn, kind), access}) == Verdict::kResume) {
-      {
-        std::lock_guard lock(parked_mutex_);
-        parked_[vcpu].reset();
-      }
-      projection(kind).Wake(*gfn);
+      std::lock_guard lock(parked_mutex_);
+      parked_[vcpu]->resumed = true;
     }
+    gate_.Hold(vcpu);
+    WakeIfResumed(vcpu);
     return;
   }
 }
@@ -279,8 +307,7 @@ void KvmMachine::ResumeFault(VcpuIndex vcpu) {
   {
     std::lock_guard lock(parked_mutex_);
     if (!parked_[vcpu].has_value()) return;
-    resumed_.push_back(*parked_[vcpu]);
-    parked_[vcpu].reset();
+    parked_[vcpu]->resumed = true;
   }
   SignalHandler();
 }
@@ -289,8 +316,22 @@ void KvmMachine::AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaResult result) {
   if (vcpu < vcpus_.size()) vcpus_[vcpu]->AnswerMapGpa(result);
 }
 
+void KvmMachine::Pause() {
+  gate_.Pause([this] {
+    for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) vcpu->Kick();
+  });
+  // A kick takes a vCPU out of a fault that the handler has begun to serve.
+  std::lock_guard served(serve_mutex_);
+}
+
+void KvmMachine::Resume() {
+  gate_.Resume();
+  SignalHandler();
+}
+
 void KvmMachine::RequestStop() {
   if (stop_.exchange(true)) return;
+  gate_.Stop();
   for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) vcpu->Kick();
   for (std::optional<Projection>& projection : projections_) {
     if (projection.has_value()) projection->Revoke();

@@ -134,7 +134,13 @@ void Vcpu::ResumeFetch() {
 }
 
 void Vcpu::Loop() {
-  while (!stopping()) {
+  environment_.gate->Enter(index_);
+  Execute();
+  environment_.gate->Leave(index_);
+}
+
+void Vcpu::Execute() {
+  while (GoesOn()) {
     const int result = ioctl(fd_.get(), KVM_RUN, 0);
     const int error = errno;
     if (stopping()) return;
@@ -145,7 +151,13 @@ void Vcpu::Loop() {
 }
 
 Vcpu::Next Vcpu::HandleRunError(int error) {
-  if (error == EINTR || error == EAGAIN) return Next::kRun;
+  if (error == EINTR) {
+    // The kick was heard. Reading it orders what it was for, a stop or a pause, before the next
+    // look.
+    std::atomic_ref<__u8>(run_->immediate_exit).exchange(0);
+    return Next::kRun;
+  }
+  if (error == EAGAIN) return Next::kRun;
   // Bare EFAULT: the host could not give KVM a page just now, and says no address. The guest tries
   // the same access again.
   if (error == EFAULT && ++repeated_errors_ < kMaxRepeatedErrors) return Next::kRun;
@@ -263,8 +275,11 @@ std::optional<MapGpaResult> Vcpu::MapGpa(const MapGpaCall& call) {
     map_gpa_answer_.reset();
   }
   const vcpu::MapGpaVerdict verdict = environment_.client->OnMapGpa(index_, call);
+  const bool parked = verdict.verdict == Verdict::kParked;
+  std::optional<vcpu::Outside> outside;  // entered again without the lock: a kick takes it
+  if (parked) outside.emplace(*environment_.gate, index_);
   std::unique_lock lock(park_mutex_);
-  if (verdict.verdict == Verdict::kParked) {
+  if (parked) {
     park_changed_.wait(lock, [this] { return map_gpa_answer_.has_value() || stopping(); });
   }
   map_gpa_waits_ = false;
@@ -323,6 +338,7 @@ bool Vcpu::ResolveFetch() {
         break;
       case Verdict::kParked: {
         // Parked outside the guest: wait here for the decision.
+        const vcpu::Outside outside(*environment_.gate, index_);
         std::unique_lock lock(park_mutex_);
         park_changed_.wait(lock, [this] { return fetch_resumed_ || stopping(); });
         progress = true;

@@ -21,6 +21,7 @@
 #include "daemon/vcpu/kvm/fd.h"
 #include "daemon/vcpu/kvm/kvm_abi.h"
 #include "daemon/vcpu/machine.h"
+#include "daemon/vcpu/pause_gate.h"
 #include "mmu/vm/gpa_layout.h"
 
 namespace twinroot::kvm {
@@ -36,6 +37,7 @@ class Vcpu {
     const mmu::GpaLayout* layout = nullptr;
     const memory::GuestRam* ram = nullptr;
     const std::atomic<bool>* stop = nullptr;
+    vcpu::PauseGate* gate = nullptr;
   };
 
   static absl::StatusOr<std::unique_ptr<Vcpu>> Create(vcpu::VcpuIndex index,
@@ -52,7 +54,7 @@ class Vcpu {
   // The kernel's id of the thread; 0 before it runs.
   pid_t thread_id() const { return thread_id_.load(std::memory_order_acquire); }
 
-  // Makes KVM_RUN return soon; `stop` was set before.
+  // Makes KVM_RUN return soon; `stop` was set before, or the gate was closed.
   void Kick();
   // Answers a parked MapGPA; does nothing where none waits.
   void AnswerMapGpa(vcpu::MapGpaResult result);
@@ -65,6 +67,7 @@ class Vcpu {
   Vcpu(vcpu::VcpuIndex index, const Environment& environment, Fd fd, kvm_run* run);
 
   void Loop();
+  void Execute();
   Next HandleExit();
   Next HandleRunError(int error);
   Next HandlePortOut();
@@ -78,6 +81,11 @@ class Vcpu {
   // Lets the engine map what an instruction at RIP needs. False: the VM stops.
   bool ResolveFetch();
   Next Fatal(vcpu::StopReason reason, const std::string& what);
+  // Waits while the machine is paused. False: it stops.
+  bool GoesOn() {
+    environment_.gate->Pass(index_);
+    return !stopping();
+  }
   bool stopping() const { return environment_.stop->load(std::memory_order_acquire); }
   kvm_regs* Registers();
   void RegistersChanged();

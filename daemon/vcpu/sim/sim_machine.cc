@@ -29,7 +29,7 @@ uint32_t VcpusWithProgram(const program::DecodedProgram& program) {
 
 SimMachine::SimMachine(const SimConfig& config, mmu::vmx::PhysicalMemory* memory,
                        vcpu::MachineClient* client)
-    : config_(config) {
+    : config_(config), shared_(config.vcpus) {
   shared_.client = client;
   for (vcpu::VcpuIndex index = 0; index < config_.vcpus; ++index) {
     vcpus_.push_back(std::make_unique<SimVcpu>(index, &shared_, memory, config_.capabilities,
@@ -112,9 +112,15 @@ void SimMachine::AnswerMapGpa(vcpu::VcpuIndex vcpu, vcpu::MapGpaResult result) {
   if (vcpu < vcpus_.size()) vcpus_[vcpu]->Unpark(result);
 }
 
+// Each comes to the gate by itself, after one operation at most.
+void SimMachine::Pause() {
+  shared_.gate.Pause([] {});
+}
+
 void SimMachine::RequestStop() {
   shared_.stop.store(true, std::memory_order_release);
   shared_.barrier.Stop();
+  shared_.gate.Stop();
   for (const std::unique_ptr<SimVcpu>& vcpu : vcpus_) vcpu->Stop();
 }
 

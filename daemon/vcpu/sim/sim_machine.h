@@ -45,6 +45,8 @@ class SimMachine final : public vcpu::Machine, private mmu::TlbFlusher, private 
   absl::Status Start() override;
   void ResumeFault(vcpu::VcpuIndex vcpu) override { AnswerMapGpa(vcpu, vcpu::MapGpaResult::kOk); }
   void AnswerMapGpa(vcpu::VcpuIndex vcpu, vcpu::MapGpaResult result) override;
+  void Pause() override;
+  void Resume() override { shared_.gate.Resume(); }
   void RequestStop() override;
   void Join() override;
 

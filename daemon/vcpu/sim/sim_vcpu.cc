@@ -21,12 +21,18 @@ constexpr uint8_t kFailedCheckExitCode = 1;
 }  // namespace
 
 void SimVcpu::Run(const std::vector<Op>& ops, std::string_view blob) {
+  shared_.gate.Enter(index_);
+  ExecuteAll(ops, blob);
+  shared_.gate.Leave(index_);
+}
+
+void SimVcpu::ExecuteAll(const std::vector<Op>& ops, std::string_view blob) {
   if (ops.empty()) {
-    if (!stopping()) shared_.client->OnVcpuEnded(index_);
+    if (GoesOn()) shared_.client->OnVcpuEnded(index_);
     return;
   }
   size_t at = 0;
-  while (!stopping()) {
+  while (GoesOn()) {
     if (ops[at].code == program::kOpEnd) {
       shared_.barrier.Leave();
       shared_.client->OnVcpuEnded(index_);
@@ -67,7 +73,7 @@ std::optional<size_t> SimVcpu::Execute(size_t at, const Op& op, std::string_view
       shared_.client->OnExitCode(index_, static_cast<uint8_t>(op.value));
       return std::nullopt;
     case program::kOpBarrier:
-      goes_on = shared_.barrier.Arrive();
+      goes_on = AwaitOthers();
       break;
     default:
       goes_on = Fatal(op, StopReason::kBackendError,
@@ -148,7 +154,7 @@ SimVcpu::Result SimVcpu::Access(const Op& op, uint64_t value) {
                        ": an exception without a handler"));
     return std::nullopt;
   }
-  while (!stopping()) {
+  while (GoesOn()) {
     const mmu::vmx::AccessOutcome outcome = TryAccess(op, value);
     if (const auto* done = std::get_if<mmu::vmx::AccessDone>(&outcome)) return done->value;
     if (const auto* exit = std::get_if<mmu::vmx::EptViolationExit>(&outcome)) {
@@ -189,7 +195,7 @@ bool SimVcpu::HandleViolation(const mmu::vmx::EptViolationExit& exit) {
       std::this_thread::yield();
       return true;
     case Verdict::kParked:
-      return parking_.Wait().has_value();
+      return AwaitDecision().has_value();
     case Verdict::kStop:
       break;
   }
@@ -197,7 +203,7 @@ bool SimVcpu::HandleViolation(const mmu::vmx::EptViolationExit& exit) {
 }
 
 std::optional<MapGpaResult> SimVcpu::MapGpa(const vcpu::MapGpaCall& call) {
-  if (stopping()) return std::nullopt;
+  if (!GoesOn()) return std::nullopt;
   parking_.Open();
   const vcpu::MapGpaVerdict verdict = shared_.client->OnMapGpa(index_, call);
   switch (verdict.verdict) {
@@ -205,11 +211,21 @@ std::optional<MapGpaResult> SimVcpu::MapGpa(const vcpu::MapGpaCall& call) {
       parking_.Close();
       return verdict.result;
     case Verdict::kParked:
-      return parking_.Wait();
+      return AwaitDecision();
     case Verdict::kStop:
       break;
   }
   return std::nullopt;
+}
+
+std::optional<MapGpaResult> SimVcpu::AwaitDecision() {
+  const vcpu::Outside outside(shared_.gate, index_);
+  return parking_.Wait();
+}
+
+bool SimVcpu::AwaitOthers() {
+  const vcpu::Outside outside(shared_.gate, index_);
+  return shared_.barrier.Arrive();
 }
 
 bool SimVcpu::Fatal(const Op& op, StopReason reason, const std::string& what) {

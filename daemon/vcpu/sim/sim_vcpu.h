@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "daemon/vcpu/machine.h"
+#include "daemon/vcpu/pause_gate.h"
 #include "daemon/vcpu/program/op.h"
 #include "daemon/vcpu/sim/barrier.h"
 #include "daemon/vcpu/sim/full_logs.h"
@@ -24,7 +25,9 @@ class SimVcpu {
  public:
   // What a machine's vCPUs share; outlives them.
   struct Shared {
+    explicit Shared(uint32_t vcpus) : gate(vcpus) {}
     vcpu::MachineClient* client = nullptr;
+    vcpu::PauseGate gate;
     Barrier barrier;
     std::atomic<bool> stop{false};
     FullLogs full_logs;
@@ -67,13 +70,22 @@ class SimVcpu {
   Result Access(const program::Op& op, uint64_t value);
   bool HandleViolation(const mmu::vmx::EptViolationExit& exit);
   std::optional<vcpu::MapGpaResult> MapGpa(const vcpu::MapGpaCall& call);
+  // What the VM decided for a parked vCPU; nullopt: it stops.
+  std::optional<vcpu::MapGpaResult> AwaitDecision();
+  // At a barrier. False: the machine stops.
+  bool AwaitOthers();
 
   mmu::vmx::AccessOutcome TryAccess(const program::Op& op, uint64_t value);
   bool Fatal(const program::Op& op, vcpu::StopReason reason, const std::string& what);
   uint64_t iteration() const { return loops_.empty() ? 0 : loops_.back().i; }
   uint64_t AddressOf(const program::Op& op) const { return op.gpa + iteration() * op.stride; }
   std::string Where(const program::Op& op) const;
-  bool stopping() const { return shared_.stop.load(std::memory_order_acquire); }
+  void ExecuteAll(const std::vector<program::Op>& ops, std::string_view blob);
+  // Waits while the machine is paused. False: it stops.
+  bool GoesOn() {
+    shared_.gate.Pass(index_);
+    return !shared_.stop.load(std::memory_order_acquire);
+  }
 
   const vcpu::VcpuIndex index_;
   Shared& shared_;

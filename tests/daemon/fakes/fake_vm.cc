@@ -57,8 +57,11 @@ FakeVm::FakeVm(host::VmSpec spec, host::BackendKind backend, events::Journal* jo
       create_time_(absl::Now()),
       journal_(journal),
       stop_waiters_(std::make_shared<StopWaiters>()),
+      settings_{spec_.policy, spec_.labels},
       shared_(spec_.memory_bytes / kPage, false),
-      dirty_(spec_.memory_bytes / kPage, false) {}
+      dirty_(spec_.memory_bytes / kPage, false) {
+  status_.version = static_cast<uint64_t>(absl::ToUnixNanos(create_time_));
+}
 
 void FakeVm::Announce(bool deleted) {
   v1::Event event;
@@ -99,6 +102,7 @@ void FakeVm::ExitWith(uint32_t code) {
     std::lock_guard lock(mutex_);
     status_.state = host::VmState::kStopped;
     status_.exit_code = code;
+    ++status_.version;
   }
   Announce(false);
 }
@@ -161,30 +165,6 @@ void FakeVm::Forget() {
 host::VmStatus FakeVm::status() const {
   std::lock_guard lock(mutex_);
   return status_;
-}
-
-absl::Status FakeVm::Start() {
-  {
-    std::lock_guard lock(mutex_);
-    if (status_.state != host::VmState::kDefined) {
-      return absl::FailedPreconditionError("only a DEFINED VM can be started: create it anew");
-    }
-    status_.state = host::VmState::kRunning;
-  }
-  Announce(false);
-  return absl::OkStatus();
-}
-
-absl::Status FakeVm::Stop(vcpu::StopReason reason) {
-  {
-    std::lock_guard lock(mutex_);
-    if (status_.state == host::VmState::kStopped) return absl::OkStatus();
-    status_.state = host::VmState::kStopped;
-    status_.stop_reason =
-        reason == vcpu::StopReason::kDaemonStopping ? "DAEMON_STOPPING" : "STOP_REQUESTED";
-  }
-  Announce(false);
-  return absl::OkStatus();
 }
 
 std::unique_ptr<host::Vm::Waiter> FakeVm::OnStopped(std::function<void(absl::Status)> done) {

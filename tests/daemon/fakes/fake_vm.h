@@ -46,6 +46,13 @@ class FakeVm final : public host::Vm {
   std::optional<mmu::MemoryKind> last_kind() const;
   // Prefault stops at this frame.
   void StopPrefaultAt(mmu::Gfn gfn, absl::Status why);
+  // Each root has so many tables.
+  void SetTables(size_t tables);
+  uint64_t last_max() const;
+  // Makes Start wait until released.
+  void HoldStart();
+  void ReleaseStart();
+  uint64_t starts() const;
   // Callers that wait for the stop.
   size_t waiters() const;
   uint64_t converts() const;
@@ -57,8 +64,13 @@ class FakeVm final : public host::Vm {
   host::BackendKind backend() const override { return backend_; }
   absl::Time create_time() const override { return create_time_; }
   host::VmStatus status() const override;
-  absl::Status Start() override;
-  absl::Status Stop(vcpu::StopReason reason) override;
+  host::VmSettings settings() const override;
+  absl::Status Check(host::IfVersion if_version) const override;
+  absl::Status Update(const host::VmSettings& settings, host::IfVersion if_version) override;
+  absl::Status Start(host::IfVersion if_version = std::nullopt) override;
+  absl::Status Pause(host::IfVersion if_version = std::nullopt) override;
+  absl::Status Resume(host::IfVersion if_version = std::nullopt) override;
+  absl::Status Stop(vcpu::StopReason reason, host::IfVersion if_version = std::nullopt) override;
   std::unique_ptr<Waiter> OnStopped(std::function<void(absl::Status)> done) override;
   ConsoleChunk ReadConsole(uint64_t offset, size_t max) const override;
   std::unique_ptr<Waiter> OnConsole(std::function<void()> wake) override;
@@ -81,9 +93,16 @@ class FakeVm final : public host::Vm {
       const std::vector<mmu::GfnRange>& ranges) override;
   absl::StatusOr<mmu::PrefaultResult> Prefault(mmu::GfnRange range,
                                                std::optional<mmu::MemoryKind> kind) override;
+  absl::Status CheckAddMemslot(mmu::GfnRange range) const override;
   absl::Status AddMemslot(mmu::GfnRange range) override;
   absl::Status RemoveMemslot(mmu::Gfn first) override;
   absl::Status MoveMemslot(mmu::Gfn first, mmu::Gfn new_first) override;
+  absl::StatusOr<std::vector<mmu::TableImage>> DumpTables(mmu::MemoryKind root,
+                                                          const mmu::TableImage* after,
+                                                          size_t max) const override;
+  mmu::EptPointer ept_pointer(mmu::MemoryKind root) const override;
+  absl::StatusOr<std::vector<mmu::GfnRange>> AgePages(mmu::GfnRange range) override;
+  absl::StatusOr<mmu::RecoverResult> RecoverNxPages(uint64_t max) override;
   std::vector<mmu::GfnRange> Memory() const override;
   absl::Status Audit() const override;
   std::vector<host::PendingConversion> Pending() const override;
@@ -95,6 +114,9 @@ class FakeVm final : public host::Vm {
   class StopWaiter;
   class ConsoleWaiter;
 
+  // Needs the lock. From `from` to `to`, or why not.
+  absl::Status GoTo(host::VmState from, host::VmState to, host::IfVersion if_version);
+  absl::Status CheckVersion(host::IfVersion if_version) const;
   // Need the lock.
   absl::Status CheckChange(const mmu::AttributeChange& change) const;
   mmu::AttributeChangeResult Make(const mmu::AttributeChange& change);
@@ -118,6 +140,11 @@ class FakeVm final : public host::Vm {
   mutable std::mutex mutex_;
   std::condition_variable released_;
   host::VmStatus status_;
+  host::VmSettings settings_;
+  bool hold_start_ = false;
+  uint64_t starts_ = 0;
+  size_t tables_ = 1;
+  uint64_t last_max_ = 0;
   std::string console_;
   std::vector<bool> shared_;  // by frame
   std::map<uint64_t, char> bytes_;

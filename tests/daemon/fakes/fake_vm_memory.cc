@@ -123,6 +123,68 @@ absl::StatusOr<mmu::PrefaultResult> FakeVm::Prefault(mmu::GfnRange range,
   return mmu::PrefaultResult{prefault_end_ - range.first, prefault_stop_};
 }
 
+absl::Status FakeVm::CheckAddMemslot(mmu::GfnRange) const {
+  std::lock_guard lock(mutex_);
+  return CheckMemoryCall({});
+}
+
+void FakeVm::SetTables(size_t tables) {
+  std::lock_guard lock(mutex_);
+  tables_ = tables;
+}
+
+uint64_t FakeVm::last_max() const {
+  std::lock_guard lock(mutex_);
+  return last_max_;
+}
+
+// Table i: at 0x1000 * i, of gfn i.
+absl::StatusOr<std::vector<mmu::TableImage>> FakeVm::DumpTables(mmu::MemoryKind root,
+                                                                const mmu::TableImage* after,
+                                                                size_t max) const {
+  std::lock_guard lock(mutex_);
+  if (absl::Status status = CheckMemoryCall({}); !status.ok()) return status;
+  std::vector<mmu::TableImage> tables;
+  for (size_t i = after == nullptr ? 0 : after->first.value + 1; i < tables_ && tables.size() < max;
+       ++i) {
+    mmu::TableImage& table = tables.emplace_back();
+    table.hpa = mmu::Hpa(i * mmu::kPageSize);
+    table.level = i == 0 ? mmu::Level::k512G : mmu::Level::k4K;
+    table.first = mmu::Gfn(i);
+    table.hw_first = mmu::HwGfn(i);
+    table.entries.fill(root == mmu::MemoryKind::kPrivate ? 0x0102030405060708 : i);
+  }
+  return tables;
+}
+
+mmu::EptPointer FakeVm::ept_pointer(mmu::MemoryKind root) const {
+  return mmu::EptPointer(root == mmu::MemoryKind::kPrivate ? 0x101e : 0x201e);
+}
+
+// Accessed is what was written.
+absl::StatusOr<std::vector<mmu::GfnRange>> FakeVm::AgePages(mmu::GfnRange range) {
+  std::lock_guard lock(mutex_);
+  if (absl::Status status = CheckMemoryCall({range}); !status.ok()) return status;
+  std::vector<mmu::GfnRange> runs;
+  for (mmu::Gfn gfn = range.first; gfn < range.end(); gfn = gfn + 1) {
+    if (!dirty_[gfn.value]) continue;
+    dirty_[gfn.value] = false;
+    if (!runs.empty() && runs.back().end() == gfn) {
+      ++runs.back().count;
+    } else {
+      runs.push_back({gfn, 1});
+    }
+  }
+  return runs;
+}
+
+absl::StatusOr<mmu::RecoverResult> FakeVm::RecoverNxPages(uint64_t max) {
+  std::lock_guard lock(mutex_);
+  if (absl::Status status = CheckMemoryCall({}); !status.ok()) return status;
+  last_max_ = max;
+  return mmu::RecoverResult{9};
+}
+
 absl::Status FakeVm::AddMemslot(mmu::GfnRange range) {
   std::lock_guard lock(mutex_);
   last_ranges_ = {range};

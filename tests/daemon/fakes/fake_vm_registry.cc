@@ -27,21 +27,33 @@ bool FakeVmRegistry::shut_down() const {
   return shut_down_;
 }
 
+absl::Status FakeVmRegistry::CheckRoom(const host::VmSpec& spec) const {
+  if (shut_down_) return absl::UnavailableError("the daemon is stopping");
+  if (vms_.contains(spec.name)) {
+    return absl::AlreadyExistsError("the name is taken: choose another");
+  }
+  if (vms_.size() >= max_vms_) {
+    return WithReason(absl::ResourceExhaustedError("too many VMs: delete some"), "TOO_MANY_VMS");
+  }
+  if (spec.backend == host::BackendKind::kKvm) {
+    return WithReason(absl::FailedPreconditionError("no kvm on this host: use sim"),
+                      "BACKEND_UNAVAILABLE");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<host::VmSpec> FakeVmRegistry::Check(host::VmSpec spec) const {
+  std::lock_guard lock(mutex_);
+  if (absl::Status status = CheckRoom(spec); !status.ok()) return status;
+  spec.backend = host::BackendKind::kSim;
+  return spec;
+}
+
 absl::StatusOr<std::shared_ptr<host::Vm>> FakeVmRegistry::Create(host::VmSpec spec) {
   std::shared_ptr<FakeVm> vm;
   {
     std::lock_guard lock(mutex_);
-    if (shut_down_) return absl::UnavailableError("the daemon is stopping");
-    if (vms_.contains(spec.name)) {
-      return absl::AlreadyExistsError("the name is taken: choose another");
-    }
-    if (vms_.size() >= max_vms_) {
-      return WithReason(absl::ResourceExhaustedError("too many VMs: delete some"), "TOO_MANY_VMS");
-    }
-    if (spec.backend == host::BackendKind::kKvm) {
-      return WithReason(absl::FailedPreconditionError("no kvm on this host: use sim"),
-                        "BACKEND_UNAVAILABLE");
-    }
+    if (absl::Status status = CheckRoom(spec); !status.ok()) return status;
     vm = std::make_shared<FakeVm>(std::move(spec), host::BackendKind::kSim, journal_);
     vms_[vm->spec().name] = vm;
   }
@@ -74,7 +86,7 @@ size_t FakeVmRegistry::size() const {
   return vms_.size();
 }
 
-absl::Status FakeVmRegistry::Delete(const std::string& name) {
+absl::Status FakeVmRegistry::Delete(const std::string& name, host::IfVersion if_version) {
   std::shared_ptr<FakeVm> vm;
   {
     std::lock_guard lock(mutex_);
@@ -82,6 +94,7 @@ absl::Status FakeVmRegistry::Delete(const std::string& name) {
     if (it == vms_.end()) {
       return absl::NotFoundError(absl::StrCat("no VM ", name, ": list the VMs"));
     }
+    if (absl::Status status = it->second->Check(if_version); !status.ok()) return status;
     vm = std::move(it->second);
     vms_.erase(it);
   }

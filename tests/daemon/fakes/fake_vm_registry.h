@@ -27,13 +27,17 @@ class FakeVmRegistry : public host::VmRegistry {
   absl::StatusOr<std::shared_ptr<host::Vm>> Get(const std::string& name) const override;
   std::vector<std::shared_ptr<host::Vm>> List(const std::string& after, size_t max) const override;
   size_t size() const override;
-  absl::Status Delete(const std::string& name) override;
+  absl::StatusOr<host::VmSpec> Check(host::VmSpec spec) const override;
+  absl::Status Delete(const std::string& name, host::IfVersion if_version = std::nullopt) override;
   void Shutdown() override;
   const host::HostCapabilities& capabilities() const override { return capabilities_; }
   host::BackendKind default_backend() const override { return host::BackendKind::kSim; }
   int shared_bit() const override { return 47; }
 
  private:
+  // Needs the lock.
+  absl::Status CheckRoom(const host::VmSpec& spec) const;
+
   events::Journal* const journal_;
   const size_t max_vms_;
   const host::HostCapabilities capabilities_;

@@ -1,6 +1,10 @@
+#include <algorithm>
+#include <atomic>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "grpcpp/generic/generic_stub.h"
 #include "tests/daemon/rpc/rpc_fixture.h"
 
 namespace twinroot::rpc {
@@ -8,6 +12,50 @@ namespace {
 
 class HostServiceTest : public RpcFixture {
  protected:
+  v1::Host Host() {
+    grpc::ClientContext context;
+    v1::GetHostResponse response;
+    EXPECT_TRUE(host_->GetHost(&context, v1::GetHostRequest(), &response).ok());
+    return response.host();
+  }
+  v1::GetMetricsResponse Metrics() {
+    grpc::ClientContext context;
+    v1::GetMetricsResponse response;
+    EXPECT_TRUE(host_->GetMetrics(&context, v1::GetMetricsRequest(), &response).ok());
+    return response;
+  }
+  grpc::Status Drain(v1::Host::Admission admission) {
+    grpc::ClientContext context;
+    v1::DrainRequest request;
+    request.set_admission(admission);
+    return host_->Drain(&context, request, &drained_);
+  }
+  // As health says it. The message is one field, the name of the service; the answer too: 1.
+  bool Serving(const std::string& service) {
+    std::string request;
+    if (!service.empty()) {
+      request = std::string("\x0a") + static_cast<char>(service.size()) + service;
+    }
+    grpc::ClientContext context;
+    grpc::GenericStub stub(channel_);
+    grpc::CompletionQueue queue;
+    const grpc::Slice slice(request);
+    auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check",
+                                      grpc::ByteBuffer(&slice, 1), &queue);
+    call->StartCall();
+    grpc::ByteBuffer answer;
+    grpc::Status status;
+    call->Finish(&answer, &status, this);
+    void* tag = nullptr;
+    bool ok = false;
+    EXPECT_TRUE(queue.Next(&tag, &ok));
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    grpc::Slice bytes;
+    EXPECT_TRUE(answer.DumpToSingleSlice(&bytes).ok());
+    return std::string(bytes.begin(), bytes.end()) == std::string("\x08\x01");
+  }
+  v1::DrainResponse drained_;
+
   grpc::Status Audit(const std::string& vm, std::vector<v1::AuditResponse>* answers) {
     grpc::ClientContext context;
     v1::AuditRequest request;
@@ -53,6 +101,83 @@ TEST_F(HostServiceTest, AuditOfNothing) {
   ExpectError(Audit("nobody", &answers), grpc::StatusCode::NOT_FOUND, "NO_SUCH_VM");
   ExpectBadField(Audit("No Name", &answers), "INVALID_NAME", "vm");
   EXPECT_TRUE(answers.empty());
+}
+
+TEST_F(HostServiceTest, ADrainRefusesNewVmsOnlyAndMayBeUndone) {
+  Make("runs");
+  Make("waits");
+  ASSERT_TRUE(Start("runs").ok());
+  EXPECT_EQ(Host().admission(), v1::Host::ADMISSION_OPEN);
+  EXPECT_TRUE(Serving(""));
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(Drain(v1::Host::ADMISSION_DRAINING).ok());
+    EXPECT_EQ(drained_.active_vms(), 1u);
+  }
+  EXPECT_EQ(Host().admission(), v1::Host::ADMISSION_DRAINING);
+  for (const char* service : {"", "twinroot.v1.VmService"}) EXPECT_FALSE(Serving(service));
+  v1::CreateVmResponse created;
+  const grpc::Status refused = Create(CreateRequest("new"), &created);
+  ExpectError(refused, grpc::StatusCode::UNAVAILABLE, "DRAINING");
+  EXPECT_EQ(DetailOf<google::rpc::RetryInfo>(refused).retry_delay().seconds(), 30);
+  ExpectError(Start("waits"), grpc::StatusCode::UNAVAILABLE, "DRAINING");
+  EXPECT_TRUE(Set("runs", 0, 4096, v1::MEMORY_KIND_SHARED).ok());
+  EXPECT_EQ(registry_->vm("runs").status().state, host::VmState::kRunning);
+  ASSERT_TRUE(Drain(v1::Host::ADMISSION_OPEN).ok());
+  EXPECT_TRUE(Serving("twinroot.v1.VmService"));
+  EXPECT_TRUE(Start("waits").ok());
+  EXPECT_TRUE(Create(CreateRequest("new"), &created).ok());
+}
+
+TEST_F(HostServiceTest, ADrainWaitsForStartsThatAreUnderWay) {
+  fakes::FakeVm& vm = Make("slow");
+  vm.HoldStart();
+  std::thread starter([&] { EXPECT_TRUE(Start("slow").ok()); });
+  Eventually([&] { return vm.starts() == 1; });
+  std::atomic<bool> answered{false};
+  std::thread drainer([&] {
+    EXPECT_TRUE(Drain(v1::Host::ADMISSION_DRAINING).ok());
+    answered = true;
+  });
+  Eventually([&] { return Host().admission() == v1::Host::ADMISSION_DRAINING; });
+  EXPECT_FALSE(answered);
+  vm.ReleaseStart();
+  starter.join();
+  drainer.join();
+  EXPECT_EQ(drained_.active_vms(), 1u);
+}
+
+TEST_F(HostServiceTest, ADrainNeedsToSayWhatIsWanted) {
+  ExpectBadField(Drain(v1::Host::ADMISSION_UNSPECIFIED), "MISSING_FIELD", "admission");
+  ExpectBadField(Drain(static_cast<v1::Host::Admission>(9)), "INVALID_FIELD", "admission");
+  EXPECT_EQ(Host().admission(), v1::Host::ADMISSION_OPEN);
+}
+
+TEST_F(HostServiceTest, TheHostSaysItsLimitsAndWhatItsBackendsCan) {
+  const v1::Host host = Host();
+  EXPECT_EQ(host.max_ranges(), 16384u);
+  EXPECT_EQ(host.max_transfer_bytes(), 1u << 20);
+  EXPECT_EQ(host.max_image_bytes(), 64u << 20);
+  EXPECT_EQ(host.max_image_chunk_bytes(), 1u << 20);
+  EXPECT_EQ(host.max_added_memslots(), 32u);
+  ASSERT_EQ(host.capabilities_size(), host.backends_size());
+  EXPECT_EQ(host.capabilities(0).backend(), v1::BACKEND_SIM);
+  const auto& can = host.capabilities(0).capabilities();
+  EXPECT_NE(std::find(can.begin(), can.end(), v1::Host::Capabilities::CAPABILITY_DIRTY_LOG),
+            can.end());
+  EXPECT_EQ(std::find(can.begin(), can.end(), v1::Host::Capabilities::CAPABILITY_IMAGES),
+            can.end());
+}
+
+TEST_F(HostServiceTest, MetricsAreCutAtTheEndOfALine) {
+  EXPECT_EQ(Metrics().text(), "twinroot_build_info 1\n");
+  EXPECT_EQ(Metrics().omitted_bytes(), 0u);
+  metrics_.clear();
+  while (metrics_.size() <= (3u << 20)) metrics_ += "twinroot_something{vm=\"a\"} 12345\n";
+  const v1::GetMetricsResponse cut = Metrics();
+  EXPECT_EQ(cut.text().back(), '\n');
+  EXPECT_LE(cut.text().size(), 3u << 20);
+  EXPECT_EQ(cut.text().size() + cut.omitted_bytes(), metrics_.size());
+  EXPECT_EQ(metrics_.compare(0, cut.text().size(), cut.text()), 0);
 }
 
 }  // namespace

@@ -111,6 +111,7 @@ class RpcFixture : public ::testing::Test {
     options.version = "1.2.3";
     options.metrics_address = "127.0.0.1:9";
     options.max_vms = 4096;
+    options.metrics_text = [this] { return metrics_; };
     options.bookmark_interval = bookmark_interval;
     auto server = Server::Start(std::move(options), registry_.get(), journal_.get());
     ASSERT_TRUE(server.ok()) << server.status();
@@ -168,6 +169,7 @@ class RpcFixture : public ::testing::Test {
   }
 
   std::string folder_;
+  std::string metrics_ = "twinroot_build_info 1\n";  // what GetMetrics answers
   access::Gatekeeper gatekeeper_{access::DefaultRules(), nullptr};
   std::unique_ptr<events::Journal> journal_;
   std::unique_ptr<fakes::FakeVmRegistry> registry_;
