@@ -90,6 +90,8 @@ void Client::SetDeadline(grpc::ClientContext* context) {
 
 void Client::Check(const std::string& what, const grpc::Status& status) const {
   if (status.ok()) return;
+  // hvd itself has answered.
+  if (!status.error_details().empty()) throw RpcFailure(what, status);
   if (status.error_code() == grpc::StatusCode::UNAVAILABLE && !endpoint_.address.empty()) {
     throw Failure{
         kUnavailable,

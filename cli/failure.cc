@@ -88,6 +88,17 @@ std::string HintOfReason(const google::rpc::ErrorInfo& info) {
   if (reason == "BACKEND_UNAVAILABLE" || reason == "IMAGE_NEEDS_KVM") {
     return "`hvctl host show` shows what this host can do";
   }
+  if (reason == "ETAG_MISMATCH") {
+    return absl::StrCat("`hvctl vm get ", Get(facts, "vm", "NAME"),
+                        " -o json` shows it as it is, with its etag");
+  }
+  if (reason == "REQUEST_ID_REUSED") return "take a new --request-id for each new command";
+  if (reason == "FIELD_NOT_UPDATABLE") return "delete the VM and create it as you want it";
+  if (reason == "NX_HUGE_PAGES_OFF") return "create the VM with --nx-huge-pages on";
+  if (reason == "TOO_MUCH_MEMORY") {
+    return absl::StrCat("`hvctl memory remove ", Get(facts, "vm", "NAME"),
+                        " GPA` takes added memory away");
+  }
   if (reason == "IMAGE_STORE_FULL") return "delete VMs that use other images, then try again";
   return "";
 }

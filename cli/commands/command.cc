@@ -69,6 +69,37 @@ CLI::Option* AddVmName(CLI::App* verb, std::string* name) {
   return AddText(verb, "NAME", name, "The VM's name")->required()->type_name("");
 }
 
+CLI::Option* AddEtag(CLI::App* verb, std::string* etag) {
+  return AddText(verb, "--etag", etag,
+                 "Only if the VM is still as `hvctl vm get -o json` showed it with this etag")
+      ->type_name("ETAG");
+}
+
+CLI::Option* AddRequestId(CLI::App* verb, std::string* request_id) {
+  return AddText(verb, "--request-id", request_id,
+                 "Any text of your own, best a UUID: repeating the command with it does nothing "
+                 "and gives the first answer")
+      ->type_name("ID");
+}
+
+CLI::Option* AddLabels(CLI::App* verb, std::map<std::string, std::string>* labels) {
+  return verb
+      ->add_option_function<std::vector<std::string>>(
+          "--label",
+          [labels](const std::vector<std::string>& given) {
+            for (const std::string& text : given) {
+              const size_t equals = text.find('=');
+              if (equals == std::string::npos || equals == 0) {
+                throw CLI::ValidationError("--label", "'" + text + "' is not KEY=VALUE");
+              }
+              (*labels)[text.substr(0, equals)] = text.substr(equals + 1);
+            }
+          },
+          "A word of your own about the VM, as often as you like")
+      ->allow_extra_args(false)
+      ->type_name("KEY=VALUE");
+}
+
 CLI::Option* AddSize(CLI::App* verb, const std::string& name, uint64_t* value,
                      const std::string& description) {
   return verb

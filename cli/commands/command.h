@@ -10,6 +10,7 @@
 
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -100,6 +101,12 @@ void SetRanges(const std::vector<AddressRange>& ranges, Field* field) {
 // "3 pages of 2MiB and 0 of 1GiB were split, 1 stay large".
 std::string SplitsInWords(const v1::SplitCounts& splits);
 
+// --etag and --request-id, for calls that change something.
+CLI::Option* AddEtag(CLI::App* verb, std::string* etag);
+CLI::Option* AddRequestId(CLI::App* verb, std::string* request_id);
+// --label KEY=VALUE, as often as one likes.
+CLI::Option* AddLabels(CLI::App* verb, std::map<std::string, std::string>* labels);
+
 // One of a fixed set of words: `words` maps each to its value.
 template <typename T>
 CLI::Option* AddChoice(CLI::App* verb, const std::string& name, T* value,
@@ -125,12 +132,14 @@ CLI::Option* AddChoice(CLI::App* verb, const std::string& name, T* value,
 // Every noun's verbs.
 void AddVmCommands(CLI::App* root, Invocation* invocation);
 void AddVmCreate(CLI::App* vm, Invocation* invocation);
-void AddVmRunCommands(CLI::App* vm, Invocation* invocation);  // wait, console
+void AddVmChangeCommands(CLI::App* vm, Invocation* invocation);  // update, start, stop, ...
+void AddVmRunCommands(CLI::App* vm, Invocation* invocation);     // wait, console
 void AddMemoryCommands(CLI::App* root, Invocation* invocation);
 void AddMemorySet(CLI::App* memory, Invocation* invocation);
 void AddMemoryContentCommands(CLI::App* memory, Invocation* invocation);  // read, write
 void AddMemoryPageCommands(CLI::App* memory, Invocation* invocation);     // split, recover, stats
 void AddMemorySlotCommands(CLI::App* memory, Invocation* invocation);     // prefault, add, ...
+void AddMemoryTableCommands(CLI::App* memory, Invocation* invocation);    // dump-tables, age, ...
 void AddDirtyCommands(CLI::App* root, Invocation* invocation);
 void AddConversionCommands(CLI::App* root, Invocation* invocation);
 void AddEventsCommand(CLI::App* root, Invocation* invocation);

@@ -1,4 +1,4 @@
-// hvctl host show|audit, hvctl version.
+// hvctl host show|audit|drain|metrics, hvctl version.
 #include <google/protobuf/util/json_util.h>
 #include <google/protobuf/wrappers.pb.h>
 
@@ -43,6 +43,9 @@ int Show(Session& session) {
   sheet.Add("VMs", absl::StrCat(host.vms(), " of ", host.max_vms()));
   sheet.Add("Largest VM", absl::StrCat(FormatRoughSize(host.max_memory_bytes()), ", ",
                                        host.max_vcpus(), " vCPUs"));
+  if (host.admission() == v1::Host::ADMISSION_DRAINING) {
+    sheet.Add("Admission", "DRAINING: takes no new VMs");
+  }
   sheet.Add("Metrics", host.metrics_address().empty() ? "off" : host.metrics_address());
   session.out().Write(sheet.Render());
   if (host.checks().empty()) return kOk;
@@ -76,6 +79,32 @@ int Audit(Session& session, const std::string& name) {
   session.client().Check("cannot audit", reader->Finish());
   if (!session.json()) session.PrintTable(table);
   return broken ? kFailure : kOk;
+}
+
+int Drain(Session& session, bool undo) {
+  v1::DrainRequest request;
+  request.set_admission(undo ? v1::Host::ADMISSION_OPEN : v1::Host::ADMISSION_DRAINING);
+  const auto response = session.client().Call<v1::DrainResponse>(
+      undo ? "cannot open the host" : "cannot drain the host",
+      [&](grpc::ClientContext* context, v1::DrainResponse* answer) {
+        return session.client().host().Drain(context, request, answer);
+      });
+  session.Answer(response, undo ? "the host takes new VMs\n"
+                                : absl::StrCat("the host takes no new VMs; ", response.active_vms(),
+                                               " run still\n"));
+  return kOk;
+}
+
+int Metrics(Session& session) {
+  const auto response = session.client().Call<v1::GetMetricsResponse>(
+      "cannot show metrics", [&](grpc::ClientContext* context, v1::GetMetricsResponse* answer) {
+        return session.client().host().GetMetrics(context, v1::GetMetricsRequest(), answer);
+      });
+  session.Answer(response, response.text());
+  if (response.omitted_bytes() == 0) return kOk;
+  throw Failure{kFailure,
+                absl::StrCat(FormatRoughSize(response.omitted_bytes()), " more are left out"),
+                "scrape the endpoint that `hvctl host show` names"};
 }
 
 // As a JSON string. No message of the API has both versions.
@@ -118,6 +147,11 @@ void AddHostCommands(CLI::App* root, Invocation* invocation) {
   CLI::App* verb = AddVerb(host, "audit", "Check the engine's tables of all VMs or of one",
                            invocation, [name](Session& session) { return Audit(session, *name); });
   AddText(verb, "NAME", name.get(), "Only this VM")->type_name("");
+  const auto undo = std::make_shared<bool>(false);
+  verb = AddVerb(host, "drain", "Take no new VMs; those that run go on", invocation,
+                 [undo](Session& session) { return Drain(session, *undo); });
+  verb->add_flag("--undo", *undo, "Take new VMs again");
+  AddVerb(host, "metrics", "What Prometheus would scrape now", invocation, Metrics);
   AddVerb(root, "version", "The versions of hvctl and of the daemon", invocation, Version);
 }
 

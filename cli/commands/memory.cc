@@ -144,6 +144,7 @@ void AddMemoryCommands(CLI::App* root, Invocation* invocation) {
   AddMemoryContentCommands(memory, invocation);
   AddMemoryPageCommands(memory, invocation);
   AddMemorySlotCommands(memory, invocation);
+  AddMemoryTableCommands(memory, invocation);
 }
 
 }  // namespace twinroot::cli

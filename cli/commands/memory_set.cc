@@ -18,6 +18,7 @@ struct SetArguments {
   std::optional<std::string> deny;
   bool atomic = false;
   bool dry_run = false;
+  std::string request_id;
 };
 
 v1::SetMemoryAttributesRequest RequestOf(const SetArguments& arguments) {
@@ -31,6 +32,7 @@ v1::SetMemoryAttributesRequest RequestOf(const SetArguments& arguments) {
   if (arguments.deny.has_value()) request.set_deny(*arguments.deny);
   request.set_atomic(arguments.atomic);
   request.set_validate_only(arguments.dry_run);
+  request.set_request_id(arguments.request_id);
   return request;
 }
 
@@ -142,6 +144,7 @@ void AddMemorySet(CLI::App* memory, Invocation* invocation) {
                  "Keep the bytes (to private only); otherwise converted pages read zero");
   verb->add_flag("--atomic", arguments->atomic, "All ranges, or none if the host refuses one");
   verb->add_flag("--dry-run", arguments->dry_run, "Change nothing; show what would be done");
+  AddRequestId(verb, &arguments->request_id);
 }
 
 }  // namespace twinroot::cli

@@ -62,6 +62,8 @@ struct SlotArguments {
   uint64_t gpa = 0;
   uint64_t size = 0;
   uint64_t new_gpa = 0;
+  std::string request_id;
+  bool dry_run = false;
 };
 
 int Add(Session& session, const SlotArguments& arguments) {
@@ -69,13 +71,17 @@ int Add(Session& session, const SlotArguments& arguments) {
   request.set_vm(arguments.name);
   request.mutable_range()->set_gpa(arguments.gpa);
   request.mutable_range()->set_size(arguments.size);
+  request.set_request_id(arguments.request_id);
+  request.set_validate_only(arguments.dry_run);
   const auto response = session.client().Call<v1::AddMemslotResponse>(
       absl::StrCat("cannot add memory to vm ", arguments.name),
       [&](grpc::ClientContext* context, v1::AddMemslotResponse* answer) {
         return session.client().memory().AddMemslot(context, request, answer);
       });
-  session.Answer(response, absl::StrCat("vm ", arguments.name, " has ", FormatSize(arguments.size),
-                                        " more at ", FormatAddress(arguments.gpa), "\n"));
+  session.Answer(
+      response,
+      absl::StrCat("vm ", arguments.name, arguments.dry_run ? " could have " : " has ",
+                   FormatSize(arguments.size), " more at ", FormatAddress(arguments.gpa), "\n"));
   return kOk;
 }
 
@@ -83,6 +89,7 @@ int Remove(Session& session, const SlotArguments& arguments) {
   v1::RemoveMemslotRequest request;
   request.set_vm(arguments.name);
   request.set_gpa(arguments.gpa);
+  request.set_request_id(arguments.request_id);
   const auto response = session.client().Call<v1::RemoveMemslotResponse>(
       absl::StrCat("cannot remove memory of vm ", arguments.name),
       [&](grpc::ClientContext* context, v1::RemoveMemslotResponse* answer) {
@@ -98,6 +105,7 @@ int Move(Session& session, const SlotArguments& arguments) {
   request.set_vm(arguments.name);
   request.set_gpa(arguments.gpa);
   request.set_new_gpa(arguments.new_gpa);
+  request.set_request_id(arguments.request_id);
   const auto response = session.client().Call<v1::MoveMemslotResponse>(
       absl::StrCat("cannot move memory of vm ", arguments.name),
       [&](grpc::ClientContext* context, v1::MoveMemslotResponse* answer) {
@@ -128,17 +136,21 @@ void AddMemorySlotCommands(CLI::App* memory, Invocation* invocation) {
   AddVmName(verb, &slot->name);
   AddSize(verb, "GPA", &slot->gpa, "Where: a multiple of 2MiB without memory")->required();
   AddSize(verb, "SIZE", &slot->size, "How much: a multiple of 2MiB")->required();
+  AddRequestId(verb, &slot->request_id);
+  verb->add_flag("--dry-run", slot->dry_run, "Add nothing; say what would be wrong");
 
   verb = AddVerb(memory, "remove", "Take memory away that was added", invocation,
                  [slot](Session& session) { return Remove(session, *slot); });
   AddVmName(verb, &slot->name);
   AddSize(verb, "GPA", &slot->gpa, "Where it begins")->required();
+  AddRequestId(verb, &slot->request_id);
 
   verb = AddVerb(memory, "move", "Move memory that was added", invocation,
                  [slot](Session& session) { return Move(session, *slot); });
   AddVmName(verb, &slot->name);
   AddSize(verb, "GPA", &slot->gpa, "Where it begins")->required();
   AddSize(verb, "NEW_GPA", &slot->new_gpa, "Where it shall begin")->required();
+  AddRequestId(verb, &slot->request_id);
 }
 
 }  // namespace twinroot::cli

@@ -1,7 +1,5 @@
-// hvctl vm start|stop|delete|get|list.
-#include <unistd.h>
-
-#include <cstdio>
+// hvctl vm get|list.
+#include <map>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
@@ -47,6 +45,16 @@ std::string DescribePolicy(const v1::ConversionPolicy& policy) {
   return text;
 }
 
+// "owner=me, tier=gold".
+std::string LabelsInWords(const v1::Vm& vm) {
+  std::string text;
+  for (const auto& [key, value] :
+       std::map<std::string, std::string>(vm.labels().begin(), vm.labels().end())) {
+    absl::StrAppend(&text, text.empty() ? "" : ", ", key, "=", value);
+  }
+  return text;
+}
+
 std::string Describe(const v1::Vm& vm) {
   Sheet sheet;
   sheet.Add("Name", BareName(vm));
@@ -65,6 +73,8 @@ std::string Describe(const v1::Vm& vm) {
     sheet.Add("Program", absl::StrCat(vm.program().vcpus_size(), " vCPUs, ", steps, " steps"));
   }
   sheet.Add("Command line", vm.cmdline());
+  if (vm.nx_huge_pages() == v1::Vm::NX_HUGE_PAGES_ON) sheet.Add("NX huge pages", "ON");
+  sheet.Add("Labels", LabelsInWords(vm));
   if (vm.has_create_time()) {
     sheet.Add("Created", absl::FormatTime("%Y-%m-%d %H:%M:%S", ToTime(vm.create_time()),
                                           absl::LocalTimeZone()));
@@ -121,86 +131,18 @@ int Get(Session& session, const std::string& name) {
   return kOk;
 }
 
-int Start(Session& session, const std::string& name) {
-  v1::StartVmRequest request;
-  request.set_name(VmResource(name));
-  const auto response = session.client().Call<v1::StartVmResponse>(
-      absl::StrCat("cannot start vm ", name),
-      [&](grpc::ClientContext* context, v1::StartVmResponse* answer) {
-        return session.client().vm().StartVm(context, request, answer);
-      });
-  session.Answer(response.vm(),
-                 absl::StrCat("vm ", name, " is ", ShortName(response.vm().state()), "\n"));
-  return kOk;
-}
-
-int Stop(Session& session, const std::string& name) {
-  v1::StopVmRequest request;
-  request.set_name(VmResource(name));
-  const auto response = session.client().Call<v1::StopVmResponse>(
-      absl::StrCat("cannot stop vm ", name),
-      [&](grpc::ClientContext* context, v1::StopVmResponse* answer) {
-        return session.client().vm().StopVm(context, request, answer);
-      });
-  session.Answer(response.vm(),
-                 absl::StrCat("vm ", name, " is ", ShortName(response.vm().state()), "\n"));
-  return kOk;
-}
-
-// Scripts have no terminal and mean what they say.
-bool Confirmed(const std::string& name) {
-  if (isatty(STDIN_FILENO) != 1) return true;
-  std::fprintf(stderr, "Delete vm %s and its memory? [y/N] ", name.c_str());
-  char answer[16] = {};
-  if (std::fgets(answer, sizeof(answer), stdin) == nullptr) return false;
-  return answer[0] == 'y' || answer[0] == 'Y';
-}
-
-struct DeleteArguments {
-  std::string name;
-  bool yes = false;
-};
-
-int Delete(Session& session, const DeleteArguments& arguments) {
-  if (!arguments.yes && !Confirmed(arguments.name)) {
-    throw Failure{kFailure, absl::StrCat("vm ", arguments.name, " was not deleted"),
-                  "answer y, or give --yes"};
-  }
-  v1::DeleteVmRequest request;
-  request.set_name(VmResource(arguments.name));
-  const auto response = session.client().Call<v1::DeleteVmResponse>(
-      absl::StrCat("cannot delete vm ", arguments.name),
-      [&](grpc::ClientContext* context, v1::DeleteVmResponse* answer) {
-        return session.client().vm().DeleteVm(context, request, answer);
-      });
-  session.Answer(response, absl::StrCat("vm ", arguments.name, " is deleted\n"));
-  return kOk;
-}
-
-void AddNamed(CLI::App* vm, const char* verb_name, const char* description, Invocation* invocation,
-              int (*run)(Session&, const std::string&)) {
-  const auto name = std::make_shared<std::string>();
-  CLI::App* verb = AddVerb(vm, verb_name, description, invocation,
-                           [name, run](Session& session) { return run(session, *name); });
-  AddVmName(verb, name.get());
-}
-
 }  // namespace
 
 void AddVmCommands(CLI::App* root, Invocation* invocation) {
   CLI::App* vm = AddNoun(root, "vm", "Define, run and watch virtual machines");
   AddVmCreate(vm, invocation);
   AddVerb(vm, "list", "All VMs", invocation, List);
-  AddNamed(vm, "get", "One VM in full", invocation, Get);
-  AddNamed(vm, "start", "Start a defined VM", invocation, Start);
-  AddNamed(vm, "stop", "Stop a running VM", invocation, Stop);
+  const auto name = std::make_shared<std::string>();
+  CLI::App* verb = AddVerb(vm, "get", "One VM in full", invocation,
+                           [name](Session& session) { return Get(session, *name); });
+  AddVmName(verb, name.get());
+  AddVmChangeCommands(vm, invocation);
   AddVmRunCommands(vm, invocation);
-
-  const auto arguments = std::make_shared<DeleteArguments>();
-  CLI::App* verb = AddVerb(vm, "delete", "Stop a VM and forget it and its memory", invocation,
-                           [arguments](Session& session) { return Delete(session, *arguments); });
-  AddVmName(verb, &arguments->name);
-  verb->add_flag("-y,--yes", arguments->yes, "Do not ask (asks only on a terminal)");
 }
 
 }  // namespace twinroot::cli

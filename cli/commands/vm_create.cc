@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <optional>
 
@@ -30,6 +31,10 @@ struct Arguments {
   absl::Duration decision_timeout;  // zero: not given
   v1::ConversionPolicy::OnTimeout on_timeout = v1::ConversionPolicy::ON_TIMEOUT_UNSPECIFIED;
   std::optional<uint32_t> cpl;
+  v1::Vm::NxHugePages nx_huge_pages = v1::Vm::NX_HUGE_PAGES_UNSPECIFIED;
+  std::map<std::string, std::string> labels;
+  std::string request_id;
+  bool dry_run = false;
 };
 
 // Refuses what the daemon would refuse after the bytes had travelled.
@@ -84,6 +89,10 @@ int Create(Session& session, const Arguments& arguments) {
   vm.set_cmdline(arguments.cmdline);
   vm.set_backend(arguments.backend);
   FillPolicy(arguments, vm.mutable_conversion_policy());
+  vm.set_nx_huge_pages(arguments.nx_huge_pages);
+  vm.mutable_labels()->insert(arguments.labels.begin(), arguments.labels.end());
+  request.set_request_id(arguments.request_id);
+  request.set_validate_only(arguments.dry_run);
   if (arguments.cpl.has_value()) vm.mutable_boot()->set_cpl(*arguments.cpl);
   if (!arguments.program.empty()) *vm.mutable_program() = ReadProgram(arguments.program);
   if (!arguments.image.empty()) {
@@ -97,8 +106,9 @@ int Create(Session& session, const Arguments& arguments) {
         return session.client().vm().CreateVm(context, request, answer);
       });
   session.Answer(response.vm(),
-                 absl::StrCat("vm ", arguments.name, " is ", ShortName(response.vm().state()),
-                              " on backend ", ShortName(response.vm().backend()), "\n"));
+                 absl::StrCat("vm ", arguments.name, arguments.dry_run ? " could be " : " is ",
+                              ShortName(response.vm().state()), " on backend ",
+                              ShortName(response.vm().backend()), "\n"));
   return kOk;
 }
 
@@ -139,6 +149,14 @@ void AddVmCreate(CLI::App* vm, Invocation* invocation) {
       "With --policy orchestrator: what is decided when nobody did (deny)");
   AddChoice<std::optional<uint32_t>>(verb, "--cpl", &arguments->cpl, {{"0", 0}, {"3", 3}},
                                      "Privilege level that the guest starts in (3)");
+  AddChoice<v1::Vm::NxHugePages>(
+      verb, "--nx-huge-pages", &arguments->nx_huge_pages,
+      {{"off", v1::Vm::NX_HUGE_PAGES_OFF}, {"on", v1::Vm::NX_HUGE_PAGES_ON}},
+      "Large pages are not executable, against iTLB multihit (off)");
+  AddLabels(verb, &arguments->labels);
+  AddRequestId(verb, &arguments->request_id);
+  verb->add_flag("--dry-run", arguments->dry_run,
+                 "Define nothing; say what would be wrong (an image is sent all the same)");
   verb->parse_complete_callback([arguments, verb] {
     if (arguments->policy == Policy::MODE_ORCHESTRATOR) return;
     for (const char* option : {"--decision-timeout", "--on-timeout"}) {

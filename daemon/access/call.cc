@@ -45,6 +45,16 @@ std::string TextOf(const google::protobuf::Message& message, const char* name) {
   return Cut(message.GetReflection()->GetString(message, field));
 }
 
+// The name of the resource that a field holds, or "".
+std::string NameIn(const google::protobuf::Message& message, const char* field_name) {
+  const auto* field = message.GetDescriptor()->FindFieldByName(field_name);
+  if (field == nullptr || field->is_repeated() ||
+      field->cpp_type() != google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE) {
+    return "";
+  }
+  return TextOf(message.GetReflection()->GetMessage(message, field), "name");
+}
+
 std::string ReasonIn(const grpc::Status& status) {
   google::rpc::Status details;
   google::rpc::ErrorInfo info;
@@ -134,8 +144,8 @@ void Call::NameResource(const void* request) {
   if (request == nullptr || IsPublic()) return;
   const auto& message = *static_cast<const google::protobuf::Message*>(request);
   entry_.set_request_id(TextOf(message, "request_id"));
-  for (const char* field : {"name", "vm", "vm_id"}) {
-    const std::string name = TextOf(message, field);
+  for (const std::string& name : {TextOf(message, "name"), TextOf(message, "vm"),
+                                  TextOf(message, "vm_id"), NameIn(message, "vm")}) {
     if (name.empty()) continue;
     entry_.set_resource(name.starts_with(kVmPrefix) ? name : kVmPrefix + name);
     return;

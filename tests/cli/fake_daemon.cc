@@ -84,6 +84,11 @@ v1::EnableDirtyLogRequest FakeDaemon::last_enable() const {
   return impl_->state.last_enable;
 }
 
+std::string FakeDaemon::LastOf(const std::string& type) const {
+  const std::lock_guard lock(impl_->state.mutex);
+  return impl_->state.last[type];
+}
+
 std::vector<size_t> FakeDaemon::upload_chunks() const {
   const std::lock_guard lock(impl_->state.mutex);
   return impl_->state.chunks;

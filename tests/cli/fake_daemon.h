@@ -29,6 +29,13 @@ class FakeDaemon {
   v1::CreateVmRequest last_create() const;
   v1::SetMemoryAttributesRequest last_set() const;
   v1::EnableDirtyLogRequest last_enable() const;
+  // Of a call that the fake notes; empty if there was none.
+  template <typename Request>
+  Request last() const {
+    Request request;
+    request.ParseFromString(LastOf(request.GetTypeName()));
+    return request;
+  }
   std::vector<size_t> upload_chunks() const;
   int calls() const;
 
@@ -47,6 +54,8 @@ class FakeDaemon {
   void Drain();
 
  private:
+  std::string LastOf(const std::string& type) const;
+
   class Impl;
   const std::unique_ptr<Impl> impl_;
 };

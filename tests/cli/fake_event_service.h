@@ -130,6 +130,20 @@ class FakeHostService : public v1::HostService::Service {
     return Status::OK;
   }
 
+  Status Drain(ServerContext*, const v1::DrainRequest* request,
+               v1::DrainResponse* response) override {
+    const std::lock_guard lock(state_.mutex);
+    state_.Note(*request);
+    response->set_active_vms(3);
+    return Status::OK;
+  }
+
+  Status GetMetrics(ServerContext*, const v1::GetMetricsRequest*,
+                    v1::GetMetricsResponse* response) override {
+    response->set_text("twinroot_build_info 1\n");
+    return Status::OK;
+  }
+
   // Only "demo" is sound.
   Status Audit(ServerContext*, const v1::AuditRequest* request,
                grpc::ServerWriter<v1::AuditResponse>* writer) override {

@@ -210,6 +210,42 @@ class FakeMemoryService : public v1::MemoryService::Service {
     return Status::OK;
   }
 
+  Status DumpTables(ServerContext*, const v1::DumpTablesRequest* request,
+                    grpc::ServerWriter<v1::DumpTablesResponse>* writer) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = Check(request->vm()); !status.ok()) return status;
+    for (const v1::MemoryKind root : {v1::MEMORY_KIND_PRIVATE, v1::MEMORY_KIND_SHARED}) {
+      if (request->root() != v1::MEMORY_KIND_UNSPECIFIED && request->root() != root) continue;
+      v1::DumpTablesResponse answer;
+      answer.set_root(root);
+      answer.set_ept_pointer(0x101e);
+      auto* table = answer.add_tables();
+      table->set_hpa(0x1000);
+      table->set_level(4);
+      table->set_entries(std::string("\x07") + std::string(4095, '\0'));
+      writer->Write(answer);
+    }
+    return Status::OK;
+  }
+
+  Status AgePages(ServerContext*, const v1::AgePagesRequest* request,
+                  grpc::ServerWriter<v1::AgePagesResponse>* writer) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = Check(request->vm()); !status.ok()) return status;
+    v1::AgePagesResponse answer;
+    *answer.add_runs() = request->range();
+    writer->Write(answer);
+    return Status::OK;
+  }
+
+  Status RecoverNxPages(ServerContext*, const v1::RecoverNxPagesRequest* request,
+                        v1::RecoverNxPagesResponse* response) override {
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = Check(request->vm()); !status.ok()) return status;
+    response->set_collapsed(request->max_pages());
+    return Status::OK;
+  }
+
  private:
   static void Add(uint64_t gpa, uint64_t size, v1::MemoryKind kind,
                   v1::GetMemoryAttributesResponse* chunk) {

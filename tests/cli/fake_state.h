@@ -69,6 +69,7 @@ struct State {
   v1::CreateVmRequest last_create;
   v1::SetMemoryAttributesRequest last_set;
   v1::EnableDirtyLogRequest last_enable;
+  std::map<std::string, std::string> last;  // requests of other calls by their type, serialized
   bool dirty_log_on = false;
   std::vector<size_t> chunks;
   std::optional<Status> refusal;
@@ -81,6 +82,11 @@ struct State {
     const Status status = refusal.value_or(Status::OK);
     refusal.reset();
     return status;
+  }
+
+  template <typename Request>
+  void Note(const Request& request) {
+    last[request.GetTypeName()] = request.SerializeAsString();
   }
 
   // Waits until `done`, or the client has gone, or the daemon drains.

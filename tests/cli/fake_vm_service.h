@@ -87,11 +87,44 @@ class FakeVmService : public v1::VmService::Service {
   Status StartVm(ServerContext*, const v1::StartVmRequest* request,
                  v1::StartVmResponse* response) override {
     return With(request->name(), [&](v1::Vm& vm) {
+      state_.Note(*request);
       if (vm.state() != v1::Vm::STATE_DEFINED) {
         const std::string name = Bare(vm.name());
         return Refuse(StatusCode::FAILED_PRECONDITION, "vm '" + name + "' is not DEFINED",
                       "WRONG_STATE", {{"vm", name}});
       }
+      vm.set_state(v1::Vm::STATE_RUNNING);
+      *response->mutable_vm() = vm;
+      return Status::OK;
+    });
+  }
+
+  Status UpdateVm(ServerContext*, const v1::UpdateVmRequest* request,
+                  v1::UpdateVmResponse* response) override {
+    return With(request->vm().name(), [&](v1::Vm& vm) {
+      state_.Note(*request);
+      *response->mutable_vm() = vm;
+      return Status::OK;
+    });
+  }
+
+  Status PauseVm(ServerContext*, const v1::PauseVmRequest* request,
+                 v1::PauseVmResponse* response) override {
+    return With(request->name(), [&](v1::Vm& vm) {
+      if (!request->etag().empty() && request->etag() != "good") {
+        return Refuse(StatusCode::ABORTED, "the VM has changed", "ETAG_MISMATCH",
+                      {{"vm", Bare(vm.name())}});
+      }
+      vm.set_state(v1::Vm::STATE_PAUSED);
+      *response->mutable_vm() = vm;
+      return Status::OK;
+    });
+  }
+
+  Status ResumeVm(ServerContext*, const v1::ResumeVmRequest* request,
+                  v1::ResumeVmResponse* response) override {
+    return With(request->name(), [&](v1::Vm& vm) {
+      state_.Note(*request);
       vm.set_state(v1::Vm::STATE_RUNNING);
       *response->mutable_vm() = vm;
       return Status::OK;
@@ -111,6 +144,7 @@ class FakeVmService : public v1::VmService::Service {
   Status DeleteVm(ServerContext*, const v1::DeleteVmRequest* request,
                   v1::DeleteVmResponse*) override {
     return With(request->name(), [&](v1::Vm& vm) {
+      state_.Note(*request);
       state_.vms.erase(Bare(vm.name()));
       return Status::OK;
     });

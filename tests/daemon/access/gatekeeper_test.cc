@@ -84,6 +84,21 @@ TEST_F(GatekeeperTest, WhatChangesSomethingIsAuditedAndWhatLooksIsNot) {
   EXPECT_EQ(audit[1].reason(), "VM_EXISTS");
 }
 
+TEST_F(GatekeeperTest, AnUpdateIsAuditedUnderItsVmsName) {
+  Serve(Unix(Role::kOperator));
+  grpc::ClientContext context;
+  v1::UpdateVmRequest request;
+  request.mutable_vm()->set_name("vms/demo");
+  request.set_request_id("id-7");
+  v1::UpdateVmResponse response;
+  EXPECT_FALSE(v1::VmService::NewStub(Connect())->UpdateVm(&context, request, &response).ok());
+  const auto audit = Audit();
+  ASSERT_EQ(audit.size(), 1u);
+  EXPECT_EQ(audit[0].method(), "twinroot.v1.VmService/UpdateVm");
+  EXPECT_EQ(audit[0].resource(), "vms/demo");
+  EXPECT_EQ(audit[0].request_id(), "id-7");
+}
+
 TEST_F(GatekeeperTest, DenialsAreAuditedWhateverWasCalled) {
   Serve(Unix(Role::kNone));
   EXPECT_FALSE(Call(Connect(), "twinroot.v1.VmService/ListVms").ok());

@@ -3,6 +3,7 @@
 #define TWINROOT_TESTS_DAEMON_HOST_VM_FIXTURE_H_
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -26,8 +27,9 @@ class VmFixture : public testing::Test {
   }
 
   // `program`: text of an AccessProgram.
-  void Make(const std::string& program, uint32_t vcpus = 1,
-            BackendKind backend = BackendKind::kSim) {
+  void Make(
+      const std::string& program, uint32_t vcpus = 1, BackendKind backend = BackendKind::kSim,
+      const std::function<void(VmSpec&)>& change = [](VmSpec&) {}) {
     v1::AccessProgram message;
     ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(program, &message));
     VmSpec spec;
@@ -38,6 +40,7 @@ class VmFixture : public testing::Test {
     auto blob = program::Compile(message, vcpus, spec.memory_bytes);
     ASSERT_TRUE(blob.ok()) << blob.status();
     spec.program = *blob;
+    change(spec);
     auto vm = registry_->Create(std::move(spec));
     ASSERT_TRUE(vm.ok()) << vm.status();
     vm_ = *std::move(vm);
