@@ -43,15 +43,14 @@ TEST_F(HvctlChange, UpdateSendsWhatWasGivenAndNoMore) {
   EXPECT_EQ(Paths(sent), (std::vector<std::string>{"conversion_policy.mode"}));
   EXPECT_EQ(sent.vm().conversion_policy().mode(), v1::ConversionPolicy::MODE_DENY);
 
-  EXPECT_EQ(Run({"vm", "update", "demo", "--decision-timeout", "1500ms", "--on-timeout", "apply",
-                 "--label", "a=1", "--label", "b=x=y", "--etag", "e", "--request-id", "r",
-                 "--dry-run"})
-                .out,
-            "vm demo could be changed so\n");
+  EXPECT_EQ(
+      Run({"vm", "update", "demo", "--decision-timeout", "1500ms", "--on-timeout", "apply",
+           "--label", "a=1", "--label", "b=x=y", "--etag", "e", "--request-id", "r", "--dry-run"})
+          .out,
+      "vm demo could be changed so\n");
   sent = daemon_.last<v1::UpdateVmRequest>();
-  EXPECT_EQ(Paths(sent),
-            (std::vector<std::string>{"conversion_policy.decision_timeout",
-                                      "conversion_policy.on_timeout", "labels"}));
+  EXPECT_EQ(Paths(sent), (std::vector<std::string>{"conversion_policy.decision_timeout",
+                                                   "conversion_policy.on_timeout", "labels"}));
   EXPECT_EQ(sent.vm().conversion_policy().decision_timeout().nanos(), 500'000'000);
   EXPECT_EQ(sent.vm().labels().at("a"), "1");
   EXPECT_EQ(sent.vm().labels().at("b"), "x=y");
@@ -67,9 +66,12 @@ TEST_F(HvctlChange, UpdateSendsWhatWasGivenAndNoMore) {
 
 TEST_F(HvctlChange, UpdateRefusesWhatMakesNoSense) {
   const int calls = daemon_.calls();
-  for (const std::vector<std::string>& bad :
-       {std::vector<std::string>{}, {"--label", "x"}, {"--label", "=x"}, {"--policy", "never"},
-        {"--label", "a=b", "--no-labels"}, {"--etag", ""}}) {
+  for (const std::vector<std::string>& bad : {std::vector<std::string>{},
+                                              {"--label", "x"},
+                                              {"--label", "=x"},
+                                              {"--policy", "never"},
+                                              {"--label", "a=b", "--no-labels"},
+                                              {"--etag", ""}}) {
     std::vector<std::string> arguments = {"vm", "update", "demo"};
     arguments.insert(arguments.end(), bad.begin(), bad.end());
     EXPECT_EQ(Run(arguments).exit_code, 2);

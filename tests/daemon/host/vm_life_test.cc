@@ -285,7 +285,7 @@ TEST_F(VmLife, ADumpHasAllTables) {
     for (const MemoryKind root : mmu::kAllKinds) {
       const auto dump = vm_->DumpTables(root, nullptr, 1000);
       ASSERT_TRUE(dump.ok()) << dump.status();
-      EXPECT_EQ(dump->front().hpa, vm_->ept_pointer(root).address());
+      EXPECT_EQ(dump->front().hpa, vm_->ept_pointer(root).root());
       for (const mmu::TableImage& table : *dump) tables.insert(table.hpa.value);
     }
     EXPECT_EQ(tables.size(), vm_->counters().memory.table_pages);

@@ -137,8 +137,8 @@ constexpr Row kRows[] = {
     {"EventService/ListEvents", "filter { kinds: 99 }", kInvalid, "INVALID_FIELD",
      "filter.kinds[0]"},
     {"EventService/ListConversions", "vm: 'nobody'", StatusCode::NOT_FOUND, "NO_SUCH_VM", ""},
-    {"EventService/ResolveConversion", "vm: 'nobody' ids: 1 resolution: RESOLUTION_APPLY",
-     StatusCode::NOT_FOUND, "NO_SUCH_VM", ""},
+    {"EventService/ResolveConversion", "vm: 'A' ids: 1 decision: DECISION_APPLY", kInvalid,
+     "INVALID_NAME", "vm"},
 
     {"HostService/Audit", "vm: 'nobody'", StatusCode::NOT_FOUND, "NO_SUCH_VM", ""},
     {"HostService/Drain", "", kInvalid, "MISSING_FIELD", "admission"},

@@ -43,7 +43,7 @@ TEST(TableDumpTest, EveryTableIsToldOfOnceParentsFirst) {
   for (const MemoryKind root : kAllKinds) {
     const std::vector<TableImage> tables = Dump(*t.space, root, 1000);
     ASSERT_FALSE(tables.empty());
-    EXPECT_EQ(tables.front().hpa, t.space->ept_pointer(root).address());
+    EXPECT_EQ(tables.front().hpa, t.space->ept_pointer(root).root());
     std::set<uint64_t> linked = {tables.front().hpa.value};
     for (const TableImage& table : tables) {
       EXPECT_TRUE(told.insert(table.hpa.value).second) << "told twice";

@@ -23,7 +23,7 @@ constexpr char kCounts[] = R"(vcpus { steps { loop { count: 1000000000
 class SimPauseTest : public SimTest {
  protected:
   SimPauseTest() { memory_.Map4K(private_root_, 0x400000, page_); }
-  uint64_t count() const { return memory_.Load(page_); }
+  uint64_t count() { return memory_.Load(page_); }
   static void Rest() { std::this_thread::sleep_for(std::chrono::milliseconds(5)); }
 
   const uint64_t page_ = memory_.NewPage();
