@@ -22,6 +22,9 @@ namespace {
 constexpr const char* kServices[] = {"twinroot.v1.VmService", "twinroot.v1.MemoryService",
                                      "twinroot.v1.DirtyLogService", "twinroot.v1.EventService",
                                      "twinroot.v1.HostService"};
+// How often a client may ask whether we are still here. gRPC's own five minutes end the calls of
+// every client that wants to know it sooner while a wait or a watch is quiet.
+constexpr int kPingMilliseconds = 1000;
 
 using GuardedVms =
     Guarded<v1::VmService, VmService, &VmService::UploadImage, &VmService::CreateVm,
@@ -123,6 +126,9 @@ class Server::Impl {
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
     builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
                                static_cast<int>(options.limits.streams_per_connection));
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+                               kPingMilliseconds);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
     builder.SetMaxReceiveMessageSize(static_cast<int>(options.limits.message_bytes));
     builder.RegisterService(&vms_);
     builder.RegisterService(&memory_);
