@@ -173,7 +173,9 @@ TEST_F(VmLife, ADeadlineInAPauseDecides) {
     }
     Eventually([&] { return vm_->Pending().empty(); });
     Rest();
-    if (state() == VmState::kPaused) EXPECT_TRUE(vm_->Resume().ok());
+    if (state() == VmState::kPaused) {
+      EXPECT_TRUE(vm_->Resume().ok());
+    }
     Finish();
     Forget();
   }
