@@ -76,7 +76,7 @@ class KvmMachine : public vcpu::Machine {
   void Attach(mmu::GuestAddressSpace* engine) override { engine_ = engine; }
   absl::Status Start() override;
   void ResumeFault(VcpuIndex vcpu) override;
-  void AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaResult result) override;
+  void AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaAnswer answer) override;
   void RequestStop() override;
   void Join() override;
 
@@ -285,8 +285,8 @@ void KvmMachine::ResumeFault(VcpuIndex vcpu) {
   SignalHandler();
 }
 
-void KvmMachine::AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaResult result) {
-  if (vcpu < vcpus_.size()) vcpus_[vcpu]->AnswerMapGpa(result);
+void KvmMachine::AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaAnswer answer) {
+  if (vcpu < vcpus_.size()) vcpus_[vcpu]->AnswerMapGpa(answer);
 }
 
 void KvmMachine::RequestStop() {

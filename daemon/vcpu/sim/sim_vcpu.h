@@ -41,7 +41,7 @@ class SimVcpu {
   // code or a fatal error the VM ends, and the others wait for that.
   void Run(const std::vector<program::Op>& ops, std::string_view blob);
 
-  void Unpark(vcpu::MapGpaResult result) { parking_.Decide(result); }
+  void Unpark(vcpu::MapGpaAnswer answer) { parking_.Decide(answer); }
   // Ends every wait; `stop` was set.
   void Stop() { parking_.Stop(); }
 
@@ -66,7 +66,7 @@ class SimVcpu {
   // Makes one access, as often as the client says.
   Result Access(const program::Op& op, uint64_t value);
   bool HandleViolation(const mmu::vmx::EptViolationExit& exit);
-  std::optional<vcpu::MapGpaResult> MapGpa(const vcpu::MapGpaCall& call);
+  std::optional<vcpu::MapGpaAnswer> MapGpa(const vcpu::MapGpaCall& call);
 
   mmu::vmx::AccessOutcome TryAccess(const program::Op& op, uint64_t value);
   bool Fatal(const program::Op& op, vcpu::StopReason reason, const std::string& what);
