@@ -94,7 +94,8 @@ MapGpaVerdict ConversionDesk::Ask(Request request, Release& release) {
   if (!over && quota_.NextTurn(now) > now) over = Quota::kRate;
   if (over.has_value()) {
     if (open != nullptr) {
-      request.id = open->request.id;
+      // What is refused for good is an end of the request; a retry is none.
+      if (*over != Quota::kRate) request.id = open->request.id;
       open->next = chunk->range.first;
     }
     request.range = {chunk->range.first, request.range.end() - chunk->range.first};

@@ -28,6 +28,8 @@ class ConversionQuota {
   bool TurnsTooOften(mmu::GfnRange range, Direction direction, absl::Time now) const;
   void Converted(mmu::GfnRange range, Direction direction, absl::Time now);
 
+  size_t regions() const { return regions_.size(); }  // that are remembered
+
  private:
   struct Region {
     absl::Time since;  // the window's first turn
