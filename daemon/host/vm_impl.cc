@@ -129,14 +129,14 @@ absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
   hooks.resume_fault = [weak = weak_from_this()](VcpuIndex vcpu) {
     if (const auto vm = weak.lock()) vm->machine_->ResumeFault(vcpu);
   };
-  hooks.answer_map_gpa = [weak = weak_from_this()](VcpuIndex vcpu, vcpu::MapGpaResult result) {
-    if (const auto vm = weak.lock()) vm->machine_->AnswerMapGpa(vcpu, result);
+  hooks.answer_map_gpa = [weak = weak_from_this()](VcpuIndex vcpu, vcpu::MapGpaAnswer answer) {
+    if (const auto vm = weak.lock()) vm->machine_->AnswerMapGpa(vcpu, answer);
   };
   hooks.fatal = [weak = weak_from_this()](StopReason reason, std::string message) {
     if (const auto vm = weak.lock()) vm->BeginStop(Stopped(reason, std::move(message)));
   };
   desk_ = std::make_shared<ConversionDesk>(spec_.name, spec_.policy, engine_.get(), house_.journal,
-                                           house_.clock, std::move(hooks));
+                                           house_.clock, house_.lanes, std::move(hooks));
   dirty_desk_ = std::make_unique<DirtyDesk>(
       spec_.name, spec_.vcpus, engine_.get(),
       [this](VcpuIndex vcpu) { machine_->ResumeFault(vcpu); },

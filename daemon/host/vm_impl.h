@@ -22,6 +22,7 @@
 #include "daemon/host/conversion_desk.h"
 #include "daemon/host/dirty_desk.h"
 #include "daemon/host/memslot_desk.h"
+#include "daemon/host/task_lanes.h"
 #include "daemon/host/task_thread.h"
 #include "daemon/host/vm.h"
 #include "daemon/memory/guest_ram.h"
@@ -40,8 +41,8 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   struct House {
     memory::HpaSpace* hpa_space = nullptr;
     events::Journal* journal = nullptr;
-    TaskThread* reaper = nullptr;         // joins machines
-    TaskThread* clock = nullptr;          // deadlines
+    TaskThread* clock = nullptr;          // deadlines: says when, and hands over to
+    TaskLanes* lanes = nullptr;           // what may take long, each VM for itself
     const kvm::KvmSystem* kvm = nullptr;  // null: only sim
     bool probe = false;                   // the start-up probe: its VMs are not told of
   };
@@ -106,7 +107,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   std::vector<mmu::GfnRange> Memory() const override;
   absl::Status Audit() const override;
   std::vector<PendingConversion> Pending() const override { return desk_->Pending(); }
-  bool Resolve(uint64_t id, Resolution resolution) override {
+  ResolveResult Resolve(uint64_t id, Resolution resolution) override {
     return desk_->Resolve(id, resolution);
   }
   VmCounters counters() const override;

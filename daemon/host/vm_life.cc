@@ -189,7 +189,7 @@ void VmImpl::BeginStop(VmStatus outcome) {
   machine_->RequestStop();
   // Without an owner the destructor is under way, which joins the machine itself.
   if (auto self = weak_from_this().lock()) {
-    house_.reaper->Post([self = std::move(self)] { self->FinishStop(); });
+    house_.lanes->Post(this, [self = std::move(self)] { self->FinishStop(); });
   }
 }
 

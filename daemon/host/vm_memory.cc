@@ -80,7 +80,7 @@ absl::Status VmImpl::WriteMemory(uint64_t gpa, const std::string& data) {
 
 absl::Status VmImpl::CheckMemory(const std::vector<mmu::GfnRange>& ranges) const {
   for (const mmu::GfnRange& range : ranges) {
-    if (auto runs = engine_->GetMemoryAttributes(range); !runs.ok()) return runs.status();
+    if (absl::Status status = engine_->CheckMemory(range); !status.ok()) return status;
   }
   return absl::OkStatus();
 }
@@ -205,7 +205,8 @@ VmCounters VmImpl::counters() const {
   counters.memory = engine_->stats();
   counters.private_bytes_allocated = ram_->allocated_bytes(MemoryKind::kPrivate);
   counters.shared_bytes_allocated = ram_->allocated_bytes(MemoryKind::kShared);
-  counters.pending_conversions = desk_->Pending().size();
+  counters.pending_conversions = desk_->waiting();
+  counters.throttled_conversions = desk_->throttled();
   counters.dirty_log_enabled = dirty_desk_->enabled();
   counters.dirty_pages_harvested = dirty_desk_->pages_harvested();
   counters.vcpus_waiting_for_harvest = dirty_desk_->vcpus_waiting();

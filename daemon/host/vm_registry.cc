@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/host/host_probe.h"
+#include "daemon/host/task_lanes.h"
 #include "daemon/host/task_thread.h"
 #include "daemon/host/vm_impl.h"
 #include "daemon/memory/hpa_space.h"
@@ -51,8 +52,8 @@ class Registry : public VmRegistry {
       : options_(options), probe_(ProbeHost()) {
     house_.hpa_space = &hpa_space_;
     house_.journal = journal;
-    house_.reaper = &reaper_;
     house_.clock = &clock_;
+    house_.lanes = &lanes_;
     house_.kvm = probe_.kvm.get();
   }
   ~Registry() override { Shutdown(); }
@@ -84,7 +85,7 @@ class Registry : public VmRegistry {
   BackendKind default_backend_ = BackendKind::kSim;
 
   memory::HpaSpace hpa_space_;
-  TaskThread reaper_;
+  TaskLanes lanes_;
   TaskThread clock_;
   VmImpl::House house_;
 

@@ -42,7 +42,11 @@ struct VmFamilies {
   prometheus::MetricFamily dirty_pages = CounterFamily(
       "twinroot_dirty_pages_harvested_total", "Pages that harvests of the dirty log told of.");
   prometheus::MetricFamily pending =
-      GaugeFamily("twinroot_pending_conversions", "Conversions that wait for a decision.");
+      GaugeFamily("twinroot_pending_conversions",
+                  "Conversions that wait for a decision, or for the rate of their VM's policy.");
+  prometheus::MetricFamily throttled =
+      CounterFamily("twinroot_throttled_conversions_total",
+                    "Requests over the rate of their VM's policy, which wait or come again.");
 
   void Add(const std::string& vm, const host::VmCounters& counters) {
     const mmu::AddressSpaceStats& memory = counters.memory;
@@ -102,6 +106,7 @@ struct VmFamilies {
       add_if_any(collapses, {{"vm", vm}, {"reason", reason}}, count);
     }
     add_if_any(dirty_pages, {{"vm", vm}}, counters.dirty_pages_harvested);
+    add_if_any(throttled, {{"vm", vm}}, counters.throttled_conversions);
   }
 };
 

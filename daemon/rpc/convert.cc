@@ -1,6 +1,7 @@
 #include "daemon/rpc/convert.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -37,18 +38,52 @@ absl::Status CheckImageName(const std::string& name) {
                     reason::kInvalidField);
 }
 
-absl::StatusOr<absl::Duration> DecisionTimeoutOf(const google::protobuf::Duration& timeout) {
+constexpr uint32_t kMaxQuota = 1'000'000;
+
+// Of 1 ms to 24 h.
+absl::StatusOr<absl::Duration> PolicyTimeOf(const std::string& field,
+                                            const google::protobuf::Duration& timeout) {
   const absl::Duration duration =
       absl::Seconds(timeout.seconds()) + absl::Nanoseconds(timeout.nanos());
   const bool signs_agree =
       (timeout.seconds() >= 0 && timeout.nanos() >= 0) || timeout.seconds() < 0;
   if (timeout.nanos() > 999'999'999 || !signs_agree || duration < kMinDecisionTimeout ||
       duration > kMaxDecisionTimeout) {
-    return FieldError("vm.conversion_policy.decision_timeout",
+    return FieldError(absl::StrCat("vm.conversion_policy.", field),
                       absl::StrCat(absl::FormatDuration(duration), " is not within 1ms and 24h"),
                       reason::kInvalidField);
   }
   return duration;
+}
+
+absl::Status ReadQuotas(const v1::ConversionPolicy& policy, host::ConversionPolicy& checked) {
+  const auto bad = [](const char* field, const std::string& what) {
+    return FieldError(absl::StrCat("vm.conversion_policy.", field), what, reason::kInvalidField);
+  };
+  const std::tuple<const char*, uint32_t, uint32_t*> counts[] = {
+      {"max_conversions_per_second", policy.max_conversions_per_second(),
+       &checked.max_conversions_per_second},
+      {"conversion_burst", policy.conversion_burst(), &checked.conversion_burst},
+      {"ping_pong_limit", policy.ping_pong_limit(), &checked.ping_pong_limit}};
+  for (const auto& [field, value, out] : counts) {
+    if (value > kMaxQuota) {
+      return bad(field, absl::StrCat(value, " is more than ", kMaxQuota, "; 0 means no bound"));
+    }
+    *out = value;
+  }
+  if (checked.conversion_burst != 0 && checked.max_conversions_per_second == 0) {
+    return bad("conversion_burst", "give max_conversions_per_second, too: a burst is above a rate");
+  }
+  if (policy.has_ping_pong_window()) {
+    if (checked.ping_pong_limit == 0) {
+      return bad("ping_pong_window", "give ping_pong_limit, too: it is counted in this window");
+    }
+    auto window = PolicyTimeOf("ping_pong_window", policy.ping_pong_window());
+    if (!window.ok()) return window.status();
+    checked.ping_pong_window = *window;
+  }
+  checked.max_shared_bytes = policy.max_shared_bytes();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<host::ConversionPolicy> PolicyOf(const v1::ConversionPolicy& policy) {
@@ -70,7 +105,7 @@ absl::StatusOr<host::ConversionPolicy> PolicyOf(const v1::ConversionPolicy& poli
                         reason::kInvalidField);
   }
   if (policy.has_decision_timeout()) {
-    auto timeout = DecisionTimeoutOf(policy.decision_timeout());
+    auto timeout = PolicyTimeOf("decision_timeout", policy.decision_timeout());
     if (!timeout.ok()) return timeout.status();
     checked.decision_timeout = *timeout;
   }
@@ -87,6 +122,7 @@ absl::StatusOr<host::ConversionPolicy> PolicyOf(const v1::ConversionPolicy& poli
                         absl::StrCat(policy.on_timeout(), " is no choice: use DENY or APPLY"),
                         reason::kInvalidField);
   }
+  if (absl::Status status = ReadQuotas(policy, checked); !status.ok()) return status;
   return checked;
 }
 
@@ -182,6 +218,13 @@ void ToProto(const host::VmSettings& settings, v1::Vm* out) {
   policy->set_on_timeout(settings.policy.on_timeout == host::OnTimeout::kDeny
                              ? v1::ConversionPolicy::ON_TIMEOUT_DENY
                              : v1::ConversionPolicy::ON_TIMEOUT_APPLY);
+  policy->set_max_shared_bytes(settings.policy.max_shared_bytes);
+  policy->set_max_conversions_per_second(settings.policy.max_conversions_per_second);
+  policy->set_conversion_burst(settings.policy.conversion_burst);
+  if (settings.policy.ping_pong_limit != 0) {
+    policy->set_ping_pong_limit(settings.policy.ping_pong_limit);
+    host::SetDuration(settings.policy.ping_pong_window, *policy->mutable_ping_pong_window());
+  }
   out->mutable_labels()->clear();
   out->mutable_labels()->insert(settings.labels.begin(), settings.labels.end());
 }

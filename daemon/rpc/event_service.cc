@@ -23,6 +23,20 @@ constexpr int kMaxVms = 1024;
 // A list waits for the disk so long, and then ends where the disk has come to.
 constexpr absl::Duration kSettle = absl::Seconds(2);
 
+v1::ResolveConversionResponse::Outcome WordOf(host::ResolveResult::Outcome outcome) {
+  switch (outcome) {
+    case host::ResolveResult::Outcome::kDecided:
+      return v1::ResolveConversionResponse::OUTCOME_DECIDED;
+    case host::ResolveResult::Outcome::kAlreadyDecided:
+      return v1::ResolveConversionResponse::OUTCOME_ALREADY_DECIDED;
+    case host::ResolveResult::Outcome::kExpired:
+      return v1::ResolveConversionResponse::OUTCOME_EXPIRED;
+    case host::ResolveResult::Outcome::kUnknown:
+      return v1::ResolveConversionResponse::OUTCOME_UNKNOWN;
+  }
+  return v1::ResolveConversionResponse::OUTCOME_UNSPECIFIED;
+}
+
 // A filter may name a VM that is not there (yet), but not one that cannot be.
 absl::StatusOr<events::Filter> CheckFilter(const v1::EventFilter& filter) {
   if (!filter.vm().empty()) {
@@ -161,9 +175,12 @@ absl::Status EventService::Resolve(const v1::ResolveConversionRequest& request,
   for (const uint64_t id : request.ids()) {
     v1::ResolveConversionResponse::Result* result = response->add_results();
     result->set_id(id);
-    result->set_outcome((*vm)->Resolve(id, resolution)
-                            ? v1::ResolveConversionResponse::OUTCOME_DECIDED
-                            : v1::ResolveConversionResponse::OUTCOME_NOT_WAITING);
+    const host::ResolveResult resolved = (*vm)->Resolve(id, resolution);
+    result->set_outcome(WordOf(resolved.outcome));
+    if (resolved.verdict.has_value()) {
+      result->set_decision(host::WordOf(resolved.verdict->decision));
+      result->set_decider(host::WordOf(resolved.verdict->decider));
+    }
   }
   return absl::OkStatus();
 }

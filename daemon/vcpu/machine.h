@@ -45,9 +45,17 @@ struct MapGpaCall {
   uint64_t pages = 0;       // RCX
   uint64_t attributes = 0;  // RDX: bit 4 private, bit 5 preserve, bits 0 to 3 size hint
 };
+// What the guest gets.
+struct MapGpaAnswer {
+  // NOLINTNEXTLINE(google-explicit-constructor): most results say it all.
+  MapGpaAnswer(MapGpaResult result = MapGpaResult::kOk, uint64_t next_gpa = 0)
+      : result(result), next_gpa(next_gpa) {}
+  MapGpaResult result;
+  uint64_t next_gpa;  // with kRetry: the guest's new RBX, within its range; before it all is done
+};
 struct MapGpaVerdict {
   Verdict verdict = Verdict::kResume;
-  MapGpaResult result = MapGpaResult::kOk;  // if kResume
+  MapGpaAnswer answer;  // if kResume
 };
 
 // Why a VM stopped without an exit code; the names are those of Vm.stop_reason.
@@ -57,6 +65,7 @@ enum class StopReason : uint8_t {
   kUnhandledExit,
   kMmioOutsideMemory,
   kConversionDenied,
+  kConversionQuota,
   kMemoryFault,
   kOutOfMemory,
   kEngineBug,
@@ -79,7 +88,7 @@ class MachineClient {
   // OnFatal(kEngineBug). Never kParked. The default knows none.
   virtual std::optional<Verdict> OnEptMisconfiguration(VcpuIndex, mmu::Gpa) { return std::nullopt; }
 
-  // An explicit conversion. After kParked, AnswerMapGpa(vcpu, result) follows.
+  // An explicit conversion. After kParked, AnswerMapGpa(vcpu, answer) follows.
   virtual MapGpaVerdict OnMapGpa(VcpuIndex vcpu, const MapGpaCall& call) = 0;
 
   virtual void OnConsole(std::string_view bytes) = 0;
@@ -110,10 +119,10 @@ class Machine {
   virtual absl::Status Start() = 0;
 
   // Let a parked vCPU go on: one that waits in a fault tries its access again, one that waits in a
-  // MapGPA gets its result. Neither touches a vCPU that waits in the other, or does not wait: it
+  // MapGPA gets its answer. Neither touches a vCPU that waits in the other, or does not wait: it
   // may have gone on by itself meanwhile. Any thread, but not under the VM's locks.
   virtual void ResumeFault(VcpuIndex vcpu) = 0;
-  virtual void AnswerMapGpa(VcpuIndex vcpu, MapGpaResult result) = 0;
+  virtual void AnswerMapGpa(VcpuIndex vcpu, MapGpaAnswer answer) = 0;
 
   // When Pause returns, no vCPU executes and the client gets no call of theirs, until Resume or
   // until the machine is stopped, which ends the wait. Parked vCPUs stay parked; those that are let

@@ -73,6 +73,39 @@ TEST_F(HvctlVm, CreateSendsEveryOption) {
   EXPECT_EQ(sent.vm().boot().cpl(), 0u);
 }
 
+TEST_F(HvctlVm, QuotasOfThePolicyAreSentAndShown) {
+  const Finished run =
+      Run({"vm", "create", "demo", "--memory=16M", "--vcpus=1", "--max-shared=8MiB",
+           "--max-conversion-rate=100", "--conversion-burst=7", "--ping-pong-limit=3",
+           "--ping-pong-window=2s", "--decision-timeout=1s"});
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  const v1::Vm sent = daemon_.last_create().vm();
+  const v1::ConversionPolicy& policy = sent.conversion_policy();
+  EXPECT_EQ(policy.max_shared_bytes(), 8u << 20);
+  EXPECT_EQ(policy.max_conversions_per_second(), 100u);
+  EXPECT_EQ(policy.conversion_burst(), 7u);
+  EXPECT_EQ(policy.ping_pong_limit(), 3u);
+  EXPECT_EQ(policy.ping_pong_window().seconds(), 2);
+  EXPECT_EQ(policy.decision_timeout().seconds(), 1);
+  const std::string shown = Run({"vm", "get", "demo"}).out;
+  EXPECT_NE(shown.find("at most 8MiB shared; 100 conversions a second, 7 at once; "
+                       "3 turns of 2MiB in 2s\n"),
+            std::string::npos)
+      << shown;
+}
+
+TEST_F(HvctlVm, CreateRefusesTimesThatMeanNothing) {
+  const std::vector<std::string> create = {"vm", "create", "demo", "--memory=16M", "--vcpus=1"};
+  for (const char* option : {"--decision-timeout=1s", "--on-timeout=apply"}) {
+    std::vector<std::string> arguments = create;
+    arguments.push_back(option);
+    const Finished run = Run(arguments);
+    EXPECT_EQ(run.exit_code, 2) << option;
+    EXPECT_NE(run.err.find("only has a meaning with --policy orchestrator"), std::string::npos)
+        << run.err;
+  }
+}
+
 TEST_F(HvctlVm, CreateLeavesWhatWasNotGivenToTheDaemon) {
   const Finished run = Run({"vm", "create", "demo", "--memory=16M", "--vcpus=1"});
   EXPECT_EQ(run.exit_code, 0) << run.err;

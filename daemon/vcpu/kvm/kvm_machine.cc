@@ -82,7 +82,7 @@ class KvmMachine : public vcpu::Machine {
   void Attach(mmu::GuestAddressSpace* engine) override { engine_ = engine; }
   absl::Status Start() override;
   void ResumeFault(VcpuIndex vcpu) override;
-  void AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaResult result) override;
+  void AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaAnswer answer) override;
   void Pause() override;
   void Resume() override;
   void RequestStop() override;
@@ -312,8 +312,8 @@ void KvmMachine::ResumeFault(VcpuIndex vcpu) {
   SignalHandler();
 }
 
-void KvmMachine::AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaResult result) {
-  if (vcpu < vcpus_.size()) vcpus_[vcpu]->AnswerMapGpa(result);
+void KvmMachine::AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaAnswer answer) {
+  if (vcpu < vcpus_.size()) vcpus_[vcpu]->AnswerMapGpa(answer);
 }
 
 void KvmMachine::Pause() {

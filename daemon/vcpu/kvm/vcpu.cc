@@ -16,6 +16,7 @@
 namespace twinroot::kvm {
 namespace {
 
+using vcpu::MapGpaAnswer;
 using vcpu::MapGpaCall;
 using vcpu::MapGpaResult;
 using vcpu::StopReason;
@@ -120,10 +121,10 @@ void Vcpu::Kick() {
   park_changed_.notify_all();
 }
 
-void Vcpu::AnswerMapGpa(MapGpaResult result) {
+void Vcpu::AnswerMapGpa(MapGpaAnswer answer) {
   std::lock_guard lock(park_mutex_);
   if (!map_gpa_waits_) return;
-  map_gpa_answer_ = result;
+  map_gpa_answer_ = answer;
   park_changed_.notify_all();
 }
 
@@ -242,15 +243,16 @@ void Vcpu::RegistersChanged() {
 }
 
 Vcpu::Next Vcpu::HandleDoor() {
-  const kvm_regs* regs = Registers();
+  kvm_regs* regs = Registers();
   if (regs == nullptr) return Fatal(StopReason::kBackendError, "KVM_GET_REGS failed");
   int64_t result = kUnknownHypercall;
   if (regs->rax == kMapGpaHypercall) {
-    const std::optional<MapGpaResult> answer = MapGpa({regs->rbx, regs->rcx, regs->rdx});
+    const std::optional<MapGpaAnswer> answer = MapGpa({regs->rbx, regs->rcx, regs->rdx});
     if (!answer.has_value()) return Next::kEnd;
-    result = static_cast<int64_t>(*answer);
+    result = static_cast<int64_t>(answer->result);
+    if (answer->result == MapGpaResult::kRetry) regs->rbx = answer->next_gpa;
   }
-  const_cast<kvm_regs*>(regs)->rax = static_cast<uint64_t>(result);
+  regs->rax = static_cast<uint64_t>(result);
   RegistersChanged();
   return Next::kRun;
 }
@@ -260,14 +262,20 @@ Vcpu::Next Vcpu::HandleKvmHypercall() {
     run_->hypercall.ret = static_cast<uint64_t>(kUnknownHypercall);
     return Next::kRun;
   }
-  const std::optional<MapGpaResult> answer =
+  const std::optional<MapGpaAnswer> answer =
       MapGpa({run_->hypercall.args[0], run_->hypercall.args[1], run_->hypercall.args[2]});
   if (!answer.has_value()) return Next::kEnd;
-  run_->hypercall.ret = static_cast<uint64_t>(*answer);
+  if (answer->result == MapGpaResult::kRetry) {
+    kvm_regs* regs = Registers();
+    if (regs == nullptr) return Fatal(StopReason::kBackendError, "KVM_GET_REGS failed");
+    regs->rbx = answer->next_gpa;
+    RegistersChanged();
+  }
+  run_->hypercall.ret = static_cast<uint64_t>(answer->result);
   return Next::kRun;
 }
 
-std::optional<MapGpaResult> Vcpu::MapGpa(const MapGpaCall& call) {
+std::optional<MapGpaAnswer> Vcpu::MapGpa(const MapGpaCall& call) {
   {
     // Before the client knows of it: the answer may come at once.
     std::lock_guard lock(park_mutex_);
@@ -283,7 +291,7 @@ std::optional<MapGpaResult> Vcpu::MapGpa(const MapGpaCall& call) {
     park_changed_.wait(lock, [this] { return map_gpa_answer_.has_value() || stopping(); });
   }
   map_gpa_waits_ = false;
-  if (verdict.verdict == Verdict::kResume) return verdict.result;
+  if (verdict.verdict == Verdict::kResume) return verdict.answer;
   return stopping() ? std::nullopt : map_gpa_answer_;
 }
 

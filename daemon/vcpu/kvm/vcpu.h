@@ -57,7 +57,7 @@ class Vcpu {
   // Makes KVM_RUN return soon; `stop` was set before, or the gate was closed.
   void Kick();
   // Answers a parked MapGPA; does nothing where none waits.
-  void AnswerMapGpa(vcpu::MapGpaResult result);
+  void AnswerMapGpa(vcpu::MapGpaAnswer answer);
   // Lets a fetch go on that waits outside the guest (ResolveFetch).
   void ResumeFetch();
 
@@ -77,7 +77,7 @@ class Vcpu {
   Next HandleMmio();
   Next HandleInternalError();
   // The guest's MapGPA; waits while it is parked. nullopt: the VM stops.
-  std::optional<vcpu::MapGpaResult> MapGpa(const vcpu::MapGpaCall& call);
+  std::optional<vcpu::MapGpaAnswer> MapGpa(const vcpu::MapGpaCall& call);
   // Lets the engine map what an instruction at RIP needs. False: the VM stops.
   bool ResolveFetch();
   Next Fatal(vcpu::StopReason reason, const std::string& what);
@@ -103,7 +103,7 @@ class Vcpu {
   std::condition_variable park_changed_;
   // Guarded by park_mutex_.
   bool map_gpa_waits_ = false;
-  std::optional<vcpu::MapGpaResult> map_gpa_answer_;
+  std::optional<vcpu::MapGpaAnswer> map_gpa_answer_;
   bool fetch_resumed_ = false;
 };
 

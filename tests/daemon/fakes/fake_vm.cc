@@ -276,9 +276,18 @@ std::vector<host::PendingConversion> FakeVm::Pending() const {
   return all;
 }
 
-bool FakeVm::Resolve(uint64_t id, host::Resolution) {
+host::ResolveResult FakeVm::Resolve(uint64_t id, host::Resolution resolution) {
+  using Outcome = host::ResolveResult::Outcome;
   std::lock_guard lock(mutex_);
-  return pending_.erase(id) == 1;
+  if (const auto it = decided_.find(id); it != decided_.end()) {
+    return {Outcome::kAlreadyDecided, it->second};
+  }
+  if (pending_.erase(id) == 0) return {Outcome::kUnknown, std::nullopt};
+  const host::ResolveResult::Verdict verdict = {
+      resolution == host::Resolution::kApply ? host::Decision::kApplied : host::Decision::kDenied,
+      host::Decider::kOrchestrator};
+  decided_.emplace(id, verdict);
+  return {Outcome::kDecided, verdict};
 }
 
 host::VmCounters FakeVm::counters() const {

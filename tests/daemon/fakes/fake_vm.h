@@ -106,7 +106,7 @@ class FakeVm final : public host::Vm {
   std::vector<mmu::GfnRange> Memory() const override;
   absl::Status Audit() const override;
   std::vector<host::PendingConversion> Pending() const override;
-  bool Resolve(uint64_t id, host::Resolution resolution) override;
+  host::ResolveResult Resolve(uint64_t id, host::Resolution resolution) override;
   host::VmCounters counters() const override;
 
  private:
@@ -149,6 +149,7 @@ class FakeVm final : public host::Vm {
   std::vector<bool> shared_;  // by frame
   std::map<uint64_t, char> bytes_;
   std::map<uint64_t, host::PendingConversion> pending_;
+  std::map<uint64_t, host::ResolveResult::Verdict> decided_;
   uint64_t next_id_ = 1;
   uint64_t converts_ = 0;
   bool hold_ = false;

@@ -311,9 +311,13 @@ TEST_F(EventServiceTest, WaitingConversionsAreListedAndDecidedOneByOne) {
   ASSERT_TRUE(events_->ResolveConversion(&context, request, &response).ok());
   ASSERT_EQ(response.results_size(), 3);
   EXPECT_EQ(response.results(0).outcome(), v1::ResolveConversionResponse::OUTCOME_DECIDED);
-  EXPECT_EQ(response.results(1).outcome(), v1::ResolveConversionResponse::OUTCOME_NOT_WAITING);
+  EXPECT_EQ(response.results(0).decision(), v1::Conversion::DECISION_APPLIED);
+  EXPECT_EQ(response.results(0).decider(), v1::Conversion::DECIDER_ORCHESTRATOR);
+  EXPECT_EQ(response.results(1).outcome(), v1::ResolveConversionResponse::OUTCOME_UNKNOWN);
+  EXPECT_EQ(response.results(1).decision(), v1::Conversion::DECISION_UNSPECIFIED);
   EXPECT_EQ(response.results(1).id(), 999u);
-  EXPECT_EQ(response.results(2).outcome(), v1::ResolveConversionResponse::OUTCOME_NOT_WAITING);
+  EXPECT_EQ(response.results(2).outcome(), v1::ResolveConversionResponse::OUTCOME_ALREADY_DECIDED);
+  EXPECT_EQ(response.results(2).decision(), v1::Conversion::DECISION_APPLIED);
   EXPECT_EQ(vm.Pending().size(), 1u);
 }
 

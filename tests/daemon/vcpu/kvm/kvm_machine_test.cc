@@ -290,6 +290,17 @@ TEST_F(KvmMachineTest, AParkedMapGpaWaitsForItsAnswer) {
   StopAndJoin();
 }
 
+TEST_F(KvmMachineTest, ARetryTellsTheGuestWhereToGoOn) {
+  client_.park_map_gpa = true;
+  // mov al, bh in the middle: bits 8 to 15 of the address in RBX.
+  Start(kMapGpaAndExitWithAl.substr(0, 22) + "\x88\xf8\xe6\xf4");
+  ASSERT_TRUE(client_.Wait([&] { return client_.parked_vcpu.has_value(); })) << client_.message;
+  machine_->AnswerMapGpa(0, {vcpu::MapGpaResult::kRetry, 0x201000});
+  ASSERT_TRUE(client_.Wait([&] { return client_.exit_code.has_value(); })) << client_.message;
+  EXPECT_EQ(*client_.exit_code, 0x10);
+  StopAndJoin();
+}
+
 TEST_F(KvmMachineTest, AVcpuParkedInMapGpaCanBeStopped) {
   client_.park_map_gpa = true;
   Start(kMapGpaAndExitWithAl);

@@ -111,7 +111,7 @@ TEST_F(SimTest, StopEndsEveryWaitAndEveryLoop) {
     };
     client.on_map_gpa = [&](VcpuIndex, const vcpu::MapGpaCall& call) {
       return call.gpa == 0x500000 ? MapGpaVerdict{Verdict::kParked, MapGpaResult::kOk}
-                                  : MapGpaVerdict{Verdict::kResume, MapGpaResult::kRetry};
+                                  : MapGpaVerdict{Verdict::kResume, {MapGpaResult::kRetry, call.gpa}};
     };
     SimConfig config;
     config.vcpus = c.vcpus;
