@@ -120,7 +120,7 @@ TEST_F(OnceTest, AnswersGoWithTime) {
 }
 
 TEST_F(OnceTest, WhatIsNoIdIsRefused) {
-  for (const std::string id : {std::string(129, 'x'), std::string("a b"), std::string("a\n"),
+  for (const std::string& id : {std::string(129, 'x'), std::string("a b"), std::string("a\n"),
                                std::string("\xc3\xa9"), std::string("")}) {
     EXPECT_EQ(Begin(Id(id), Request("a")), "INVALID_FIELD") << id;
   }
