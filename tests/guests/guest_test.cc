@@ -106,10 +106,12 @@ class Guests : public testing::Test {
   std::vector<v1::Conversion> ConversionsOf(const std::string& vm) {
     std::vector<v1::Conversion> conversions;
     for (uint64_t position = 0;;) {
-      const events::Journal::Page page = journal_.Read(position, 1000, vm);
+      const events::Journal::Page page = journal_.Read(position, 1000, {});
       EXPECT_EQ(page.missed, 0u);
-      for (const v1::Event& event : page.events) {
-        if (event.has_conversion()) conversions.push_back(event.conversion());
+      for (const events::SharedEvent& event : page.events) {
+        if (event->vm() == vm && event->has_conversion()) {
+          conversions.push_back(event->conversion());
+        }
       }
       if (page.next == position) return conversions;
       position = page.next;

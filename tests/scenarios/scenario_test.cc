@@ -177,10 +177,13 @@ void Accompany(host::Vm& vm, const Scenario& scenario, Pages* harvested) {
 
 std::vector<v1::Conversion> ConversionsOf(const std::string& vm, uint64_t from) {
   std::vector<v1::Conversion> conversions;
+  v1::EventFilter of_vm;
+  of_vm.set_vm(vm);
+  const events::Filter filter(of_vm);
   for (uint64_t position = from;;) {
-    const events::Journal::Page page = TheHouse().journal.Read(position, 1000, vm);
-    for (const v1::Event& event : page.events) {
-      if (event.has_conversion()) conversions.push_back(event.conversion());
+    const events::Journal::Page page = TheHouse().journal.Read(position, 1000, filter);
+    for (const events::SharedEvent& event : page.events) {
+      if (event->has_conversion()) conversions.push_back(event->conversion());
     }
     if (page.next == position) return conversions;
     position = page.next;

@@ -120,8 +120,8 @@ TEST_F(OnceTest, AnswersGoWithTime) {
 }
 
 TEST_F(OnceTest, WhatIsNoIdIsRefused) {
-  for (const std::string id : {std::string(129, 'x'), std::string("a b"), std::string("a\n"),
-                               std::string("\xc3\xa9"), std::string("")}) {
+  for (const std::string& id : {std::string(129, 'x'), std::string("a b"), std::string("a\n"),
+                                std::string("\xc3\xa9"), std::string("")}) {
     EXPECT_EQ(Begin(Id(id), Request("a")), "INVALID_FIELD") << id;
   }
   EXPECT_EQ(Begin(Id(std::string(128, 'x')), Request("a")), "FIRST");
