@@ -92,6 +92,9 @@ std::string HintOfReason(const google::rpc::ErrorInfo& info) {
     return absl::StrCat("`hvctl vm get ", Get(facts, "vm", "NAME"),
                         " -o json` shows it as it is, with its etag");
   }
+  if (reason == "WATCH_TOO_SLOW") {
+    return absl::StrCat("go on with --since ", Get(facts, "cursor", "CURSOR"));
+  }
   if (reason == "REQUEST_ID_REUSED") return "take a new --request-id for each new command";
   if (reason == "FIELD_NOT_UPDATABLE") return "delete the VM and create it as you want it";
   if (reason == "NX_HUGE_PAGES_OFF") return "create the VM with --nx-huge-pages on";

@@ -56,8 +56,9 @@ inline constexpr char kDirtyLogUnsupported[] = "DIRTY_LOG_UNSUPPORTED";  // not 
 
 inline constexpr char kNxHugePagesOff[] = "NX_HUGE_PAGES_OFF";  // metadata `vm`
 
-// ABORTED: metadata `vm`.
-inline constexpr char kEtagMismatch[] = "ETAG_MISMATCH";  // the VM has changed meanwhile
+// ABORTED
+inline constexpr char kEtagMismatch[] = "ETAG_MISMATCH";   // the VM has changed; metadata `vm`
+inline constexpr char kWatchTooSlow[] = "WATCH_TOO_SLOW";  // metadata `cursor`: where to go on
 
 // RESOURCE_EXHAUSTED
 inline constexpr char kTooManyVms[] = "TOO_MANY_VMS";

@@ -1,5 +1,4 @@
 // hvctl vm create: reads the image and the program, uploads the image, defines the VM.
-#include <google/protobuf/util/time_util.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -9,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/commands/command.h"
+#include "cli/commands/policy_flags.h"
 #include "cli/commands/progress.h"
 #include "cli/input_file.h"
 #include "cli/short_names.h"
@@ -27,14 +27,7 @@ struct Arguments {
   std::string cmdline;
   std::string program;
   v1::Backend backend = v1::BACKEND_UNSPECIFIED;
-  v1::ConversionPolicy::Mode policy = v1::ConversionPolicy::MODE_UNSPECIFIED;
-  absl::Duration decision_timeout;  // zero: not given
-  v1::ConversionPolicy::OnTimeout on_timeout = v1::ConversionPolicy::ON_TIMEOUT_UNSPECIFIED;
-  uint64_t max_shared = 0;
-  uint32_t max_conversion_rate = 0;
-  uint32_t conversion_burst = 0;
-  uint32_t ping_pong_limit = 0;
-  absl::Duration ping_pong_window;  // zero: not given
+  PolicyFlags policy;
   std::optional<uint32_t> cpl;
   v1::Vm::NxHugePages nx_huge_pages = v1::Vm::NX_HUGE_PAGES_UNSPECIFIED;
   std::map<std::string, std::string> labels;
@@ -76,42 +69,6 @@ std::string Upload(Client& client, InputFile& image) {
   return response.image();
 }
 
-google::protobuf::Duration ToProto(absl::Duration duration) {
-  return google::protobuf::util::TimeUtil::NanosecondsToDuration(
-      absl::ToInt64Nanoseconds(duration));
-}
-
-void FillPolicy(const Arguments& arguments, v1::ConversionPolicy* policy) {
-  policy->set_mode(arguments.policy);
-  policy->set_on_timeout(arguments.on_timeout);
-  if (arguments.decision_timeout > absl::ZeroDuration()) {
-    *policy->mutable_decision_timeout() = ToProto(arguments.decision_timeout);
-  }
-  policy->set_max_shared_bytes(arguments.max_shared);
-  policy->set_max_conversions_per_second(arguments.max_conversion_rate);
-  policy->set_conversion_burst(arguments.conversion_burst);
-  policy->set_ping_pong_limit(arguments.ping_pong_limit);
-  if (arguments.ping_pong_window > absl::ZeroDuration()) {
-    *policy->mutable_ping_pong_window() = ToProto(arguments.ping_pong_window);
-  }
-}
-
-void AddQuotas(CLI::App* verb, const std::shared_ptr<Arguments>& arguments) {
-  AddSize(verb, "--max-shared", &arguments->max_shared,
-          "Most memory that the guest may have shared at once");
-  verb->add_option("--max-conversion-rate", arguments->max_conversion_rate,
-                   "Conversions a second; over it the guest waits")
-      ->type_name("N");
-  verb->add_option("--conversion-burst", arguments->conversion_burst,
-                   "With --max-conversion-rate: how many at once after a pause (one second's)")
-      ->type_name("N");
-  verb->add_option("--ping-pong-limit", arguments->ping_pong_limit,
-                   "How often the guest may turn the same 2MiB to and fro within a window")
-      ->type_name("N");
-  AddDuration(verb, "--ping-pong-window", &arguments->ping_pong_window,
-              "With --ping-pong-limit: the window (1s)");
-}
-
 int Create(Session& session, const Arguments& arguments) {
   v1::CreateVmRequest request;
   request.set_vm_id(arguments.name);
@@ -120,7 +77,7 @@ int Create(Session& session, const Arguments& arguments) {
   vm.set_vcpus(arguments.vcpus);
   vm.set_cmdline(arguments.cmdline);
   vm.set_backend(arguments.backend);
-  FillPolicy(arguments, vm.mutable_conversion_policy());
+  *vm.mutable_conversion_policy() = arguments.policy.policy();
   vm.set_nx_huge_pages(arguments.nx_huge_pages);
   vm.mutable_labels()->insert(arguments.labels.begin(), arguments.labels.end());
   request.set_request_id(arguments.request_id);
@@ -147,7 +104,6 @@ int Create(Session& session, const Arguments& arguments) {
 }  // namespace
 
 void AddVmCreate(CLI::App* vm, Invocation* invocation) {
-  using Policy = v1::ConversionPolicy;
   const auto arguments = std::make_shared<Arguments>();
   CLI::App* verb = AddVerb(vm, "create", "Define a VM", invocation,
                            [arguments](Session& session) { return Create(session, *arguments); });
@@ -168,18 +124,7 @@ void AddVmCreate(CLI::App* vm, Invocation* invocation) {
       verb, "--backend", &arguments->backend,
       {{"auto", v1::BACKEND_AUTO}, {"kvm", v1::BACKEND_KVM}, {"sim", v1::BACKEND_SIM}},
       "What executes the vCPUs");
-  AddChoice<Policy::Mode>(verb, "--policy", &arguments->policy,
-                          {{"auto", Policy::MODE_AUTO},
-                           {"orchestrator", Policy::MODE_ORCHESTRATOR},
-                           {"deny", Policy::MODE_DENY}},
-                          "Who decides conversions between private and shared");
-  AddDuration(verb, "--decision-timeout", &arguments->decision_timeout,
-              "How long a vCPU waits for a decision, and at most for --max-conversion-rate (30s)");
-  AddChoice<Policy::OnTimeout>(
-      verb, "--on-timeout", &arguments->on_timeout,
-      {{"deny", Policy::ON_TIMEOUT_DENY}, {"apply", Policy::ON_TIMEOUT_APPLY}},
-      "With --policy orchestrator: what is decided when nobody did (deny)");
-  AddQuotas(verb, arguments);
+  arguments->policy.AddTo(verb);
   AddChoice<std::optional<uint32_t>>(verb, "--cpl", &arguments->cpl, {{"0", 0}, {"3", 3}},
                                      "Privilege level that the guest starts in (3)");
   AddChoice<v1::Vm::NxHugePages>(
@@ -190,13 +135,13 @@ void AddVmCreate(CLI::App* vm, Invocation* invocation) {
   AddRequestId(verb, &arguments->request_id);
   verb->add_flag("--dry-run", arguments->dry_run,
                  "Define nothing; say what would be wrong (an image is sent all the same)");
-  verb->parse_complete_callback([arguments, verb] {
-    const bool orchestrator = arguments->policy == Policy::MODE_ORCHESTRATOR;
-    if (verb->count("--on-timeout") > 0 && !orchestrator) {
+  verb->parse_complete_callback([arguments] {
+    const PolicyFlags& policy = arguments->policy;
+    const bool orchestrator = policy.policy().mode() == v1::ConversionPolicy::MODE_ORCHESTRATOR;
+    if (policy.Has("--on-timeout") && !orchestrator) {
       throw CLI::ValidationError("--on-timeout", "only has a meaning with --policy orchestrator");
     }
-    if (verb->count("--decision-timeout") > 0 && !orchestrator &&
-        verb->count("--max-conversion-rate") == 0) {
+    if (policy.Has("--decision-timeout") && !orchestrator && !policy.Has("--max-conversion-rate")) {
       throw CLI::ValidationError(
           "--decision-timeout",
           "only has a meaning with --policy orchestrator or --max-conversion-rate");

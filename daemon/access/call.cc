@@ -88,9 +88,9 @@ Call::~Call() {
   if (!audited_) End("CANCELLED", "");
 }
 
-const Call* Call::Of(const grpc::CallbackServerContext& context) {
+Call* Call::Of(const grpc::CallbackServerContext& context) {
   const auto found = context.client_metadata().find(kSelf);
-  const Call* call = nullptr;
+  Call* call = nullptr;
   if (found == context.client_metadata().end() || found->second.size() != sizeof(call)) {
     return nullptr;
   }
@@ -119,7 +119,7 @@ void Call::Begin(grpc::experimental::InterceptorBatchMethods* batch) {
   begun_ = true;
   auto* metadata = batch->GetRecvInitialMetadata();
   metadata->erase(kSelf);
-  const Call* self = this;
+  Call* self = this;
   self_.assign(reinterpret_cast<const char*>(&self), sizeof(self));
   metadata->insert({kSelf, self_});
 
@@ -175,7 +175,7 @@ void Call::End(const std::string& code, const std::string& reason) {
 }
 
 absl::Status Call::Denial() const {
-  const char* needed = rule_ == nullptr ? "none that anybody can have" : NameOf(rule_->role);
+  const char* needed = rule_ == nullptr ? "none that anybody can have" : NameOf(needed());
   const std::string who = principal_.user.has_value() && !principal_.user->name.empty()
                               ? absl::StrCat(Cut(name_), " (", principal_.user->name, ")")
                               : Cut(name_);
@@ -183,7 +183,7 @@ absl::Status Call::Denial() const {
                         "this call needs the role ", needed, " and ", who, " has ", NameOf(held_),
                         ": whoever runs hvd grants roles in its configuration file, under roles")),
                     reason::kRoleRequired,
-                    {{"role_required", rule_ == nullptr ? "" : NameOf(rule_->role)},
+                    {{"role_required", rule_ == nullptr ? "" : NameOf(needed())},
                      {"role_held", NameOf(held_)},
                      {"principal", Cut(name_)}});
 }

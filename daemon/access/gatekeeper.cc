@@ -81,6 +81,13 @@ absl::Status Gatekeeper::Admit(Call* call, uint32_t connections) {
   return absl::OkStatus();
 }
 
+absl::Status Gatekeeper::Raise(Call* call, Role role) {
+  std::lock_guard lock(mutex_);
+  call->Need(role);
+  call->Hold(RoleOf(rules_.grants, call->principal()));
+  return call->Allows(call->held()) ? absl::OkStatus() : call->Denial();
+}
+
 void Gatekeeper::Leave(Call* call) {
   std::lock_guard lock(mutex_);
   const auto found = calls_.find(call->key());
@@ -93,6 +100,12 @@ absl::Status VerdictOn(const grpc::CallbackServerContext& context) {
   const Call* call = Call::Of(context);
   if (call == nullptr) return absl::PermissionDeniedError("nobody vouches for this call");
   return call->verdict();
+}
+
+absl::Status Require(const grpc::CallbackServerContext& context, Role role) {
+  Call* call = Call::Of(context);
+  if (call == nullptr) return absl::PermissionDeniedError("nobody vouches for this call");
+  return call->gatekeeper()->Raise(call, role);
 }
 
 std::string CallerOf(const grpc::CallbackServerContext& context) {

@@ -64,6 +64,7 @@ constexpr MethodRule kRules[] = {
     {"twinroot.v1.DirtyLogService/ClearDirtyLog", kOperator, kAlways},
     {"twinroot.v1.DirtyLogService/SplitPages", kOperator, kAlways},
 
+    // One that holds guests needs an operator: EventService asks for that itself.
     {"twinroot.v1.EventService/WatchEvents", kViewer, kDenials},
     {"twinroot.v1.EventService/ListEvents", kViewer, kDenials},
     {"twinroot.v1.EventService/ListConversions", kViewer, kDenials},

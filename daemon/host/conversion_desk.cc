@@ -59,8 +59,10 @@ std::optional<Verdict> ConversionDesk::Implicit(VcpuIndex vcpu, const mmu::Fault
       verdict = Verdict::kStop;
     } else if (IsAll(*engine_, request.range, request.kind)) {
       return std::nullopt;  // somebody else converted it meanwhile
+    } else if (JoinWaiting(request) || HoldBack({vcpu, std::nullopt})) {
+      verdict = Verdict::kParked;
     } else {
-      verdict = JoinWaiting(request) ? Verdict::kParked : DecideAccess(request, fault, release);
+      verdict = DecideAccess(request, fault, release);
     }
   }
   Do(release);
@@ -238,6 +240,8 @@ void ConversionDesk::Close(Closing closing) {
   std::lock_guard turn(turn_);
   closed_ = true;
   deleted_ = closing == Closing::kDeleted;
+  held_back_.clear();
+  room_.reset();
   while (!open_.empty()) End(open_.begin()->first);
   while (!waiting_.empty()) {
     const Waiting waiting = TakeOut(waiting_.begin());

@@ -21,6 +21,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "daemon/callbacks.h"
 #include "daemon/events/journal.h"
 #include "daemon/host/conversion_chunk.h"
 #include "daemon/host/conversion_history.h"
@@ -69,6 +70,7 @@ class ConversionDesk : public std::enable_shared_from_this<ConversionDesk> {
   std::vector<PendingConversion> Pending() const;
   size_t waiting() const;
   uint64_t throttled() const { return throttled_.load(std::memory_order_relaxed); }
+  uint64_t held_back() const { return held_back_count_.load(std::memory_order_relaxed); }
 
  private:
   // One request, as events describe it.
@@ -98,6 +100,12 @@ class ConversionDesk : public std::enable_shared_from_this<ConversionDesk> {
     mmu::GfnRange untold;
     absl::Time untold_since;
     bool told = false;  // it has a terminal event
+  };
+  // A vCPU that waits for a lossless watch to have room for its conversion's events; then it asks
+  // again as if for the first time.
+  struct HeldBack {
+    vcpu::VcpuIndex vcpu = 0;
+    std::optional<vcpu::MapGpaAnswer> ask_again;  // unset: an access
   };
   // What to do after the turn.
   struct Release {
@@ -150,8 +158,13 @@ class ConversionDesk : public std::enable_shared_from_this<ConversionDesk> {
   // Counts what was refused in a row; too much of it ends the VM.
   void CountRefusal(const Request& request, vcpu::StopReason reason, Release& release);
 
+  // True: the vCPU is parked until there is room.
+  bool HoldBack(const HeldBack& asking);
+  void LookForRoomAt(absl::Time when);
+
   // The clock's; in a turn of their own, on the VM's lane.
   void Due(uint64_t id);
+  void LetHeldBackGo();
   void TellDue();
   template <typename Task>
   TaskThread::Ticket OnLaneAt(absl::Time when, Task task);
@@ -177,8 +190,13 @@ class ConversionDesk : public std::enable_shared_from_this<ConversionDesk> {
   std::map<uint64_t, Waiting> waiting_;
   std::map<vcpu::VcpuIndex, Open> open_;
   ConversionHistory history_;
+  std::vector<HeldBack> held_back_;
+  // As long as somebody is held back: hears of room; the end of the longest watch's patience.
+  std::unique_ptr<CallbackHandle> room_;
+  TaskThread::Ticket patience_;
 
   std::atomic<uint64_t> throttled_{0};
+  std::atomic<uint64_t> held_back_count_{0};
   mutable std::mutex shown_mutex_;
   std::vector<PendingConversion> shown_;  // guarded by shown_mutex_
 };

@@ -83,6 +83,10 @@ MapGpaVerdict ConversionDesk::Ask(Request request, Release& release) {
     End(*request.vcpu);
     return {Verdict::kResume, MapGpaResult::kOk};
   }
+  if (HoldBack({*request.vcpu, RetryAt(chunk->range.first)})) {
+    if (open != nullptr) open->next = chunk->range.first;
+    return {Verdict::kParked, {}};
+  }
   if (policy_.mode == PolicyMode::kDeny && open == nullptr) {
     request.id = next_id_++;
     Publish(request, request.range, Decision::kDenied, Decider::kPolicy);

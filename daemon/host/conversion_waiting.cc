@@ -249,6 +249,58 @@ void ConversionDesk::Due(uint64_t id) {
   Do(release);
 }
 
+bool ConversionDesk::HoldBack(const HeldBack& asking) {
+  if (!journal_->lossless().any()) return false;
+  // Listens before it looks: room that comes in between is heard of.
+  if (room_ == nullptr) {
+    room_ = journal_->lossless().OnChange([weak = weak_from_this()] {
+      if (const std::shared_ptr<ConversionDesk> desk = weak.lock()) {
+        desk->lanes_->Post(desk.get(), [desk] { desk->LetHeldBackGo(); });
+      }
+    });
+  }
+  const std::optional<absl::Time> until = journal_->HeldUntil(vm_);
+  if (!until.has_value()) {
+    if (held_back_.empty()) room_.reset();
+    return false;
+  }
+  // A parked vCPU may come again: a signal woke it.
+  if (std::erase_if(held_back_, [&](const HeldBack& held) { return held.vcpu == asking.vcpu; }) ==
+      0)
+    held_back_count_.fetch_add(1, std::memory_order_relaxed);
+  held_back_.push_back(asking);
+  LookForRoomAt(*until);
+  return true;
+}
+
+void ConversionDesk::LookForRoomAt(absl::Time when) {
+  clock_->Cancel(patience_);
+  patience_ = OnLaneAt(when, [](ConversionDesk& desk) { desk.LetHeldBackGo(); });
+}
+
+void ConversionDesk::LetHeldBackGo() {
+  Release release;
+  {
+    std::lock_guard turn(turn_);
+    if (held_back_.empty()) return;
+    if (const std::optional<absl::Time> until = journal_->HeldUntil(vm_)) {
+      LookForRoomAt(*until);
+      return;
+    }
+    for (const HeldBack& held : held_back_) {
+      if (held.ask_again.has_value()) {
+        release.answer_map_gpa.emplace_back(held.vcpu, *held.ask_again);
+      } else {
+        release.resume_fault.push_back(held.vcpu);
+      }
+    }
+    held_back_.clear();
+    room_.reset();
+    clock_->Cancel(patience_);
+  }
+  Do(release);
+}
+
 void ConversionDesk::TellDue() {
   std::lock_guard turn(turn_);
   tell_later_ = false;

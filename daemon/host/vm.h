@@ -112,6 +112,7 @@ struct VmCounters {
   uint64_t private_bytes_allocated = 0;
   uint64_t shared_bytes_allocated = 0;
   uint64_t pending_conversions = 0;    // kWaiting and kHeld
+  uint64_t held_back_conversions = 0;  // requests that waited for a lossless watch
   uint64_t throttled_conversions = 0;  // requests that the rate made wait or come again
   bool dirty_log_enabled = false;
   uint64_t dirty_pages_harvested = 0;

@@ -207,6 +207,7 @@ VmCounters VmImpl::counters() const {
   counters.shared_bytes_allocated = ram_->allocated_bytes(MemoryKind::kShared);
   counters.pending_conversions = desk_->waiting();
   counters.throttled_conversions = desk_->throttled();
+  counters.held_back_conversions = desk_->held_back();
   counters.dirty_log_enabled = dirty_desk_->enabled();
   counters.dirty_pages_harvested = dirty_desk_->pages_harvested();
   counters.vcpus_waiting_for_harvest = dirty_desk_->vcpus_waiting();

@@ -20,8 +20,6 @@ namespace {
 
 constexpr uint64_t kMemoryUnit = uint64_t{2} << 20;
 constexpr size_t kMaxCmdline = 2047;
-constexpr absl::Duration kMinDecisionTimeout = absl::Milliseconds(1);
-constexpr absl::Duration kMaxDecisionTimeout = absl::Hours(24);
 constexpr char kImages[] = "images/";
 constexpr size_t kSha256Digits = 64;
 constexpr size_t kMaxLabels = 64;
@@ -40,20 +38,10 @@ absl::Status CheckImageName(const std::string& name) {
 
 constexpr uint32_t kMaxQuota = 1'000'000;
 
-// Of 1 ms to 24 h.
-absl::StatusOr<absl::Duration> PolicyTimeOf(const std::string& field,
-                                            const google::protobuf::Duration& timeout) {
-  const absl::Duration duration =
-      absl::Seconds(timeout.seconds()) + absl::Nanoseconds(timeout.nanos());
-  const bool signs_agree =
-      (timeout.seconds() >= 0 && timeout.nanos() >= 0) || timeout.seconds() < 0;
-  if (timeout.nanos() > 999'999'999 || !signs_agree || duration < kMinDecisionTimeout ||
-      duration > kMaxDecisionTimeout) {
-    return FieldError(absl::StrCat("vm.conversion_policy.", field),
-                      absl::StrCat(absl::FormatDuration(duration), " is not within 1ms and 24h"),
-                      reason::kInvalidField);
-  }
-  return duration;
+absl::StatusOr<absl::Duration> PolicyTimeOf(const char* field,
+                                            const google::protobuf::Duration& time) {
+  return CheckDuration(absl::StrCat("vm.conversion_policy.", field), time, absl::Milliseconds(1),
+                       absl::Hours(24));
 }
 
 absl::Status ReadQuotas(const v1::ConversionPolicy& policy, host::ConversionPolicy& checked) {

@@ -1,10 +1,12 @@
 #include "daemon/rpc/event_service.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "daemon/access/gatekeeper.h"
 #include "daemon/host/event_words.h"
 #include "daemon/reasons.h"
 #include "daemon/rpc/checks.h"
@@ -20,6 +22,8 @@ namespace {
 constexpr uint32_t kMaxPage = 1000;
 constexpr int kMaxIds = 1024;
 constexpr int kMaxVms = 1024;
+constexpr absl::Duration kMinHold = absl::Milliseconds(1);
+constexpr absl::Duration kMaxHold = absl::Minutes(1);
 // A list waits for the disk so long, and then ends where the disk has come to.
 constexpr absl::Duration kSettle = absl::Seconds(2);
 
@@ -62,10 +66,22 @@ absl::StatusOr<events::Filter> CheckFilter(const v1::EventFilter& filter) {
   return events::Filter(filter);
 }
 
+// nullopt: the watch holds nobody.
+absl::StatusOr<std::optional<absl::Duration>> CheckHold(const grpc::CallbackServerContext& call,
+                                                        const v1::WatchEventsRequest& request) {
+  if (!request.has_lossless_hold()) return std::nullopt;
+  auto hold = CheckDuration("lossless_hold", request.lossless_hold(), kMinHold, kMaxHold);
+  if (!hold.ok()) return hold.status();
+  if (absl::Status status = access::Require(call, access::Role::kOperator); !status.ok()) {
+    return status;
+  }
+  return *hold;
+}
+
 }  // namespace
 
 grpc::ServerWriteReactor<v1::WatchEventsResponse>* EventService::WatchEvents(
-    grpc::CallbackServerContext*, const v1::WatchEventsRequest* request) {
+    grpc::CallbackServerContext* call, const v1::WatchEventsRequest* request) {
   using Failed = FailedStream<v1::WatchEventsResponse>;
   auto filter = CheckFilter(request->filter());
   if (!filter.ok()) return new Failed(filter.status());
@@ -80,11 +96,14 @@ grpc::ServerWriteReactor<v1::WatchEventsResponse>* EventService::WatchEvents(
                                  "SEND does not go together with start_cursor: give one of them",
                                  reason::kInvalidField));
   }
+  auto hold = CheckHold(*call, *request);
+  if (!hold.ok()) return new Failed(hold.status());
   auto position =
       context_->journal->PositionOf(request->start_cursor(), events::Journal::IfEmpty::kNow);
   if (!position.ok()) return new Failed(position.status());
 
   auto* stream = new EventStream(context_, *position, *std::move(filter));
+  if (hold->has_value()) stream->Hold(**hold);
   // The VMs are looked at after the position was taken: what changes meanwhile is told again,
   // and nothing is missed.
   if (initial_state) stream->BeginWithState();

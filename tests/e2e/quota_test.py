@@ -45,7 +45,8 @@ class Quotas(harness.E2eTest):
         self.assertGreater(time.monotonic() - began, 15 / 20)
         conversions = self.assertMetricsAgree(hvd, "slow")
         applied = [c for _, c in conversions if c["decision"] == "APPLIED"]
-        self.assertEqual(len(applied), 18)
+        # One event for each of 18 ranges; more, where the guest was too slow to be told as one.
+        self.assertGreaterEqual(len(applied), 18)
         self.assertEqual(set(_refused(hvd, "slow")), {("EXPLICIT", "RATE")})
         self.assertEqual(hvd.runs("slow"), harness.runs_of(conversions, 16 * MIB))
         self.assertGreater(sum(hvd.metrics("twinroot_throttled_conversions_total").values()), 0)

@@ -126,7 +126,8 @@ TEST_F(VmLife, ADecisionInAPauseTakesEffectAtResume) {
       Start();
       Eventually([&] { return vm_->Pending().size() == 1; });
       ASSERT_TRUE(vm_->Pause().ok());
-      EXPECT_TRUE(vm_->Resolve(vm_->Pending()[0].id, Resolution::kApply));
+      EXPECT_EQ(vm_->Resolve(vm_->Pending()[0].id, Resolution::kApply).outcome,
+                ResolveResult::Outcome::kDecided);
       Rest();
       EXPECT_EQ(Console(), "");
       EXPECT_EQ(state(), VmState::kPaused);

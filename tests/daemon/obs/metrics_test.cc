@@ -103,9 +103,8 @@ TEST_F(MetricsTest, ConversionsAreCountedAsTheEventsTell) {
                     "twinroot_conversions_total{vm=\"demo\",direction=\"to_shared\","
                     "cause=\"explicit\",result=\"quota\"}"),
             1);
-  EXPECT_EQ(ValueOf(scrape,
-                    "twinroot_conversions_over_quota_total{vm=\"demo\",quota=\"ping_pong\"}"),
-            1);
+  EXPECT_EQ(
+      ValueOf(scrape, "twinroot_conversions_over_quota_total{vm=\"demo\",quota=\"ping_pong\"}"), 1);
   EXPECT_EQ(ValueOf(scrape,
                     "twinroot_converted_bytes_total{vm=\"demo\",direction=\"to_shared\","
                     "cause=\"implicit\"}"),

@@ -134,6 +134,9 @@ constexpr Row kRows[] = {
      "INVALID_FIELD", "page_size"},
 
     {"EventService/WatchEvents", "filter { vm: 'A' }", kInvalid, "INVALID_NAME", "filter.vm"},
+    {"EventService/WatchEvents", "lossless_hold { seconds: 61 }", kInvalid, "INVALID_FIELD",
+     "lossless_hold"},
+    {"EventService/WatchEvents", "lossless_hold { }", kInvalid, "INVALID_FIELD", "lossless_hold"},
     {"EventService/ListEvents", "filter { kinds: 99 }", kInvalid, "INVALID_FIELD",
      "filter.kinds[0]"},
     {"EventService/ListConversions", "vm: 'nobody'", StatusCode::NOT_FOUND, "NO_SUCH_VM", ""},
