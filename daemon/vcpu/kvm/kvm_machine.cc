@@ -2,7 +2,6 @@
 
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -120,7 +119,7 @@ class KvmMachine : public vcpu::Machine {
   mmu::GuestAddressSpace* engine_ = nullptr;  // null where a test plays the engine
   std::optional<Userfault> userfault_;
   std::optional<Projection> projections_[2];
-  Fd vm_;
+  KvmFd vm_;
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
   std::thread handler_;
   Fd handler_event_;  // tells the handler of resumed faults and of the stop
@@ -144,16 +143,16 @@ absl::Status KvmMachine::Open() {
     projection.emplace(kind, &*userfault_);
     if (absl::Status status = projection->Open(*ram_); !status.ok()) return status;
   }
-  vm_ = Fd(ioctl(system_->fd(), KVM_CREATE_VM, 0));
+  vm_ = system_->fd().Make(KVM_CREATE_VM, kVmTypeDefault);
   if (!vm_.valid()) {
     return absl::ResourceExhaustedError(absl::StrCat("KVM_CREATE_VM: ", std::strerror(errno)));
   }
-  ioctl(vm_.get(), KVM_SET_TSS_ADDR, kTssAddress);  // where it is not needed it may be refused
+  vm_.Ioctl(KVM_SET_TSS_ADDR, kTssAddress);  // where it is not needed it may be refused
   if (system_->map_gpa_exits()) {
     kvm_enable_cap enable = {};
     enable.cap = KVM_CAP_EXIT_HYPERCALL;
     enable.args[0] = 1 << kMapGpaHypercall;
-    ioctl(vm_.get(), KVM_ENABLE_CAP, &enable);  // the port is the door that must work
+    vm_.Ioctl(KVM_ENABLE_CAP, &enable);  // the port is the door that must work
   }
   return AddMemorySlots();
 }
@@ -167,7 +166,7 @@ absl::Status KvmMachine::AddMemorySlots() {
       region.guest_phys_addr = layout_.GpaOf(window.range.first, projection->kind()).value;
       region.memory_size = window.mapping.size();
       region.userspace_addr = reinterpret_cast<uintptr_t>(window.mapping.data());
-      if (ioctl(vm_.get(), KVM_SET_USER_MEMORY_REGION, &region) != 0) {
+      if (vm_.Ioctl(KVM_SET_USER_MEMORY_REGION, &region) != 0) {
         return absl::ResourceExhaustedError(absl::StrCat("KVM refuses memory at 0x",
                                                          absl::Hex(region.guest_phys_addr), ": ",
                                                          std::strerror(errno)));
@@ -179,7 +178,7 @@ absl::Status KvmMachine::AddMemorySlots() {
 
 absl::Status KvmMachine::CreateVcpus() {
   Vcpu::Environment environment;
-  environment.vm_fd = vm_.get();
+  environment.vm = &vm_;
   environment.run_bytes = system_->vcpu_run_bytes();
   environment.cpuid = &system_->cpuid();
   environment.sync_regs = system_->sync_regs();

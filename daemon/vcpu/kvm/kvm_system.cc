@@ -1,8 +1,5 @@
 #include "daemon/vcpu/kvm/kvm_system.h"
 
-#include <fcntl.h>
-#include <sys/ioctl.h>
-
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -18,9 +15,9 @@ absl::Status Missing(const std::string& what) { return absl::FailedPreconditionE
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<KvmSystem>> KvmSystem::Open() {
+absl::StatusOr<std::unique_ptr<KvmSystem>> KvmSystem::Open(KvmApi& api) {
   std::unique_ptr<KvmSystem> system(new KvmSystem);
-  system->fd_ = Fd(open("/dev/kvm", O_RDWR | O_CLOEXEC));
+  system->fd_ = KvmFd(&api, api.Open());
   if (!system->fd_.valid()) {
     const int error = errno;
     return Missing(absl::StrCat("/dev/kvm: ", std::strerror(error),
@@ -28,21 +25,21 @@ absl::StatusOr<std::unique_ptr<KvmSystem>> KvmSystem::Open() {
                                                 : "; load the kvm module, or enable nested "
                                                   "virtualization if this is a VM"));
   }
-  const int fd = system->fd();
-  const int version = ioctl(fd, KVM_GET_API_VERSION, 0);
+  const KvmFd& fd = system->fd();
+  const int version = fd.Ioctl(KVM_GET_API_VERSION);
   if (version != kApiVersion) {
     return Missing(
         absl::StrCat("/dev/kvm has API version ", version, ", ", kApiVersion, " is needed"));
   }
-  auto capability = [fd](int number) { return ioctl(fd, KVM_CHECK_EXTENSION, number); };
+  auto capability = [&fd](unsigned long number) { return fd.Ioctl(KVM_CHECK_EXTENSION, number); };
   if (capability(KVM_CAP_USER_MEMORY) <= 0 || capability(KVM_CAP_SYNC_MMU) <= 0 ||
       capability(KVM_CAP_IMMEDIATE_EXIT) <= 0) {
     return Missing("/dev/kvm lacks user memory, MMU notifiers or immediate exits");
   }
-  const int run_bytes = ioctl(fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+  const int run_bytes = fd.Ioctl(KVM_GET_VCPU_MMAP_SIZE);
   if (run_bytes < static_cast<int>(sizeof(kvm_run))) return Missing("KVM_GET_VCPU_MMAP_SIZE fails");
   system->vcpu_run_bytes_ = static_cast<size_t>(run_bytes);
-  if (ioctl(fd, kGetSupportedCpuid, &system->cpuid_) != 0) {
+  if (fd.Ioctl(kGetSupportedCpuid, &system->cpuid_) != 0) {
     return Missing(absl::StrCat("KVM_GET_SUPPORTED_CPUID: ", std::strerror(errno)));
   }
   for (uint32_t i = 0; i < system->cpuid_.nent; ++i) {

@@ -6,17 +6,17 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
-#include "daemon/vcpu/kvm/fd.h"
 #include "daemon/vcpu/kvm/kvm_abi.h"
+#include "daemon/vcpu/kvm/kvm_api.h"
 
 namespace twinroot::kvm {
 
 class KvmSystem {
  public:
   // kFailedPrecondition says what is missing and what to do.
-  static absl::StatusOr<std::unique_ptr<KvmSystem>> Open();
+  static absl::StatusOr<std::unique_ptr<KvmSystem>> Open(KvmApi& api = HostKvm());
 
-  int fd() const { return fd_.get(); }
+  const KvmFd& fd() const { return fd_; }
   size_t vcpu_run_bytes() const { return vcpu_run_bytes_; }
   const Cpuid2& cpuid() const { return cpuid_; }
   int guest_maxphyaddr() const { return guest_maxphyaddr_; }
@@ -26,7 +26,7 @@ class KvmSystem {
 
  private:
   KvmSystem() = default;
-  Fd fd_;
+  KvmFd fd_;
   size_t vcpu_run_bytes_ = 0;
   Cpuid2 cpuid_;
   int guest_maxphyaddr_ = 36;

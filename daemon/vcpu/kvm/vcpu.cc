@@ -2,8 +2,6 @@
 
 #include <pthread.h>
 #include <signal.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -49,36 +47,36 @@ int KickSignal() {
 
 absl::StatusOr<std::unique_ptr<Vcpu>> Vcpu::Create(vcpu::VcpuIndex index,
                                                    const Environment& environment) {
-  Fd fd(ioctl(environment.vm_fd, KVM_CREATE_VCPU, static_cast<unsigned long>(index)));
+  KvmFd fd = environment.vm->Make(KVM_CREATE_VCPU, index);
   if (!fd.valid()) {
     return absl::ResourceExhaustedError(
         absl::StrCat("KVM_CREATE_VCPU for vcpu ", index, ": ", std::strerror(errno)));
   }
-  void* run = mmap(nullptr, environment.run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
-  if (run == MAP_FAILED) {
+  void* const run = fd.api().Map(fd.get(), environment.run_bytes);
+  if (run == nullptr) {
     return absl::ResourceExhaustedError(
         absl::StrCat("cannot map the state of vcpu ", index, ": ", std::strerror(errno)));
   }
   std::unique_ptr<Vcpu> vcpu(
       new Vcpu(index, environment, std::move(fd), static_cast<kvm_run*>(run)));
-  if (ioctl(vcpu->fd_.get(), kSetCpuid2, environment.cpuid) != 0) {
+  if (vcpu->fd_.Ioctl(kSetCpuid2, environment.cpuid) != 0) {
     return absl::FailedPreconditionError(absl::StrCat("KVM_SET_CPUID2: ", std::strerror(errno)));
   }
   return vcpu;
 }
 
-Vcpu::Vcpu(vcpu::VcpuIndex index, const Environment& environment, Fd fd, kvm_run* run)
+Vcpu::Vcpu(vcpu::VcpuIndex index, const Environment& environment, KvmFd fd, kvm_run* run)
     : index_(index), environment_(environment), fd_(std::move(fd)), run_(run), regs_{} {
   if (environment_.sync_regs) run_->kvm_valid_regs = KVM_SYNC_X86_REGS;
 }
 
 Vcpu::~Vcpu() {
   JoinThread();
-  munmap(run_, environment_.run_bytes);
+  fd_.api().Unmap(run_, environment_.run_bytes);
 }
 
 absl::Status Vcpu::SetState(const kvm_regs& regs, const kvm_sregs& sregs) {
-  if (ioctl(fd_.get(), KVM_SET_SREGS, &sregs) != 0 || ioctl(fd_.get(), KVM_SET_REGS, &regs) != 0) {
+  if (fd_.Ioctl(KVM_SET_SREGS, &sregs) != 0 || fd_.Ioctl(KVM_SET_REGS, &regs) != 0) {
     return absl::FailedPreconditionError(
         absl::StrCat("KVM refuses the entry state of vcpu ", index_, ": ", std::strerror(errno)));
   }
@@ -87,7 +85,7 @@ absl::Status Vcpu::SetState(const kvm_regs& regs, const kvm_sregs& sregs) {
 
 absl::StatusOr<kvm_sregs> Vcpu::GetSregs() {
   kvm_sregs sregs;
-  if (ioctl(fd_.get(), KVM_GET_SREGS, &sregs) != 0) {
+  if (fd_.Ioctl(KVM_GET_SREGS, &sregs) != 0) {
     return absl::FailedPreconditionError(absl::StrCat("KVM_GET_SREGS: ", std::strerror(errno)));
   }
   return sregs;
@@ -142,7 +140,7 @@ void Vcpu::Loop() {
 
 void Vcpu::Execute() {
   while (GoesOn()) {
-    const int result = ioctl(fd_.get(), KVM_RUN, 0);
+    const int result = fd_.Ioctl(KVM_RUN);
     const int error = errno;
     if (stopping()) return;
     // After an error the exit reason is stale.
@@ -230,7 +228,7 @@ Vcpu::Next Vcpu::HandlePort(uint16_t port, uint8_t size, const uint8_t* data) {
 
 kvm_regs* Vcpu::Registers() {
   if (environment_.sync_regs) return &run_->s.regs.regs;
-  if (ioctl(fd_.get(), KVM_GET_REGS, &regs_) != 0) return nullptr;
+  if (fd_.Ioctl(KVM_GET_REGS, &regs_) != 0) return nullptr;
   return &regs_;
 }
 
@@ -238,7 +236,7 @@ void Vcpu::RegistersChanged() {
   if (environment_.sync_regs) {
     run_->kvm_dirty_regs = KVM_SYNC_X86_REGS;
   } else {
-    ioctl(fd_.get(), KVM_SET_REGS, &regs_);
+    fd_.Ioctl(KVM_SET_REGS, &regs_);
   }
 }
 
@@ -334,7 +332,7 @@ bool Vcpu::ResolveFetch() {
   for (const uint64_t offset : {uint64_t{0}, kLongestInstruction - 1}) {
     kvm_translation translation = {};
     translation.linear_address = regs->rip + offset;
-    if (ioctl(fd_.get(), KVM_TRANSLATE, &translation) != 0 || !translation.valid) continue;
+    if (fd_.Ioctl(KVM_TRANSLATE, &translation) != 0 || !translation.valid) continue;
     const mmu::Fault fault = {mmu::Gpa(translation.physical_address), mmu::Access::Fetch()};
     {
       std::lock_guard lock(park_mutex_);

@@ -18,8 +18,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "daemon/memory/guest_ram.h"
-#include "daemon/vcpu/kvm/fd.h"
 #include "daemon/vcpu/kvm/kvm_abi.h"
+#include "daemon/vcpu/kvm/kvm_api.h"
 #include "daemon/vcpu/machine.h"
 #include "daemon/vcpu/pause_gate.h"
 #include "mmu/vm/gpa_layout.h"
@@ -29,7 +29,7 @@ namespace twinroot::kvm {
 class Vcpu {
  public:
   struct Environment {
-    int vm_fd = -1;
+    const KvmFd* vm = nullptr;
     size_t run_bytes = 0;  // KVM_GET_VCPU_MMAP_SIZE
     const Cpuid2* cpuid = nullptr;
     bool sync_regs = false;  // KVM_CAP_SYNC_REGS has general registers
@@ -64,7 +64,7 @@ class Vcpu {
  private:
   enum class Next : uint8_t { kRun, kEnd };
 
-  Vcpu(vcpu::VcpuIndex index, const Environment& environment, Fd fd, kvm_run* run);
+  Vcpu(vcpu::VcpuIndex index, const Environment& environment, KvmFd fd, kvm_run* run);
 
   void Loop();
   void Execute();
@@ -92,7 +92,7 @@ class Vcpu {
 
   const vcpu::VcpuIndex index_;
   const Environment environment_;
-  const Fd fd_;
+  const KvmFd fd_;
   kvm_run* const run_;
   kvm_regs regs_;            // where KVM_CAP_SYNC_REGS is missing
   int repeated_errors_ = 0;  // KVM_RUN failures without progress in between
