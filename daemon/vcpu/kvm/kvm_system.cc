@@ -11,6 +11,27 @@ namespace {
 
 constexpr uint32_t kAddressSizeLeaf = 0x80000008;  // EAX 7:0: physical address bits
 
+// Only the types of VMs, and such a VM itself, are honest: /dev/kvm has said that there is
+// guest_memfd where no VM could use it.
+std::string WhyNotNative(const KvmFd& kvm) {
+  const int types = kvm.Ioctl(KVM_CHECK_EXTENSION, kCapVmTypes);
+  if (types <= 0 || (types & (1 << kVmTypeSwProtected)) == 0) {
+    return "this KVM has no software-protected VMs (KVM_CAP_VM_TYPES); Linux 6.8 or newer with "
+           "CONFIG_KVM_SW_PROTECTED_VM and nested paging has them";
+  }
+  const KvmFd vm = kvm.Make(KVM_CREATE_VM, kVmTypeSwProtected);
+  if (!vm.valid()) {
+    return absl::StrCat("KVM refuses a software-protected VM: ", std::strerror(errno));
+  }
+  const int attributes = vm.Ioctl(KVM_CHECK_EXTENSION, kCapMemoryAttributes);
+  if (attributes <= 0 || (static_cast<uint64_t>(attributes) & kMemoryAttributePrivate) == 0 ||
+      vm.Ioctl(KVM_CHECK_EXTENSION, kCapGuestMemfd) <= 0 ||
+      vm.Ioctl(KVM_CHECK_EXTENSION, kCapUserMemory2) <= 0) {
+    return "a software-protected VM of this KVM lacks memory attributes or guest_memfd";
+  }
+  return "";
+}
+
 absl::Status Missing(const std::string& what) { return absl::FailedPreconditionError(what); }
 
 }  // namespace
@@ -52,6 +73,8 @@ absl::StatusOr<std::unique_ptr<KvmSystem>> KvmSystem::Open(KvmApi& api) {
   system->sync_regs_ = sync > 0 && (sync & KVM_SYNC_X86_REGS);
   const int hypercalls = capability(KVM_CAP_EXIT_HYPERCALL);
   system->map_gpa_exits_ = hypercalls > 0 && (hypercalls & (1 << kMapGpaHypercall));
+  system->native_missing_ = WhyNotNative(fd);
+  system->prefaults_ = capability(kCapPreFaultMemory) > 0;
   system->max_vcpus_ = capability(KVM_CAP_MAX_VCPUS);
   return system;
 }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "daemon/vcpu/kvm/kvm_abi.h"
@@ -23,6 +24,9 @@ class KvmSystem {
   bool sync_regs() const { return sync_regs_; }
   bool map_gpa_exits() const { return map_gpa_exits_; }  // KVM forwards hypercall 12
   int max_vcpus() const { return max_vcpus_; }
+  // Why this host makes no VMs with private memory of their own; empty: it does.
+  const std::string& native_missing() const { return native_missing_; }
+  bool prefaults() const { return prefaults_; }  // KVM_PRE_FAULT_MEMORY
 
  private:
   KvmSystem() = default;
@@ -33,6 +37,8 @@ class KvmSystem {
   bool sync_regs_ = false;
   bool map_gpa_exits_ = false;
   int max_vcpus_ = 1;
+  std::string native_missing_;
+  bool prefaults_ = false;
 };
 
 }  // namespace twinroot::kvm
