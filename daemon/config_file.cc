@@ -269,6 +269,7 @@ void ReadTop(Reader& reader, const YAML::Node& top, Config* config) {
        {"backend", reader.Choice<host::BackendKind>("backend",
                                                     {{"auto", host::BackendKind::kAuto},
                                                      {"kvm", host::BackendKind::kKvm},
+                                                     {"kvm-native", host::BackendKind::kKvmNative},
                                                      {"sim", host::BackendKind::kSim}},
                                                     &config->backend)},
        {"log_level", reader.Choice<LogLevel>("log_level",

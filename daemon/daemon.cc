@@ -65,6 +65,8 @@ const char* NameOf(host::BackendKind backend) {
       return "kvm";
     case host::BackendKind::kSim:
       return "sim";
+    case host::BackendKind::kKvmNative:
+      return "kvm-native";
   }
   return "unknown";
 }

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "cli/commands/command.h"
@@ -29,6 +30,9 @@ struct Arguments {
   v1::Backend backend = v1::BACKEND_UNSPECIFIED;
   PolicyFlags policy;
   std::optional<uint32_t> cpl;
+  std::vector<uint32_t> cpus;
+  uint32_t cpu_weight = 0;
+  v1::Vm::Debug debug = v1::Vm::DEBUG_UNSPECIFIED;
   v1::Vm::NxHugePages nx_huge_pages = v1::Vm::NX_HUGE_PAGES_UNSPECIFIED;
   std::map<std::string, std::string> labels;
   std::string request_id;
@@ -78,6 +82,9 @@ int Create(Session& session, const Arguments& arguments) {
   vm.set_cmdline(arguments.cmdline);
   vm.set_backend(arguments.backend);
   *vm.mutable_conversion_policy() = arguments.policy.policy();
+  vm.mutable_placement()->mutable_cpus()->Assign(arguments.cpus.begin(), arguments.cpus.end());
+  vm.mutable_placement()->set_cpu_weight(arguments.cpu_weight);
+  vm.set_debug(arguments.debug);
   vm.set_nx_huge_pages(arguments.nx_huge_pages);
   vm.mutable_labels()->insert(arguments.labels.begin(), arguments.labels.end());
   request.set_request_id(arguments.request_id);
@@ -120,10 +127,12 @@ void AddVmCreate(CLI::App* vm, Invocation* invocation) {
   AddText(verb, "--program", &arguments->program,
           "An access program (textproto, or JSON if it ends in .json)")
       ->type_name("FILE");
-  AddChoice<v1::Backend>(
-      verb, "--backend", &arguments->backend,
-      {{"auto", v1::BACKEND_AUTO}, {"kvm", v1::BACKEND_KVM}, {"sim", v1::BACKEND_SIM}},
-      "What executes the vCPUs");
+  AddChoice<v1::Backend>(verb, "--backend", &arguments->backend,
+                         {{"auto", v1::BACKEND_AUTO},
+                          {"kvm", v1::BACKEND_KVM},
+                          {"kvm-native", v1::BACKEND_KVM_NATIVE},
+                          {"sim", v1::BACKEND_SIM}},
+                         "What executes the vCPUs");
   arguments->policy.AddTo(verb);
   AddChoice<std::optional<uint32_t>>(verb, "--cpl", &arguments->cpl, {{"0", 0}, {"3", 3}},
                                      "Privilege level that the guest starts in (3)");
@@ -131,6 +140,15 @@ void AddVmCreate(CLI::App* vm, Invocation* invocation) {
       verb, "--nx-huge-pages", &arguments->nx_huge_pages,
       {{"off", v1::Vm::NX_HUGE_PAGES_OFF}, {"on", v1::Vm::NX_HUGE_PAGES_ON}},
       "Large pages are not executable, against iTLB multihit (off)");
+  verb->add_option("--cpus", arguments->cpus, "Host processors that execute the vCPUs: 0,2,3")
+      ->delimiter(',')
+      ->type_name("N,...");
+  verb->add_option("--cpu-weight", arguments->cpu_weight,
+                   "Its share of processors beside other VMs, 1 to 10000 (100 is the usual)")
+      ->type_name("N");
+  AddChoice<v1::Vm::Debug>(verb, "--debug", &arguments->debug,
+                           {{"off", v1::Vm::DEBUG_OFF}, {"registers", v1::Vm::DEBUG_REGISTERS}},
+                           "What the daemon may tell of the guest's processors (off)");
   AddLabels(verb, &arguments->labels);
   AddRequestId(verb, &arguments->request_id);
   verb->add_flag("--dry-run", arguments->dry_run,

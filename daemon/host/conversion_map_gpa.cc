@@ -21,7 +21,7 @@ using vcpu::Verdict;
 // Bits of MapGPA's attributes (RDX).
 constexpr uint64_t kMapSizeHint = 0xf;
 constexpr uint64_t kMapPrivate = 1 << 4;
-constexpr uint64_t kMapPreserve = 1 << 5;
+constexpr uint64_t kMapPreserve = vcpu::kMapGpaPreserve;
 
 // A guest that asks on after this many refusals, with nothing granted between, is stopped: it would
 // fill the journal for everybody.

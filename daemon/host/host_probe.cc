@@ -41,12 +41,40 @@ bool WaitStopped(Vm& vm) {
   return in_time;
 }
 
+absl::StatusOr<absl::Duration> RunGuest(const VmImpl::House& house, BackendKind backend) {
+  events::Journal unseen(16);  // the probe is no VM of the user's
+  VmImpl::House own_house = house;
+  own_house.journal = &unseen;
+  own_house.probe = true;
+  VmSpec spec;
+  spec.name = "host-probe";
+  spec.memory_bytes = uint64_t{2} << 20;
+  spec.vcpus = 1;
+  spec.image = std::make_shared<const std::string>(kProbeGuest, sizeof kProbeGuest - 1);
+  spec.backend = backend;
+  const absl::Time begin = absl::Now();
+  absl::StatusOr<std::shared_ptr<VmImpl>> vm = VmImpl::Create(std::move(spec), own_house);
+  if (!vm.ok()) return vm.status();
+  absl::Status failure = (*vm)->Start();
+  if (failure.ok() && !WaitStopped(**vm)) {
+    failure = absl::DeadlineExceededError("a guest of three instructions did not end in 2 s");
+  }
+  (void)(*vm)->Stop(vcpu::StopReason::kStopRequested);
+  const VmStatus status = (*vm)->status();
+  if (failure.ok() && status.exit_code != kProbeExitCode) {
+    failure = absl::InternalError(absl::StrCat("a guest of three instructions ended with ",
+                                               status.stop_reason, ": ", status.stop_message));
+  }
+  if (!failure.ok()) return failure;
+  return absl::Now() - begin;
+}
+
 }  // namespace
 
-HostProbe ProbeHost() {
+HostProbe ProbeHost(kvm::KvmApi& api) {
   HostProbe probe;
   HostCapabilities& capabilities = probe.capabilities;
-  absl::StatusOr<std::unique_ptr<kvm::KvmSystem>> kvm = kvm::KvmSystem::Open();
+  absl::StatusOr<std::unique_ptr<kvm::KvmSystem>> kvm = kvm::KvmSystem::Open(api);
   const absl::Status userfault = kvm::Userfault::Open().status();
   if (kvm.ok()) {
     Add(capabilities, "/dev/kvm", Result::kOk,
@@ -70,43 +98,28 @@ HostProbe ProbeHost() {
     probe.kvm = *std::move(kvm);
   } else {
     capabilities.reason = std::string(kvm.ok() ? userfault.message() : kvm.status().message());
+    capabilities.native_reason = capabilities.reason;
   }
   return probe;
 }
 
-void RunGuestProbe(const VmImpl::House& house, HostCapabilities& capabilities) {
-  events::Journal unseen(16);  // the probe is no VM of the user's
-  VmImpl::House own_house = house;
-  own_house.journal = &unseen;
-  own_house.probe = true;
-  VmSpec spec;
-  spec.name = "host-probe";
-  spec.memory_bytes = uint64_t{2} << 20;
-  spec.vcpus = 1;
-  spec.image = std::make_shared<const std::string>(kProbeGuest, sizeof kProbeGuest - 1);
-  spec.backend = BackendKind::kKvm;
-  const absl::Time begin = absl::Now();
-  absl::Status failure;
-  absl::StatusOr<std::shared_ptr<VmImpl>> vm = VmImpl::Create(std::move(spec), own_house);
-  failure = vm.status();
-  if (failure.ok()) failure = (*vm)->Start();
-  if (failure.ok() && !WaitStopped(**vm)) {
-    failure = absl::DeadlineExceededError("a guest of three instructions did not end in 2 s");
-  }
-  if (vm.ok()) {
-    (void)(*vm)->Stop(vcpu::StopReason::kStopRequested);
-    const VmStatus status = (*vm)->status();
-    if (failure.ok() && status.exit_code != kProbeExitCode) {
-      failure = absl::InternalError(absl::StrCat("a guest of three instructions ended with ",
-                                                 status.stop_reason, ": ", status.stop_message));
-    }
-  }
-  capabilities.kvm_usable = failure.ok();
-  capabilities.reason = failure.ok() ? "a probe guest ran on /dev/kvm through the engine's tables"
-                                     : std::string(failure.message());
-  Add(capabilities, "kvm: a probe guest runs", failure.ok() ? Result::kOk : Result::kMissing,
-      failure.ok() ? absl::StrCat("in ", absl::ToInt64Microseconds(absl::Now() - begin), " us")
-                   : capabilities.reason);
+void RunGuestProbes(const VmImpl::House& house, HostCapabilities& capabilities) {
+  const auto say = [&](const char* name, Result missing, const absl::StatusOr<absl::Duration>& took,
+                       std::string& reason, const char* good) {
+    reason = took.ok() ? good : std::string(took.status().message());
+    Add(capabilities, name, took.ok() ? Result::kOk : missing,
+        took.ok() ? absl::StrCat("in ", absl::ToInt64Microseconds(*took), " us") : reason);
+    return took.ok();
+  };
+  capabilities.kvm_usable =
+      say("kvm: a probe guest runs", Result::kMissing, RunGuest(house, BackendKind::kKvm),
+          capabilities.reason, "a probe guest ran on /dev/kvm through the engine's tables");
+  const std::string& missing = house.kvm->native_missing();
+  capabilities.native_usable =
+      say("kvm-native: a probe guest runs", Result::kFallback,
+          missing.empty() ? RunGuest(house, BackendKind::kKvmNative)
+                          : absl::FailedPreconditionError(missing),
+          capabilities.native_reason, "a probe guest ran in private memory that the kernel keeps");
 }
 
 }  // namespace twinroot::host

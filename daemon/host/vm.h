@@ -24,7 +24,7 @@ namespace twinroot::host {
 enum class VmState : uint8_t { kDefined, kRunning, kPaused, kStopped };
 enum class PolicyMode : uint8_t { kAuto, kOrchestrator, kDeny };
 enum class OnTimeout : uint8_t { kDeny, kApply };
-enum class BackendKind : uint8_t { kAuto, kKvm, kSim };
+enum class BackendKind : uint8_t { kAuto, kKvm, kSim, kKvmNative };
 
 // As vm.proto says; of the quotas 0 means none.
 struct ConversionPolicy {
@@ -46,6 +46,12 @@ struct VmSettings {
   Labels labels;
 };
 
+// Where vCPUs run: as vm.proto says. Empty and 0: wherever the daemon may.
+struct Placement {
+  std::vector<uint32_t> cpus;
+  uint32_t cpu_weight = 0;
+};
+
 // What a VM is defined as; checked by VmRegistry::Create.
 struct VmSpec {
   std::string name;  // bare
@@ -60,6 +66,8 @@ struct VmSpec {
   Labels labels;
   int cpl = 3;
   bool nx_huge_pages = false;  // mmu::GuestAddressSpace::Config
+  Placement placement;
+  bool tells_registers = false;  // when a vCPU stops the VM
 };
 
 struct VmStatus {
@@ -124,7 +132,7 @@ class Vm {
   virtual ~Vm() = default;
 
   virtual const VmSpec& spec() const = 0;
-  virtual BackendKind backend() const = 0;  // kKvm or kSim
+  virtual BackendKind backend() const = 0;  // never kAuto
   virtual absl::Time create_time() const = 0;
   virtual VmStatus status() const = 0;
 

@@ -30,7 +30,7 @@ constexpr int kWalkBits = 48;  // 4 levels
 constexpr int kSimMaxPhyAddr = 48;
 
 absl::StatusOr<mmu::GpaLayout> LayoutOf(BackendKind backend, const kvm::KvmSystem* kvm) {
-  const int maxphyaddr = backend == BackendKind::kKvm ? kvm->guest_maxphyaddr() : kSimMaxPhyAddr;
+  const int maxphyaddr = backend != BackendKind::kSim ? kvm->guest_maxphyaddr() : kSimMaxPhyAddr;
   return mmu::GpaLayout::Create(std::min(maxphyaddr, kWalkBits) - 1, kWalkBits, maxphyaddr);
 }
 
@@ -75,9 +75,12 @@ absl::Status VmImpl::Build() {
       memory::GuestRam::Create(spec_.memory_bytes, house_.hpa_space);
   if (!ram.ok()) return ram.status();
   ram_ = *std::move(ram);
-  if (spec_.backend == BackendKind::kKvm) {
-    const kvm::KvmMachineConfig config = {spec_.vcpus, spec_.image, spec_.program, spec_.cmdline,
-                                          spec_.cpl};
+  if (spec_.backend != BackendKind::kSim) {
+    kvm::KvmMachineConfig config = {spec_.vcpus, spec_.image, spec_.program, spec_.cmdline,
+                                    spec_.cpl};
+    config.native = spec_.backend == BackendKind::kKvmNative;
+    config.cpus = spec_.placement.cpus;
+    config.tells_registers = spec_.tells_registers;
     absl::StatusOr<std::unique_ptr<vcpu::Machine>> machine =
         kvm::MakeKvmMachine(config, house_.kvm, *layout, ram_.get(), this);
     if (!machine.ok()) return machine.status();
@@ -111,7 +114,7 @@ absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
 
   mmu::GuestAddressSpace::Environment environment;
   environment.pool = table_pool_.get();
-  environment.pages = ram_.get();
+  environment.pages = machine_->pages() != nullptr ? machine_->pages() : ram_.get();
   environment.flusher = machine_->flusher();
   environment.pml = machine_->pml();
   environment.external_private = machine_->external(MemoryKind::kPrivate);
@@ -212,6 +215,10 @@ Verdict VmImpl::StopAtMmio(VcpuIndex vcpu, mmu::Gpa gpa, MemoryKind alias) {
 }
 
 vcpu::MapGpaVerdict VmImpl::OnMapGpa(VcpuIndex vcpu, const vcpu::MapGpaCall& call) {
+  // Nobody but the guest can copy there: a request that it cannot have, as any unknown bit.
+  if (spec_.backend == BackendKind::kKvmNative && (call.attributes & vcpu::kMapGpaPreserve) != 0) {
+    return {Verdict::kResume, vcpu::MapGpaResult::kInvalid};
+  }
   return desk_->Explicit(vcpu, call, absl::Now());
 }
 

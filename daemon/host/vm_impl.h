@@ -47,7 +47,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
     bool probe = false;                   // the start-up probe: its VMs are not told of
   };
 
-  // `spec.backend` is kKvm or kSim. Nothing runs yet.
+  // `spec.backend` is not kAuto. Nothing runs yet.
   static absl::StatusOr<std::shared_ptr<VmImpl>> Create(VmSpec spec, const House& house);
   ~VmImpl() override;
 
@@ -147,6 +147,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   absl::Status CheckStays() const;  // kUnavailable once it is retired
   absl::Status CheckRuns() const;   // or is paused
   absl::Status CheckMemslots() const;
+  absl::Status CheckContent(const mmu::AttributeChange& change) const;
   // Errors if one of the ranges is not memory.
   absl::Status CheckMemory(const std::vector<mmu::GfnRange>& ranges) const;
   // Shared memory, any alignment: runs `copy` on each piece while the pages stay shared.

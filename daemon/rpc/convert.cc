@@ -13,6 +13,7 @@
 #include "daemon/rpc/checks.h"
 #include "daemon/rpc/ept_words.h"
 #include "daemon/rpc/status.h"
+#include "daemon/rpc/vm_choices.h"
 #include "daemon/vcpu/program/compiler.h"
 
 namespace twinroot::rpc {
@@ -123,21 +124,11 @@ absl::StatusOr<host::BackendKind> BackendOf(v1::Backend backend) {
       return host::BackendKind::kKvm;
     case v1::BACKEND_SIM:
       return host::BackendKind::kSim;
+    case v1::BACKEND_KVM_NATIVE:
+      return host::BackendKind::kKvmNative;
     default:
-      return FieldError("vm.backend", absl::StrCat(backend, " is no backend: use AUTO, KVM or SIM"),
-                        reason::kInvalidField);
-  }
-}
-
-absl::StatusOr<bool> NxHugePagesOf(v1::Vm::NxHugePages choice) {
-  switch (choice) {
-    case v1::Vm::NX_HUGE_PAGES_UNSPECIFIED:
-    case v1::Vm::NX_HUGE_PAGES_OFF:
-      return false;
-    case v1::Vm::NX_HUGE_PAGES_ON:
-      return true;
-    default:
-      return FieldError("vm.nx_huge_pages", absl::StrCat(choice, " is no choice: use OFF or ON"),
+      return FieldError("vm.backend",
+                        absl::StrCat(backend, " is no backend: use AUTO, KVM, KVM_NATIVE or SIM"),
                         reason::kInvalidField);
   }
 }
@@ -191,6 +182,8 @@ v1::Backend ToProto(host::BackendKind backend) {
       return v1::BACKEND_KVM;
     case host::BackendKind::kSim:
       return v1::BACKEND_SIM;
+    case host::BackendKind::kKvmNative:
+      return v1::BACKEND_KVM_NATIVE;
   }
   return v1::BACKEND_UNSPECIFIED;
 }
@@ -227,6 +220,10 @@ void ToProto(const host::VmSpec& spec, v1::Vm* out) {
   ToProto(host::VmSettings{spec.policy, spec.labels}, out);
   out->mutable_boot()->set_cpl(static_cast<uint32_t>(spec.cpl));
   out->set_nx_huge_pages(spec.nx_huge_pages ? v1::Vm::NX_HUGE_PAGES_ON : v1::Vm::NX_HUGE_PAGES_OFF);
+  out->mutable_placement()->mutable_cpus()->Assign(spec.placement.cpus.begin(),
+                                                   spec.placement.cpus.end());
+  out->mutable_placement()->set_cpu_weight(spec.placement.cpu_weight);
+  out->set_debug(spec.tells_registers ? v1::Vm::DEBUG_REGISTERS : v1::Vm::DEBUG_OFF);
   out->set_state(v1::Vm::STATE_DEFINED);
 }
 
@@ -362,6 +359,12 @@ absl::StatusOr<host::VmSpec> SpecOf(const std::string& bare_name, const v1::Vm& 
   auto nx_huge_pages = NxHugePagesOf(vm.nx_huge_pages());
   if (!nx_huge_pages.ok()) return nx_huge_pages.status();
   spec.nx_huge_pages = *nx_huge_pages;
+  auto placement = PlacementOf(vm.placement());
+  if (!placement.ok()) return placement.status();
+  spec.placement = *std::move(placement);
+  auto tells_registers = TellsRegisters(vm.debug());
+  if (!tells_registers.ok()) return tells_registers.status();
+  spec.tells_registers = *tells_registers;
   if (vm.boot().has_cpl()) {
     if (vm.boot().cpl() != 0 && vm.boot().cpl() != 3) {
       return FieldError("vm.boot.cpl", absl::StrCat(vm.boot().cpl(), " is neither 0 nor 3"),

@@ -61,7 +61,7 @@ absl::Status VmService::Create(const v1::CreateVmRequest& request, v1::CreateVmR
   ToProto(**vm, response->mutable_vm());
   spdlog::info("vm {}: defined, {} MiB, {} vCPUs, backend {}", request.vm_id(),
                response->vm().memory_bytes() >> 20, response->vm().vcpus(),
-               response->vm().backend() == v1::BACKEND_KVM ? "kvm" : "sim");
+               v1::Backend_Name(response->vm().backend()));
   return absl::OkStatus();
 }
 

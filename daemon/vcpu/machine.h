@@ -23,6 +23,7 @@
 #include "mmu/types/address.h"
 #include "mmu/types/memory_kind.h"
 #include "mmu/vm/guest_address_space.h"
+#include "mmu/vm/page_source.h"
 #include "mmu/vm/pml_source.h"
 
 namespace twinroot::vcpu {
@@ -39,6 +40,7 @@ enum class Verdict : uint8_t {
 // Results of MapGPA, as the guest sees them in RAX.
 enum class MapGpaResult : int64_t { kOk = 0, kDenied = -1, kInvalid = -22, kRetry = -11 };
 
+inline constexpr uint64_t kMapGpaPreserve = 1 << 5;  // in RDX
 // MapGPA as the guest asked: raw registers, nothing checked yet.
 struct MapGpaCall {
   uint64_t gpa = 0;         // RBX
@@ -109,6 +111,8 @@ class Machine {
   // The engine's other side; null if there is none. Valid as long as the machine.
   virtual mmu::ExternalTables* external(mmu::MemoryKind root) = 0;
   virtual mmu::TlbFlusher* flusher() = 0;
+  // Where its guest pages come from, if not from the daemon's memory; else null.
+  virtual mmu::PageSource* pages() { return nullptr; }
   // The page-modification logs of its vCPUs; null: they have none.
   virtual mmu::PmlSource* pml() { return nullptr; }
 
@@ -123,6 +127,10 @@ class Machine {
   // may have gone on by itself meanwhile. Any thread, but not under the VM's locks.
   virtual void ResumeFault(VcpuIndex vcpu) = 0;
   virtual void AnswerMapGpa(VcpuIndex vcpu, MapGpaAnswer answer) = 0;
+
+  // Lets processors have what the engine has mapped of private memory, before they ask. What is
+  // taken away meanwhile, or before Start, is left out.
+  virtual absl::Status Prefault(mmu::GfnRange) { return absl::OkStatus(); }
 
   // When Pause returns, no vCPU executes and the client gets no call of theirs, until Resume or
   // until the machine is stopped, which ends the wait. Parked vCPUs stay parked; those that are let

@@ -2,7 +2,6 @@
 
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -19,6 +18,8 @@
 #include "absl/strings/str_cat.h"
 #include "daemon/vcpu/kvm/boot_loader.h"
 #include "daemon/vcpu/kvm/interpreter/interpreter_image.h"
+#include "daemon/vcpu/kvm/native_loader.h"
+#include "daemon/vcpu/kvm/native_memory.h"
 #include "daemon/vcpu/kvm/projection.h"
 #include "daemon/vcpu/kvm/userfault.h"
 #include "daemon/vcpu/kvm/vcpu.h"
@@ -77,12 +78,17 @@ class KvmMachine : public vcpu::Machine {
 
   absl::Status Open();
 
-  mmu::ExternalTables* external(MemoryKind root) override { return &projection(root); }
+  mmu::ExternalTables* external(MemoryKind root) override {
+    if (root == MemoryKind::kPrivate && native_.has_value()) return &*native_;
+    return &projection(root);
+  }
+  mmu::PageSource* pages() override { return native_.has_value() ? &*native_ : nullptr; }
   mmu::TlbFlusher* flusher() override { return nullptr; }  // a projection needs none
   void Attach(mmu::GuestAddressSpace* engine) override { engine_ = engine; }
   absl::Status Start() override;
   void ResumeFault(VcpuIndex vcpu) override;
   void AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaAnswer answer) override;
+  absl::Status Prefault(mmu::GfnRange range) override;
   void Pause() override;
   void Resume() override;
   void RequestStop() override;
@@ -99,7 +105,9 @@ class KvmMachine : public vcpu::Machine {
 
   Projection& projection(MemoryKind kind) { return *projections_[static_cast<size_t>(kind)]; }
   absl::Status AddMemorySlots();
+  absl::Status AddWindows(const Projection& projection);
   absl::Status CreateVcpus();
+  absl::Status Load(const BootPlan& plan);
   // The handler's thread. Nobody else wakes vCPUs: between reading a fault and serving it, the vCPU
   // that it tells of stays where it is.
   void ServeFaults();
@@ -108,6 +116,8 @@ class KvmMachine : public vcpu::Machine {
   void ServeFault(const uffd_msg& message);
   void WakeResumed();
   void WakeIfResumed(VcpuIndex vcpu);
+  // False: the access would stop here for ever, and the VM was told so.
+  bool CheckTrapped(VcpuIndex vcpu, mmu::Gfn gfn);
   void SignalHandler();
   VcpuIndex VcpuOf(uint32_t thread) const;
 
@@ -120,7 +130,9 @@ class KvmMachine : public vcpu::Machine {
   mmu::GuestAddressSpace* engine_ = nullptr;  // null where a test plays the engine
   std::optional<Userfault> userfault_;
   std::optional<Projection> projections_[2];
-  Fd vm_;
+  KvmFd vm_;
+  std::optional<NativeMemory> native_;  // then the private projection is its trap, never filled
+  uint32_t next_slot_ = 0;
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
   std::thread handler_;
   Fd handler_event_;  // tells the handler of resumed faults and of the stop
@@ -129,6 +141,13 @@ class KvmMachine : public vcpu::Machine {
   std::atomic<bool> stop_{false};
   vcpu::PauseGate gate_;
   std::mutex serve_mutex_;  // held while a fault is served
+  struct Trapped {
+    mmu::Gfn gfn;
+    int times = 0;
+  };
+  std::vector<Trapped> trapped_;  // by vCPU: accesses that had their leaf; of the handler's thread
+  std::mutex prefault_mutex_;
+  std::unique_ptr<Vcpu> prefaulter_;  // never runs; set before the handler is, used under the mutex
 };
 
 absl::Status KvmMachine::Open() {
@@ -144,34 +163,43 @@ absl::Status KvmMachine::Open() {
     projection.emplace(kind, &*userfault_);
     if (absl::Status status = projection->Open(*ram_); !status.ok()) return status;
   }
-  vm_ = Fd(ioctl(system_->fd(), KVM_CREATE_VM, 0));
+  vm_ = system_->fd().Make(KVM_CREATE_VM, config_.native ? kVmTypeSwProtected : kVmTypeDefault);
   if (!vm_.valid()) {
     return absl::ResourceExhaustedError(absl::StrCat("KVM_CREATE_VM: ", std::strerror(errno)));
   }
-  ioctl(vm_.get(), KVM_SET_TSS_ADDR, kTssAddress);  // where it is not needed it may be refused
+  vm_.Ioctl(KVM_SET_TSS_ADDR, kTssAddress);  // where it is not needed it may be refused
   if (system_->map_gpa_exits()) {
     kvm_enable_cap enable = {};
     enable.cap = KVM_CAP_EXIT_HYPERCALL;
     enable.args[0] = 1 << kMapGpaHypercall;
-    ioctl(vm_.get(), KVM_ENABLE_CAP, &enable);  // the port is the door that must work
+    vm_.Ioctl(KVM_ENABLE_CAP, &enable);  // the port is the door that must work
   }
   return AddMemorySlots();
 }
 
 absl::Status KvmMachine::AddMemorySlots() {
-  uint32_t slot = 0;
-  for (const std::optional<Projection>& projection : projections_) {
-    for (const Projection::Window& window : projection->windows()) {
-      kvm_userspace_memory_region region = {};
-      region.slot = slot++;
-      region.guest_phys_addr = layout_.GpaOf(window.range.first, projection->kind()).value;
-      region.memory_size = window.mapping.size();
-      region.userspace_addr = reinterpret_cast<uintptr_t>(window.mapping.data());
-      if (ioctl(vm_.get(), KVM_SET_USER_MEMORY_REGION, &region) != 0) {
-        return absl::ResourceExhaustedError(absl::StrCat("KVM refuses memory at 0x",
-                                                         absl::Hex(region.guest_phys_addr), ": ",
-                                                         std::strerror(errno)));
-      }
+  if (config_.native) {
+    native_.emplace(&vm_, ram_);
+    absl::Status status = native_->Open(projection(MemoryKind::kPrivate), next_slot_);
+    return status.ok() ? AddWindows(projection(MemoryKind::kShared)) : status;
+  }
+  for (const MemoryKind kind : mmu::kAllKinds) {
+    if (absl::Status status = AddWindows(projection(kind)); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status KvmMachine::AddWindows(const Projection& projection) {
+  for (const Projection::Window& window : projection.windows()) {
+    kvm_userspace_memory_region region = {};
+    region.slot = next_slot_++;
+    region.guest_phys_addr = layout_.GpaOf(window.range.first, projection.kind()).value;
+    region.memory_size = window.mapping.size();
+    region.userspace_addr = reinterpret_cast<uintptr_t>(window.mapping.data());
+    if (vm_.Ioctl(KVM_SET_USER_MEMORY_REGION, &region) != 0) {
+      return absl::ResourceExhaustedError(absl::StrCat("KVM refuses memory at 0x",
+                                                       absl::Hex(region.guest_phys_addr), ": ",
+                                                       std::strerror(errno)));
     }
   }
   return absl::OkStatus();
@@ -179,7 +207,7 @@ absl::Status KvmMachine::AddMemorySlots() {
 
 absl::Status KvmMachine::CreateVcpus() {
   Vcpu::Environment environment;
-  environment.vm_fd = vm_.get();
+  environment.vm = &vm_;
   environment.run_bytes = system_->vcpu_run_bytes();
   environment.cpuid = &system_->cpuid();
   environment.sync_regs = system_->sync_regs();
@@ -188,10 +216,30 @@ absl::Status KvmMachine::CreateVcpus() {
   environment.ram = ram_;
   environment.stop = &stop_;
   environment.gate = &gate_;
+  environment.cpus = config_.cpus;
+  environment.tells_registers = config_.tells_registers;
+  environment.native = config_.native;
   for (VcpuIndex index = 0; index < config_.vcpus; ++index) {
     absl::StatusOr<std::unique_ptr<Vcpu>> vcpu = Vcpu::Create(index, environment);
     if (!vcpu.ok()) return vcpu.status();
     vcpus_.push_back(*std::move(vcpu));
+  }
+  if (native_.has_value() && system_->prefaults()) {
+    absl::StatusOr<std::unique_ptr<Vcpu>> vcpu = Vcpu::Create(config_.vcpus, environment);
+    if (!vcpu.ok()) return vcpu.status();
+    std::lock_guard lock(prefault_mutex_);  // of a Prefault that comes as early
+    prefaulter_ = *std::move(vcpu);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status KvmMachine::Load(const BootPlan& plan) {
+  if (absl::Status status = LoadGuest(plan, *ram_); !status.ok()) return status;
+  if (engine_ != nullptr) {
+    // Frames that were made shared before the start have no private bytes, loaded ones included.
+    for (const mmu::AttributeRun& run : engine_->GetMemoryAttributes()) {
+      if (run.kind == MemoryKind::kShared) ram_->Discard(run.range, MemoryKind::kPrivate);
+    }
   }
   return absl::OkStatus();
 }
@@ -199,18 +247,17 @@ absl::Status KvmMachine::CreateVcpus() {
 absl::Status KvmMachine::Start() {
   absl::StatusOr<BootPlan> plan = PlanBoot(config_, ram_->bytes(), *layout_.shared_bit());
   if (!plan.ok()) return plan.status();
-  if (absl::Status status = LoadGuest(*plan, *ram_); !status.ok()) return status;
-  if (engine_ != nullptr) {
-    // Frames that were made shared before the start have no private bytes, loaded ones included.
-    for (const mmu::AttributeRun& run : engine_->GetMemoryAttributes()) {
-      if (run.kind == MemoryKind::kShared) ram_->Discard(run.range, MemoryKind::kPrivate);
-    }
-  }
+  if (absl::Status status = Load(*plan); !status.ok()) return status;
   if (absl::Status status = CreateVcpus(); !status.ok()) return status;
   parked_.resize(vcpus_.size());
+  trapped_.resize(vcpus_.size());
   try {
     // The handler runs before KVM touches guest memory for the first time.
     handler_ = std::thread([this] { ServeFaults(); });
+    if (native_.has_value()) {
+      absl::Status loaded = LoadPrivateMemory(vm_, next_slot_, *vcpus_[0], *ram_);
+      if (!loaded.ok()) return loaded;
+    }
     for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) {
       absl::StatusOr<kvm_sregs> sregs = vcpu->GetSregs();
       if (!sregs.ok()) return sregs.status();
@@ -261,7 +308,30 @@ void KvmMachine::WakeIfResumed(VcpuIndex vcpu) {
     if (!parked_[vcpu].has_value() || !parked_[vcpu]->resumed || !gate_.Release(vcpu)) return;
     parked.swap(parked_[vcpu]);
   }
-  projection(parked->kind).Wake(parked->gfn);
+  if (native_.has_value() && parked->kind == MemoryKind::kPrivate) {
+    // Nothing comes to where it waits: out of KVM, and in again, where the attribute counts.
+    vcpus_[vcpu]->Kick();
+  } else {
+    projection(parked->kind).Wake(parked->gfn);
+  }
+}
+
+// The guest reaches a private page past the trap once its leaf is there. KVM itself, when it
+// emulates an instruction of the guest or on it, reads the host's side, and stops here again.
+bool KvmMachine::CheckTrapped(VcpuIndex vcpu, mmu::Gfn gfn) {
+  constexpr int kMaxTimes = 1000;  // another vCPU may just have mapped it
+  if (engine_ == nullptr) return true;
+  const auto walk =
+      engine_->Translate(layout_.GpaOf(gfn, MemoryKind::kPrivate), MemoryKind::kPrivate);
+  Trapped& trapped = trapped_[vcpu];
+  if (!walk.ok() || !walk->mapped || trapped.gfn != gfn) trapped = {gfn, 0};
+  if (++trapped.times < kMaxTimes) return true;
+  client_->OnFatal(
+      StopReason::kUnhandledExit,
+      absl::StrCat("vcpu ", vcpu, ": KVM emulates an access to private memory at 0x",
+                   absl::Hex(gfn.value << mmu::kPageShift),
+                   ", which only the guest's own instructions reach: use shared memory for it"));
+  return false;
 }
 
 void KvmMachine::SignalHandler() {
@@ -282,7 +352,13 @@ void KvmMachine::ServeFault(const uffd_msg& message) {
   for (const MemoryKind kind : mmu::kAllKinds) {
     const std::optional<mmu::Gfn> gfn = projection(kind).GfnAt(fault.address);
     if (!gfn.has_value()) continue;
+    if (prefaulter_ != nullptr &&
+        static_cast<uint32_t>(prefaulter_->thread_id()) == fault.feat.ptid) {
+      prefaulter_->Kick();  // what it wanted is not there
+      return;
+    }
     const VcpuIndex vcpu = VcpuOf(fault.feat.ptid);
+    if (native_.has_value() && kind == MemoryKind::kPrivate && !CheckTrapped(vcpu, *gfn)) return;
     // A fetch looks like a read here.
     const mmu::Access access =
         (fault.flags & UFFD_PAGEFAULT_FLAG_WRITE) ? mmu::Access::Write() : mmu::Access::Read();
@@ -316,6 +392,11 @@ void KvmMachine::AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaAnswer answer) {
   if (vcpu < vcpus_.size()) vcpus_[vcpu]->AnswerMapGpa(answer);
 }
 
+absl::Status KvmMachine::Prefault(mmu::GfnRange range) {
+  std::lock_guard lock(prefault_mutex_);
+  return prefaulter_ != nullptr ? prefaulter_->Prefault(range) : absl::OkStatus();
+}
+
 void KvmMachine::Pause() {
   gate_.Pause([this] {
     for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) vcpu->Kick();
@@ -333,6 +414,7 @@ void KvmMachine::RequestStop() {
   if (stop_.exchange(true)) return;
   gate_.Stop();
   for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) vcpu->Kick();
+  if (prefaulter_ != nullptr) prefaulter_->Kick();
   for (std::optional<Projection>& projection : projections_) {
     if (projection.has_value()) projection->Revoke();
   }

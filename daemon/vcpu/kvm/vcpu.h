@@ -14,12 +14,13 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "daemon/memory/guest_ram.h"
-#include "daemon/vcpu/kvm/fd.h"
 #include "daemon/vcpu/kvm/kvm_abi.h"
+#include "daemon/vcpu/kvm/kvm_api.h"
 #include "daemon/vcpu/machine.h"
 #include "daemon/vcpu/pause_gate.h"
 #include "mmu/vm/gpa_layout.h"
@@ -29,7 +30,7 @@ namespace twinroot::kvm {
 class Vcpu {
  public:
   struct Environment {
-    int vm_fd = -1;
+    const KvmFd* vm = nullptr;
     size_t run_bytes = 0;  // KVM_GET_VCPU_MMAP_SIZE
     const Cpuid2* cpuid = nullptr;
     bool sync_regs = false;  // KVM_CAP_SYNC_REGS has general registers
@@ -38,6 +39,9 @@ class Vcpu {
     const memory::GuestRam* ram = nullptr;
     const std::atomic<bool>* stop = nullptr;
     vcpu::PauseGate* gate = nullptr;
+    std::vector<uint32_t> cpus;    // of the host, for its thread; empty: any
+    bool tells_registers = false;  // in messages to the client
+    bool native = false;           // private memory is not the host's
   };
 
   static absl::StatusOr<std::unique_ptr<Vcpu>> Create(vcpu::VcpuIndex index,
@@ -46,6 +50,13 @@ class Vcpu {
 
   absl::Status SetState(const kvm_regs& regs, const kvm_sregs& sregs);
   absl::StatusOr<kvm_sregs> GetSregs();
+
+  // On the caller's thread, before StartThread: until the guest writes a byte to `port`. Any other
+  // exit is an error; kCancelled: the VM stops.
+  absl::Status RunUntilPort(uint16_t port);
+  // On the caller's thread, of a vCPU that never runs: lets every vCPU have the pages that KVM has
+  // of the range, from its beginning until one is missing.
+  absl::Status Prefault(mmu::GfnRange range);
 
   void StartThread();
   void JoinThread();
@@ -64,12 +75,13 @@ class Vcpu {
  private:
   enum class Next : uint8_t { kRun, kEnd };
 
-  Vcpu(vcpu::VcpuIndex index, const Environment& environment, Fd fd, kvm_run* run);
+  Vcpu(vcpu::VcpuIndex index, const Environment& environment, KvmFd fd, kvm_run* run);
 
   void Loop();
   void Execute();
   Next HandleExit();
   Next HandleRunError(int error);
+  Next HandleMemoryFault();
   Next HandlePortOut();
   Next HandlePort(uint16_t port, uint8_t size, const uint8_t* data);
   Next HandleDoor();
@@ -78,8 +90,12 @@ class Vcpu {
   Next HandleInternalError();
   // The guest's MapGPA; waits while it is parked. nullopt: the VM stops.
   std::optional<vcpu::MapGpaAnswer> MapGpa(const vcpu::MapGpaCall& call);
-  // Lets the engine map what an instruction at RIP needs. False: the VM stops.
+  // Lets the engine map what an instruction at RIP needs. False: nothing, or the VM stops.
   bool ResolveFetch();
+  // Takes an access to the engine from outside of KVM, and waits there if it is parked. False: the
+  // VM stops.
+  bool Resolve(const mmu::Fault& fault);
+  std::string RegisterText();
   Next Fatal(vcpu::StopReason reason, const std::string& what);
   // Waits while the machine is paused. False: it stops.
   bool GoesOn() {
@@ -92,10 +108,11 @@ class Vcpu {
 
   const vcpu::VcpuIndex index_;
   const Environment environment_;
-  const Fd fd_;
+  const KvmFd fd_;
   kvm_run* const run_;
   kvm_regs regs_;            // where KVM_CAP_SYNC_REGS is missing
   int repeated_errors_ = 0;  // KVM_RUN failures without progress in between
+  std::optional<mmu::Gpa> last_memory_fault_;
   std::thread thread_;
   std::atomic<pid_t> thread_id_{0};
 
@@ -106,6 +123,10 @@ class Vcpu {
   std::optional<vcpu::MapGpaAnswer> map_gpa_answer_;
   bool fetch_resumed_ = false;
 };
+
+// Has repeated_errors_ for a limit: KVM_RUN may fail a few times while the host changes mappings
+// below it; more often in a row than this, with no exit in between, is an error.
+inline constexpr int kMaxRepeatedErrors = 10000;
 
 // The signal that Kick sends; its handler does nothing. Installed once for the process.
 int KickSignal();
