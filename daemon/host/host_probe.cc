@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "daemon/vcpu/kvm/projection.h"
 #include "daemon/vcpu/kvm/userfault.h"
 
 namespace twinroot::host {
@@ -41,13 +42,27 @@ bool WaitStopped(Vm& vm) {
   return in_time;
 }
 
+void AddProjectionChecks(const kvm::Userfault& userfault, HostProbe& probe) {
+  const bool writes = userfault.can_watch_writes();
+  Add(probe.capabilities, "userfaultfd: write protection of shared memory",
+      writes ? Result::kOk : Result::kFallback,
+      writes ? "logs writes on kvm" : "no dirty log on kvm: Linux 6.4 or newer is needed");
+  const absl::Status whole = kvm::ProbeWholeLeaves();
+  probe.whole_leaves = whole.ok();
+  Add(probe.capabilities, "kvm: pages of 2 MiB", whole.ok() ? Result::kOk : Result::kFallback,
+      whole.ok() ? "become one entry of the host's tables soon after they are mapped"
+                 : absl::StrCat("stay 512 entries of the host's tables: ", whole.message()));
+  Add(probe.capabilities, "kvm: pages of 1 GiB", Result::kFallback,
+      "shared memory has none but in hugetlbfs, whose pages cannot be converted in parts");
+}
+
 }  // namespace
 
 HostProbe ProbeHost() {
   HostProbe probe;
   HostCapabilities& capabilities = probe.capabilities;
   absl::StatusOr<std::unique_ptr<kvm::KvmSystem>> kvm = kvm::KvmSystem::Open();
-  const absl::Status userfault = kvm::Userfault::Open().status();
+  const absl::StatusOr<kvm::Userfault> userfault = kvm::Userfault::Open();
   if (kvm.ok()) {
     Add(capabilities, "/dev/kvm", Result::kOk,
         absl::StrCat("guest physical addresses have ", (*kvm)->guest_maxphyaddr(), " bits"));
@@ -63,13 +78,15 @@ HostProbe ProbeHost() {
   }
   Add(capabilities, "userfaultfd: missing and minor faults on shared memory",
       userfault.ok() ? Result::kOk : Result::kMissing,
-      userfault.ok() ? "projects the engine's tables" : std::string(userfault.message()));
+      userfault.ok() ? "projects the engine's tables" : std::string(userfault.status().message()));
+  if (userfault.ok()) AddProjectionChecks(*userfault, probe);
   Add(capabilities, "execute-only aliases on kvm", Result::kFallback,
       "a projection cannot tell a fetch from a read; sim has them");
   if (kvm.ok() && userfault.ok()) {
     probe.kvm = *std::move(kvm);
   } else {
-    capabilities.reason = std::string(kvm.ok() ? userfault.message() : kvm.status().message());
+    capabilities.reason =
+        std::string(kvm.ok() ? userfault.status().message() : kvm.status().message());
   }
   return probe;
 }

@@ -28,6 +28,8 @@ using vcpu::Verdict;
 
 constexpr int kWalkBits = 48;  // 4 levels
 constexpr int kSimMaxPhyAddr = 48;
+// A guest that touches new memory is likely to go on; what it touches is left alone so long.
+constexpr absl::Duration kSettleDelay = absl::Milliseconds(100);
 
 absl::StatusOr<mmu::GpaLayout> LayoutOf(BackendKind backend, const kvm::KvmSystem* kvm) {
   const int maxphyaddr = backend == BackendKind::kKvm ? kvm->guest_maxphyaddr() : kSimMaxPhyAddr;
@@ -72,12 +74,17 @@ absl::Status VmImpl::Build() {
   const absl::StatusOr<mmu::GpaLayout> layout = LayoutOf(spec_.backend, house_.kvm);
   if (!layout.ok()) return layout.status();
   absl::StatusOr<std::unique_ptr<memory::GuestRam>> ram =
-      memory::GuestRam::Create(spec_.memory_bytes, house_.hpa_space);
+      memory::GuestRam::Create(spec_.memory_bytes, house_.hpa_space,
+                               spec_.backend == BackendKind::kKvm ? memory::Commit::kWholeLeaves
+                                                                  : memory::Commit::kTouchedPages);
   if (!ram.ok()) return ram.status();
   ram_ = *std::move(ram);
   if (spec_.backend == BackendKind::kKvm) {
-    const kvm::KvmMachineConfig config = {spec_.vcpus, spec_.image, spec_.program, spec_.cmdline,
-                                          spec_.cpl};
+    kvm::KvmMachineConfig config = {spec_.vcpus,   spec_.image, spec_.program,
+                                    spec_.cmdline, spec_.cpl,   nullptr};
+    if (house_.whole_leaves) {
+      config.later = [this](std::function<void()> task) { RunLater(std::move(task)); };
+    }
     absl::StatusOr<std::unique_ptr<vcpu::Machine>> machine =
         kvm::MakeKvmMachine(config, house_.kvm, *layout, ram_.get(), this);
     if (!machine.ok()) return machine.status();
@@ -89,6 +96,15 @@ absl::Status VmImpl::Build() {
     machine_ = sim::MakeSimMachine(config, &physical_map_, this);
   }
   return BuildEngine(*layout);
+}
+
+void VmImpl::RunLater(std::function<void()> task) {
+  // Weak: the VM may be gone by then.
+  const auto run = [weak = weak_from_this(), task = std::move(task)] {
+    if (const auto vm = weak.lock()) task();
+  };
+  house_.clock->PostAt(absl::Now() + kSettleDelay, [lanes = house_.lanes, lane = machine_.get(),
+                                                    run] { lanes->Post(lane, run); });
 }
 
 absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {

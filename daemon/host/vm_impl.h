@@ -44,6 +44,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
     TaskThread* clock = nullptr;          // deadlines: says when, and hands over to
     TaskLanes* lanes = nullptr;           // what may take long, each VM for itself
     const kvm::KvmSystem* kvm = nullptr;  // null: only sim
+    bool whole_leaves = false;            // on kvm (ProbeWholeLeaves)
     bool probe = false;                   // the start-up probe: its VMs are not told of
   };
 
@@ -132,6 +133,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   vcpu::Verdict StopAtMmio(vcpu::VcpuIndex vcpu, mmu::Gpa gpa, mmu::MemoryKind alias);
   // Nothing is told of a VM after its end was.
   void Publish(v1::Event event);
+  void RunLater(std::function<void()> task);
   VmImpl(VmSpec spec, const House& house);
   static VmStatus Stopped(vcpu::StopReason reason, std::string message);
   static VmStatus Exited(uint32_t code);

@@ -41,6 +41,12 @@ struct VmFamilies {
       CounterFamily("twinroot_collapses_total", "Tables that became large pages again, by reason.");
   prometheus::MetricFamily dirty_pages = CounterFamily(
       "twinroot_dirty_pages_harvested_total", "Pages that harvests of the dirty log told of.");
+  prometheus::MetricFamily projected =
+      GaugeFamily("twinroot_projected_leaves",
+                  "Leaves of 2 MiB of VMs on kvm by how the host maps them: whole, or in pieces.");
+  prometheus::MetricFamily kept = CounterFamily(
+      "twinroot_projected_leaves_kept_total",
+      "Times that the host did not make a leaf of 2 MiB, or not in one piece, by reason.");
   prometheus::MetricFamily pending =
       GaugeFamily("twinroot_pending_conversions",
                   "Conversions that wait for a decision, or for the rate of their VM's policy.");
@@ -106,6 +112,12 @@ struct VmFamilies {
       add_if_any(collapses, {{"vm", vm}, {"reason", reason}}, count);
     }
     add_if_any(dirty_pages, {{"vm", vm}}, counters.dirty_pages_harvested);
+    const vcpu::ProjectionCounts& projection = counters.projection;
+    add_if_any(projected, {{"vm", vm}, {"form", "whole"}}, projection.whole);
+    add_if_any(projected, {{"vm", vm}, {"form", "pieces"}}, projection.pieces);
+    add_if_any(kept, {{"vm", vm}, {"reason", "no_memory"}}, projection.kept_no_memory);
+    add_if_any(kept, {{"vm", vm}, {"reason", "dirty_log"}}, projection.kept_writes_watched);
+    add_if_any(kept, {{"vm", vm}, {"reason", "busy"}}, projection.kept_busy);
     add_if_any(throttled, {{"vm", vm}}, counters.throttled_conversions);
   }
 };
@@ -155,7 +167,7 @@ std::vector<prometheus::MetricFamily> VmCollector::Collect() const {
        {&families.faults, &families.leaves, &families.table_pages, &families.table_pages_budget,
         &families.flushes, &families.attributes, &families.allocated, &families.pending,
         &families.fast_faults, &families.splits, &families.splits_kept, &families.collapses,
-        &families.dirty_pages}) {
+        &families.dirty_pages, &families.throttled, &families.projected, &families.kept}) {
     all.push_back(std::move(*family));
   }
   return all;

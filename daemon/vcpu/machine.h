@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "daemon/vcpu/projection_counts.h"
 #include "mmu/hw/ept_capabilities.h"
 #include "mmu/tables/external_tables.h"
 #include "mmu/tables/tlb_flusher.h"
@@ -137,6 +138,9 @@ class Machine {
 
   // Waits until all threads of the machine have ended. Not from one of them.
   virtual void Join() = 0;
+
+  // Of external tables that are projections. Any thread.
+  virtual ProjectionCounts projection_counts() const { return {}; }
 };
 
 }  // namespace twinroot::vcpu
