@@ -48,6 +48,14 @@ double GuestUs(uint64_t units, const std::string& before, const std::string& tim
   return Us(guest.BetweenPrints()) / static_cast<double>(units);
 }
 
+// Out of the guest and into it again, for nothing.
+double ExitUs() {
+  constexpr uint32_t kTimes = 1000;
+  const auto guest = KvmGuest::ThatExits(kTimes);
+  guest->Run();
+  return Us(guest->BetweenPrints()) / (kTimes - 1);
+}
+
 // Faults of 4K: all pages but one of each 2 MiB are shared, so no leaf can be larger.
 Trial Fault4k(Effort effort) {
   const uint64_t blocks = Pick(effort, 8, 1);
@@ -62,9 +70,9 @@ Trial Fault4k(Effort effort) {
           .floor =
               [=] {
                 BareWindow window(blocks * kBlock);
-                return Us(WallNs(blocks * kBlockFrames, [&] {
-                  for (uint64_t at = 0; at < blocks * kBlock; at += kPage) window.Touch(at);
-                }));
+                return ExitUs() + Us(WallNs(blocks * kBlockFrames, [&] {
+                         for (uint64_t at = 0; at < blocks * kBlock; at += kPage) window.Touch(at);
+                       }));
               },
           .note = {}};
 }
@@ -122,12 +130,12 @@ Trial Fill2m(Effort effort) {
           .floor =
               [=] {
                 BareWindow window(blocks * kBlock);
-                return Us(WallNs(blocks, [&] {
-                  for (uint64_t at = 0; at < blocks * kBlock; at += kBlock) {
-                    window.Allocate(at, kBlock);
-                    window.Map(at, kBlock);
-                  }
-                }));
+                return ExitUs() + Us(WallNs(blocks, [&] {
+                         for (uint64_t at = 0; at < blocks * kBlock; at += kBlock) {
+                           window.Allocate(at, kBlock);
+                           window.Map(at, kBlock);
+                         }
+                       }));
               },
           .note = {}};
 }
@@ -199,13 +207,13 @@ Trial ConvertSeen(Effort effort, const std::string& round, uint64_t conversions)
               [=] {
                 BareWindow window(kBlock);
                 window.Touch(0);
-                return Us(WallNs(rounds, [&] {
-                  for (uint64_t i = 0; i < rounds; ++i) {
-                    window.Zap(0, kPage);
-                    window.Punch(0, kPage);
-                    window.Touch(0);
-                  }
-                }));
+                return ExitUs() + Us(WallNs(rounds, [&] {
+                         for (uint64_t i = 0; i < rounds; ++i) {
+                           window.Zap(0, kPage);
+                           window.Punch(0, kPage);
+                           window.Touch(0);
+                         }
+                       }));
               },
           .note = {}};
 }
@@ -264,9 +272,9 @@ Trial FirstLoggedWrite(bool eager) {
                 if (eager) window.Map(0, kLogged);
                 window.WatchWrites();
                 window.Protect(0, kLogged);
-                return Us(WallNs(kLogged / kPage, [&] {
-                  for (uint64_t at = 0; at < kLogged; at += kPage) window.Touch(at);
-                }));
+                return ExitUs() + Us(WallNs(kLogged / kPage, [&] {
+                         for (uint64_t at = 0; at < kLogged; at += kPage) window.Touch(at);
+                       }));
               },
           .note = {}};
 }
@@ -309,6 +317,8 @@ void AddAllRows(Rows& rows) {
   const auto add = [&rows](std::string name, Target target, std::function<Trial(Effort)> make) {
     rows.push_back({std::move(name), "us", target, std::move(make)});
   };
+  add("exit", Target::Report(),
+      [](Effort) { return Trial{.measured = ExitUs, .floor = {}, .note = {}}; });
   add("fault_4k", Target::Report(), Fault4k);
   add("fault_4k_on_4_vcpus", Target::Report(), Fault4kOn4Vcpus);
   add("fill_2m", Target::Report(), Fill2m);

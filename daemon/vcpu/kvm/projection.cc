@@ -162,7 +162,7 @@ bool Projection::MakeLarge(Window& window, GfnRange leaf) {
   Block& block = window.blocks[spot.block];
   if (block != Block::kSmall) return false;
   block = Block::kPieces;
-  unsettled_spots_.push_back(spot);
+  if (unsettled_) unsettled_spots_.push_back(spot);
   return true;
 }
 
@@ -353,7 +353,7 @@ absl::Status ProbeWholeLeaves() {
   if (!ram.ok()) return ram.status();
   absl::StatusOr<Userfault> userfault = Userfault::Open();
   if (!userfault.ok()) return userfault.status();
-  Projection projection(mmu::MemoryKind::kPrivate, &*userfault, nullptr);
+  Projection projection(mmu::MemoryKind::kPrivate, &*userfault, [] {});
   if (absl::Status status = projection.Open(**ram); !status.ok()) return status;
   const auto page = (*ram)->Resolve(Gfn(0), projection.kind(), Level::k2M);
   if (!page.ok()) return page.status();
