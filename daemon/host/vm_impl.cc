@@ -80,11 +80,8 @@ absl::Status VmImpl::Build() {
   if (!ram.ok()) return ram.status();
   ram_ = *std::move(ram);
   if (spec_.backend == BackendKind::kKvm) {
-    kvm::KvmMachineConfig config = {spec_.vcpus,   spec_.image, spec_.program,
-                                    spec_.cmdline, spec_.cpl,   nullptr};
-    if (house_.whole_leaves) {
-      config.later = [this](std::function<void()> task) { RunLater(std::move(task)); };
-    }
+    const kvm::KvmMachineConfig config = {spec_.vcpus, spec_.image, spec_.program, spec_.cmdline,
+                                          spec_.cpl};
     absl::StatusOr<std::unique_ptr<vcpu::Machine>> machine =
         kvm::MakeKvmMachine(config, house_.kvm, *layout, ram_.get(), this);
     if (!machine.ok()) return machine.status();
@@ -96,15 +93,6 @@ absl::Status VmImpl::Build() {
     machine_ = sim::MakeSimMachine(config, &physical_map_, this);
   }
   return BuildEngine(*layout);
-}
-
-void VmImpl::RunLater(std::function<void()> task) {
-  // Weak: the VM may be gone by then.
-  const auto run = [weak = weak_from_this(), task = std::move(task)] {
-    if (const auto vm = weak.lock()) task();
-  };
-  house_.clock->PostAt(absl::Now() + kSettleDelay, [lanes = house_.lanes, lane = machine_.get(),
-                                                    run] { lanes->Post(lane, run); });
 }
 
 absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
@@ -244,6 +232,16 @@ void VmImpl::OnVcpuEnded(VcpuIndex) {
 
 void VmImpl::OnFatal(StopReason reason, std::string message) {
   BeginStop(Stopped(reason, std::move(message)));
+}
+
+void VmImpl::RunLater(std::function<void()> task) {
+  if (!house_.whole_leaves) return;  // nothing would come of it
+  // Weak: the VM may be gone by then.
+  const auto run = [weak = weak_from_this(), task = std::move(task)] {
+    if (const auto vm = weak.lock()) task();
+  };
+  house_.clock->PostAt(absl::Now() + kSettleDelay, [lanes = house_.lanes, lane = machine_.get(),
+                                                    run] { lanes->Post(lane, run); });
 }
 
 }  // namespace twinroot::host

@@ -128,12 +128,12 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   void OnExitCode(vcpu::VcpuIndex vcpu, uint8_t code) override;
   void OnVcpuEnded(vcpu::VcpuIndex vcpu) override;
   void OnFatal(vcpu::StopReason reason, std::string message) override;
+  void RunLater(std::function<void()> task) override;
 
  private:
   vcpu::Verdict StopAtMmio(vcpu::VcpuIndex vcpu, mmu::Gpa gpa, mmu::MemoryKind alias);
   // Nothing is told of a VM after its end was.
   void Publish(v1::Event event);
-  void RunLater(std::function<void()> task);
   VmImpl(VmSpec spec, const House& house);
   static VmStatus Stopped(vcpu::StopReason reason, std::string message);
   static VmStatus Exited(uint32_t code);

@@ -8,6 +8,7 @@
 #define TWINROOT_DAEMON_VCPU_MACHINE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -99,6 +100,10 @@ class MachineClient {
   virtual void OnVcpuEnded(VcpuIndex vcpu) = 0;
   // Something that ends the VM; `message` says which vCPU and what, never guest data.
   virtual void OnFatal(StopReason reason, std::string message) = 0;
+
+  // Runs a task of the machine's a little later, elsewhere, unless the machine is gone by then. The
+  // default has nobody for it, and the machine lives without.
+  virtual void RunLater(std::function<void()>) {}
 };
 
 // The vCPUs of one VM. Order of life: create, (engine attaches to external() and flusher()),

@@ -150,8 +150,7 @@ absl::Status KvmMachine::Open() {
   }
   for (const MemoryKind kind : mmu::kAllKinds) {
     std::optional<Projection>& projection = projections_[static_cast<size_t>(kind)];
-    projection.emplace(kind, &*userfault_,
-                       config_.later ? [this] { SettleSoon(); } : std::function<void()>());
+    projection.emplace(kind, &*userfault_, [this] { SettleSoon(); });
     if (absl::Status status = projection->Open(*ram_); !status.ok()) return status;
   }
   vm_ = system_->fd().Make(KVM_CREATE_VM, kVmTypeDefault);
@@ -343,7 +342,7 @@ void KvmMachine::Resume() {
 }
 
 void KvmMachine::SettleSoon() {
-  if (!settling_soon_.exchange(true)) config_.later([this] { SettleLeaves(); });
+  if (!settling_soon_.exchange(true)) client_->RunLater([this] { SettleLeaves(); });
 }
 
 void KvmMachine::SettleLeaves() {

@@ -4,7 +4,6 @@
 #define TWINROOT_DAEMON_VCPU_KVM_KVM_MACHINE_H_
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 
@@ -23,9 +22,6 @@ struct KvmMachineConfig {
   std::string program;                       // blob, or empty
   std::string cmdline;
   int cpl = 3;
-  // Runs a task of the machine's a little later, elsewhere, unless the machine is gone. Null: 2M
-  // leaves stay as they are made (projection.h).
-  std::function<void(std::function<void()>)> later;
 };
 
 // Checks image, program and their fit: kInvalidArgument. Starts nothing.

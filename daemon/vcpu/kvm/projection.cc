@@ -45,7 +45,8 @@ absl::Status Projection::Open(memory::GuestRam& ram) {
       return status;
     }
     windows_.push_back({slot.range, *std::move(mapping), pages.fd(),
-                        std::vector<Block>(pages.size() / kBlockBytes, Block::kSmall)});
+                        std::vector<Block>(pages.size() / kBlockBytes, Block::kSmall),
+                        std::vector<bool>(pages.size() / kBlockBytes)});
   }
   return absl::OkStatus();
 }
@@ -151,7 +152,7 @@ absl::Status Projection::Set(Gfn gfn, Level level, mmu::Access access, mmu::Pfn)
   }
   absl::Status status = Map(*window, leaf, rights);
   if (is_new && !status.ok()) TakeAway(*window, leaf).IgnoreError();
-  if (is_new && status.ok() && unsettled_) unsettled_();
+  if (is_new && status.ok()) unsettled_();
   return status;
 }
 
@@ -162,7 +163,8 @@ bool Projection::MakeLarge(Window& window, GfnRange leaf) {
   Block& block = window.blocks[spot.block];
   if (block != Block::kSmall) return false;
   block = Block::kPieces;
-  if (unsettled_) unsettled_spots_.push_back(spot);
+  if (!window.listed[spot.block]) unsettled_spots_.push_back(spot);
+  window.listed[spot.block] = true;
   return true;
 }
 
@@ -201,7 +203,7 @@ absl::Status Projection::Merge(Gfn gfn, Level level) {
   if (watches_writes_.load(std::memory_order_acquire)) {
     needs_renewal_.store(true, std::memory_order_release);
   }
-  if (unsettled_) unsettled_();
+  unsettled_();
   return absl::OkStatus();
 }
 
@@ -283,6 +285,7 @@ bool Projection::Settle() {
   while (!found && !unsettled_spots_.empty()) {
     const Spot spot = unsettled_spots_.front();
     unsettled_spots_.pop_front();
+    spot.window->listed[spot.block] = false;
     if (spot.window->blocks[spot.block] == Block::kPieces) found = spot;
   }
   if (!found) return false;
@@ -331,7 +334,10 @@ absl::Status Projection::Renew() {
   watches_writes_.store(false, std::memory_order_release);
   needs_renewal_.store(false, std::memory_order_release);
   std::lock_guard lock(mutex_);
-  for (Window& window : windows_) window.blocks.assign(window.blocks.size(), Block::kSmall);
+  for (Window& window : windows_) {
+    window.blocks.assign(window.blocks.size(), Block::kSmall);
+    window.listed.assign(window.listed.size(), false);
+  }
   unsettled_spots_.clear();
   ++counts_.renewals;
   return absl::OkStatus();

@@ -42,11 +42,13 @@ class Projection : public mmu::ExternalTables {
   struct Window {
     mmu::GfnRange range;
     memory::Mapping mapping;
-    int fd = -1;                // the backing's
-    std::vector<Block> blocks;  // guarded by the projection's mutex_
+    int fd = -1;  // the backing's
+    // Guarded by the projection's mutex_.
+    std::vector<Block> blocks;
+    std::vector<bool> listed;  // in unsettled_spots_
   };
 
-  // `unsettled`: Settle has something to do, any thread; null where leaves stay in pieces.
+  // `unsettled`: Settle has something to do; called often, by any thread.
   Projection(mmu::MemoryKind kind, Userfault* userfault, std::function<void()> unsettled)
       : kind_(kind), userfault_(userfault), unsettled_(std::move(unsettled)) {}
 
