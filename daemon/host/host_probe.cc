@@ -1,6 +1,7 @@
 #include "daemon/host/host_probe.h"
 
 #include <condition_variable>
+#include <fstream>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -17,6 +18,7 @@ using Result = HostCheck::Result;
 
 constexpr absl::Duration kProbeTimeout = absl::Seconds(2);
 constexpr uint32_t kProbeExitCode = 42;
+constexpr int kUsualMappings = 65530;  // the kernel's default
 
 // mov al, 42; out 0xf4, al; hlt
 constexpr char kProbeGuest[] = "\xb0\x2a\xe6\xf4\xf4";
@@ -52,6 +54,13 @@ void AddProjectionChecks(const kvm::Userfault& userfault, HostProbe& probe) {
   Add(probe.capabilities, "kvm: pages of 2 MiB", whole.ok() ? Result::kOk : Result::kFallback,
       whole.ok() ? "become one entry of the host's tables soon after they are mapped"
                  : absl::StrCat("stay 512 entries of the host's tables: ", whole.message()));
+  // Windows are never split, so this bounds how many VMs there are and nothing else.
+  constexpr int kMappingsOfAVm = 15;
+  int most = 0;
+  std::ifstream("/proc/sys/vm/max_map_count") >> most;
+  Add(probe.capabilities, "mappings of a process (vm.max_map_count)",
+      most >= kUsualMappings ? Result::kOk : Result::kFallback,
+      absl::StrCat(most, ": some ", most / kMappingsOfAVm, " VMs of two vCPUs on kvm"));
   Add(probe.capabilities, "kvm: pages of 1 GiB", Result::kFallback,
       "shared memory has none but in hugetlbfs, whose pages cannot be converted in parts");
 }
