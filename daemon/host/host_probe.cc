@@ -1,12 +1,14 @@
 #include "daemon/host/host_probe.h"
 
 #include <condition_variable>
+#include <fstream>
 #include <mutex>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "daemon/vcpu/kvm/projection.h"
 #include "daemon/vcpu/kvm/userfault.h"
 
 namespace twinroot::host {
@@ -16,6 +18,7 @@ using Result = HostCheck::Result;
 
 constexpr absl::Duration kProbeTimeout = absl::Seconds(2);
 constexpr uint32_t kProbeExitCode = 42;
+constexpr int kUsualMappings = 65530;  // the kernel's default
 
 // mov al, 42; out 0xf4, al; hlt
 constexpr char kProbeGuest[] = "\xb0\x2a\xe6\xf4\xf4";
@@ -39,6 +42,27 @@ bool WaitStopped(Vm& vm) {
       changed.wait_for(lock, absl::ToChronoMilliseconds(kProbeTimeout), [&] { return stopped; });
   lock.unlock();
   return in_time;
+}
+
+void AddProjectionChecks(const kvm::Userfault& userfault, HostProbe& probe) {
+  const bool writes = userfault.can_watch_writes();
+  Add(probe.capabilities, "userfaultfd: write protection of shared memory",
+      writes ? Result::kOk : Result::kFallback,
+      writes ? "logs writes on kvm" : "no dirty log on kvm: Linux 6.4 or newer is needed");
+  const absl::Status whole = kvm::ProbeWholeLeaves();
+  probe.whole_leaves = whole.ok();
+  Add(probe.capabilities, "kvm: pages of 2 MiB", whole.ok() ? Result::kOk : Result::kFallback,
+      whole.ok() ? "become one entry of the host's tables soon after they are mapped"
+                 : absl::StrCat("stay 512 entries of the host's tables: ", whole.message()));
+  // Windows are never split, so this bounds how many VMs there are and nothing else.
+  constexpr int kMappingsOfAVm = 15;
+  int most = 0;
+  std::ifstream("/proc/sys/vm/max_map_count") >> most;
+  Add(probe.capabilities, "mappings of a process (vm.max_map_count)",
+      most >= kUsualMappings ? Result::kOk : Result::kFallback,
+      absl::StrCat(most, ": some ", most / kMappingsOfAVm, " VMs of two vCPUs on kvm"));
+  Add(probe.capabilities, "kvm: pages of 1 GiB", Result::kFallback,
+      "shared memory has none but in hugetlbfs, whose pages cannot be converted in parts");
 }
 
 absl::StatusOr<absl::Duration> RunGuest(const VmImpl::House& house, BackendKind backend) {
@@ -75,7 +99,7 @@ HostProbe ProbeHost(kvm::KvmApi& api) {
   HostProbe probe;
   HostCapabilities& capabilities = probe.capabilities;
   absl::StatusOr<std::unique_ptr<kvm::KvmSystem>> kvm = kvm::KvmSystem::Open(api);
-  const absl::Status userfault = kvm::Userfault::Open().status();
+  const absl::StatusOr<kvm::Userfault> userfault = kvm::Userfault::Open();
   if (kvm.ok()) {
     Add(capabilities, "/dev/kvm", Result::kOk,
         absl::StrCat("guest physical addresses have ", (*kvm)->guest_maxphyaddr(), " bits"));
@@ -91,13 +115,15 @@ HostProbe ProbeHost(kvm::KvmApi& api) {
   }
   Add(capabilities, "userfaultfd: missing and minor faults on shared memory",
       userfault.ok() ? Result::kOk : Result::kMissing,
-      userfault.ok() ? "projects the engine's tables" : std::string(userfault.message()));
+      userfault.ok() ? "projects the engine's tables" : std::string(userfault.status().message()));
+  if (userfault.ok()) AddProjectionChecks(*userfault, probe);
   Add(capabilities, "execute-only aliases on kvm", Result::kFallback,
       "a projection cannot tell a fetch from a read; sim has them");
   if (kvm.ok() && userfault.ok()) {
     probe.kvm = *std::move(kvm);
   } else {
-    capabilities.reason = std::string(kvm.ok() ? userfault.message() : kvm.status().message());
+    capabilities.reason =
+        std::string(kvm.ok() ? userfault.status().message() : kvm.status().message());
     capabilities.native_reason = capabilities.reason;
   }
   return probe;

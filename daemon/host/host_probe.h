@@ -12,6 +12,7 @@ namespace twinroot::host {
 
 struct HostProbe {
   HostCapabilities capabilities;        // nothing is usable until RunGuestProbes
+  bool whole_leaves = false;            // kvm::ProbeWholeLeaves
   std::unique_ptr<kvm::KvmSystem> kvm;  // null where /dev/kvm or userfaultfd is missing
 };
 

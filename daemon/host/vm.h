@@ -125,6 +125,7 @@ struct VmCounters {
   bool dirty_log_enabled = false;
   uint64_t dirty_pages_harvested = 0;
   uint32_t vcpus_waiting_for_harvest = 0;
+  vcpu::ProjectionCounts projection;
 };
 
 class Vm {

@@ -28,6 +28,8 @@ using vcpu::Verdict;
 
 constexpr int kWalkBits = 48;  // 4 levels
 constexpr int kSimMaxPhyAddr = 48;
+// A guest that touches new memory is likely to go on; what it touches is left alone so long.
+constexpr absl::Duration kSettleDelay = absl::Milliseconds(100);
 
 absl::StatusOr<mmu::GpaLayout> LayoutOf(BackendKind backend, const kvm::KvmSystem* kvm) {
   const int maxphyaddr = backend != BackendKind::kSim ? kvm->guest_maxphyaddr() : kSimMaxPhyAddr;
@@ -72,7 +74,9 @@ absl::Status VmImpl::Build() {
   const absl::StatusOr<mmu::GpaLayout> layout = LayoutOf(spec_.backend, house_.kvm);
   if (!layout.ok()) return layout.status();
   absl::StatusOr<std::unique_ptr<memory::GuestRam>> ram =
-      memory::GuestRam::Create(spec_.memory_bytes, house_.hpa_space);
+      memory::GuestRam::Create(spec_.memory_bytes, house_.hpa_space,
+                               spec_.backend == BackendKind::kKvm ? memory::Commit::kWholeLeaves
+                                                                  : memory::Commit::kTouchedPages);
   if (!ram.ok()) return ram.status();
   ram_ = *std::move(ram);
   if (spec_.backend != BackendKind::kSim) {
@@ -235,6 +239,16 @@ void VmImpl::OnVcpuEnded(VcpuIndex) {
 
 void VmImpl::OnFatal(StopReason reason, std::string message) {
   BeginStop(Stopped(reason, std::move(message)));
+}
+
+void VmImpl::RunLater(std::function<void()> task) {
+  if (!house_.whole_leaves) return;  // nothing would come of it
+  // Weak: the VM may be gone by then.
+  const auto run = [weak = weak_from_this(), task = std::move(task)] {
+    if (const auto vm = weak.lock()) task();
+  };
+  house_.clock->PostAt(absl::Now() + kSettleDelay, [lanes = house_.lanes, lane = machine_.get(),
+                                                    run] { lanes->Post(lane, run); });
 }
 
 }  // namespace twinroot::host

@@ -44,6 +44,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
     TaskThread* clock = nullptr;          // deadlines: says when, and hands over to
     TaskLanes* lanes = nullptr;           // what may take long, each VM for itself
     const kvm::KvmSystem* kvm = nullptr;  // null: only sim
+    bool whole_leaves = false;            // on kvm (ProbeWholeLeaves)
     bool probe = false;                   // the start-up probe: its VMs are not told of
   };
 
@@ -127,6 +128,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   void OnExitCode(vcpu::VcpuIndex vcpu, uint8_t code) override;
   void OnVcpuEnded(vcpu::VcpuIndex vcpu) override;
   void OnFatal(vcpu::StopReason reason, std::string message) override;
+  void RunLater(std::function<void()> task) override;
 
  private:
   vcpu::Verdict StopAtMmio(vcpu::VcpuIndex vcpu, mmu::Gpa gpa, mmu::MemoryKind alias);

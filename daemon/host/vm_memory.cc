@@ -243,6 +243,8 @@ VmCounters VmImpl::counters() const {
   counters.dirty_log_enabled = dirty_desk_->enabled();
   counters.dirty_pages_harvested = dirty_desk_->pages_harvested();
   counters.vcpus_waiting_for_harvest = dirty_desk_->vcpus_waiting();
+  counters.projection = machine_->projection_counts();
+  counters.projection.kept_no_memory += ram_->leaves_without_memory();
   return counters;
 }
 

@@ -83,6 +83,7 @@ class Registry : public VmRegistry {
     house_.clock = &clock_;
     house_.lanes = &lanes_;
     house_.kvm = probe_.kvm.get();
+    house_.whole_leaves = probe_.whole_leaves;
   }
   ~Registry() override { Shutdown(); }
 

@@ -48,6 +48,12 @@ struct VmFamilies {
       "twinroot_collapses_total", "Tables that became large pages again, by reason."));
   prometheus::MetricFamily& dirty_pages = Keep(CounterFamily(
       "twinroot_dirty_pages_harvested_total", "Pages that harvests of the dirty log told of."));
+  prometheus::MetricFamily& projected = Keep(
+      GaugeFamily("twinroot_projected_leaves",
+                  "Leaves of 2 MiB of VMs on kvm by how the host maps them: whole, or in pieces."));
+  prometheus::MetricFamily& kept = Keep(CounterFamily(
+      "twinroot_projected_leaves_kept_total",
+      "Times that the host did not make a leaf of 2 MiB, or not in one piece, by reason."));
   prometheus::MetricFamily& pending = Keep(
       GaugeFamily("twinroot_pending_conversions",
                   "Conversions that wait for a decision, or for the rate of their VM's policy."));
@@ -117,6 +123,12 @@ struct VmFamilies {
       add_if_any(collapses, {{"vm", vm}, {"reason", reason}}, count);
     }
     add_if_any(dirty_pages, {{"vm", vm}}, counters.dirty_pages_harvested);
+    const vcpu::ProjectionCounts& projection = counters.projection;
+    add_if_any(projected, {{"vm", vm}, {"form", "whole"}}, projection.whole);
+    add_if_any(projected, {{"vm", vm}, {"form", "pieces"}}, projection.pieces);
+    add_if_any(kept, {{"vm", vm}, {"reason", "no_memory"}}, projection.kept_no_memory);
+    add_if_any(kept, {{"vm", vm}, {"reason", "dirty_log"}}, projection.kept_writes_watched);
+    add_if_any(kept, {{"vm", vm}, {"reason", "busy"}}, projection.kept_busy);
     add_if_any(throttled, {{"vm", vm}}, counters.throttled_conversions);
     add_if_any(held_back, {{"vm", vm}}, counters.held_back_conversions);
   }

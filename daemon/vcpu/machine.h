@@ -8,6 +8,7 @@
 #define TWINROOT_DAEMON_VCPU_MACHINE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "daemon/vcpu/projection_counts.h"
 #include "mmu/hw/ept_capabilities.h"
 #include "mmu/tables/external_tables.h"
 #include "mmu/tables/tlb_flusher.h"
@@ -100,6 +102,10 @@ class MachineClient {
   virtual void OnVcpuEnded(VcpuIndex vcpu) = 0;
   // Something that ends the VM; `message` says which vCPU and what, never guest data.
   virtual void OnFatal(StopReason reason, std::string message) = 0;
+
+  // Runs a task of the machine's a little later, elsewhere, unless the machine is gone by then. The
+  // default has nobody for it, and the machine lives without.
+  virtual void RunLater(std::function<void()>) {}
 };
 
 // The vCPUs of one VM. Order of life: create, (engine attaches to external() and flusher()),
@@ -145,6 +151,9 @@ class Machine {
 
   // Waits until all threads of the machine have ended. Not from one of them.
   virtual void Join() = 0;
+
+  // Of external tables that are projections. Any thread.
+  virtual ProjectionCounts projection_counts() const { return {}; }
 };
 
 }  // namespace twinroot::vcpu

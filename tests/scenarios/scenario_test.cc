@@ -113,11 +113,22 @@ mmu::DirtyLogMode ModeOf(v1::EnableDirtyLogRequest::Mode mode) {
 // What harvests told of, page by page.
 using Pages = std::set<uint64_t>;
 
+// On kvm a guest's tables, image and stacks are pages of its memory too, and are written: they lie
+// in its first and its last 2 MiB.
+bool IsOfTheGuestItself(const host::Vm& vm, mmu::Gfn gfn) {
+  constexpr uint64_t kFrames = mmu::FramesPerEntry(mmu::Level::k2M);
+  return vm.backend() == BackendKind::kKvm &&
+         (gfn.value < kFrames ||
+          gfn.value >= (vm.spec().memory_bytes >> mmu::kPageShift) - kFrames);
+}
+
 void HarvestInto(host::Vm& vm, Pages& pages) {
   const auto runs = vm.HarvestDirty(std::nullopt);
   ASSERT_TRUE(runs.ok()) << runs.status();
   for (const mmu::GfnRange& run : *runs) {
-    for (mmu::Gfn gfn = run.first; gfn < run.end(); gfn = gfn + 1) pages.insert(gfn.value);
+    for (mmu::Gfn gfn = run.first; gfn < run.end(); gfn = gfn + 1) {
+      if (!IsOfTheGuestItself(vm, gfn)) pages.insert(gfn.value);
+    }
   }
 }
 
@@ -130,7 +141,9 @@ bool BeginLog(host::Vm& vm, const Scenario::DirtyLog& log) {
   options.eager_split = !log.no_eager_split();
   options.ring_entries = log.ring_entries();
   const auto split = vm.EnableDirtyLog(options);
-  if (vm.backend() != BackendKind::kSim) {
+  const bool write_protect = ModeOf(log.mode()) == mmu::DirtyLogMode::kWriteProtect;
+  if (vm.backend() == BackendKind::kKvmNative ||
+      (vm.backend() == BackendKind::kKvm && !write_protect)) {
     EXPECT_EQ(ReasonOf(split.status()), reason::kDirtyLogUnsupported) << split.status();
     return false;
   }

@@ -108,6 +108,11 @@ inline constexpr size_t kMemoryFaultOffset = 32;
 static_assert(offsetof(kvm_run, hypercall) == kMemoryFaultOffset);
 
 static_assert(sizeof(kvm_userspace_memory_region) == 32);
+// userfaultfd since Linux 6.4.
+inline constexpr uint64_t kUffdWpUnpopulated = uint64_t{1} << 13;
+inline constexpr uint64_t kContinueProtected = uint64_t{1} << 1;
+inline constexpr int kMadviseCollapse = 25;  // Linux 6.1; Debian's C library does not know it
+
 static_assert(sizeof(uffd_msg) == 32);
 static_assert(UFFDIO_CONTINUE == _IOC(_IOC_READ | _IOC_WRITE, 0xAA, 0x07, 32));
 

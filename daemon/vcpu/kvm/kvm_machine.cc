@@ -1,13 +1,11 @@
 #include "daemon/vcpu/kvm/kvm_machine.h"
 
-#include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <iterator>
 #include <mutex>
 #include <optional>
 #include <system_error>
@@ -17,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/vcpu/kvm/boot_loader.h"
+#include "daemon/vcpu/kvm/fault_wait.h"
 #include "daemon/vcpu/kvm/interpreter/interpreter_image.h"
 #include "daemon/vcpu/kvm/native_loader.h"
 #include "daemon/vcpu/kvm/native_memory.h"
@@ -93,6 +92,11 @@ class KvmMachine : public vcpu::Machine {
   void Resume() override;
   void RequestStop() override;
   void Join() override;
+  vcpu::ProjectionCounts projection_counts() const override {
+    vcpu::ProjectionCounts counts;
+    for (const auto& projection : projections_) projection->AddCounts(counts);
+    return counts;
+  }
 
  private:
   // A fault that a vCPU waits in: a frame of one alias. It is woken once it is resumed and the gate
@@ -104,6 +108,10 @@ class KvmMachine : public vcpu::Machine {
   };
 
   Projection& projection(MemoryKind kind) { return *projections_[static_cast<size_t>(kind)]; }
+  // Large leaves become whole, apart from the faults that made them.
+  void SettleSoon();
+  void SettleLeaves();
+  void RenewProjection(Projection& projection);
   absl::Status AddMemorySlots();
   absl::Status AddWindows(const Projection& projection);
   absl::Status CreateVcpus();
@@ -139,6 +147,8 @@ class KvmMachine : public vcpu::Machine {
   std::mutex parked_mutex_;
   std::vector<std::optional<Parked>> parked_;  // by vCPU; guarded by parked_mutex_
   std::atomic<bool> stop_{false};
+  std::atomic<bool> settling_soon_{false};
+  std::mutex start_mutex_;  // a start, or the renewal of a projection
   vcpu::PauseGate gate_;
   std::mutex serve_mutex_;  // held while a fault is served
   struct Trapped {
@@ -160,7 +170,7 @@ absl::Status KvmMachine::Open() {
   }
   for (const MemoryKind kind : mmu::kAllKinds) {
     std::optional<Projection>& projection = projections_[static_cast<size_t>(kind)];
-    projection.emplace(kind, &*userfault_);
+    projection.emplace(kind, &*userfault_, [this] { SettleSoon(); });
     if (absl::Status status = projection->Open(*ram_); !status.ok()) return status;
   }
   vm_ = system_->fd().Make(KVM_CREATE_VM, config_.native ? kVmTypeSwProtected : kVmTypeDefault);
@@ -245,6 +255,7 @@ absl::Status KvmMachine::Load(const BootPlan& plan) {
 }
 
 absl::Status KvmMachine::Start() {
+  std::lock_guard starting(start_mutex_);
   absl::StatusOr<BootPlan> plan = PlanBoot(config_, ram_->bytes(), *layout_.shared_bit());
   if (!plan.ok()) return plan.status();
   if (absl::Status status = Load(*plan); !status.ok()) return status;
@@ -276,11 +287,12 @@ absl::Status KvmMachine::Start() {
 
 void KvmMachine::ServeFaults() {
   pollfd sources[] = {{userfault_->fd(), POLLIN, 0}, {handler_event_.get(), POLLIN, 0}};
+  bool served = false;
   while (!stop_.load(std::memory_order_acquire)) {
-    if (poll(sources, std::size(sources), -1) < 0) continue;  // a signal
+    if (!FaultWait::For(sources, served)) continue;
     if (sources[1].revents != 0) WakeResumed();
-    if (sources[0].revents == 0) continue;
-    if (!ServeNextFault()) return;
+    served = sources[0].revents != 0;
+    if (served && !ServeNextFault()) return;
   }
 }
 
@@ -367,6 +379,7 @@ void KvmMachine::ServeFault(const uffd_msg& message) {
       std::lock_guard lock(parked_mutex_);
       parked_[vcpu] = Parked{kind, *gfn};
     }
+    const Projection::Faulting faulting(*gfn);
     if (client_->OnEptViolation(vcpu, {layout_.GpaOf(*gfn, kind), access}) == Verdict::kResume) {
       std::lock_guard lock(parked_mutex_);
       parked_[vcpu]->resumed = true;
@@ -408,6 +421,27 @@ void KvmMachine::Pause() {
 void KvmMachine::Resume() {
   gate_.Resume();
   SignalHandler();
+}
+
+void KvmMachine::SettleSoon() {
+  if (!settling_soon_.exchange(true)) client_->RunLater([this] { SettleLeaves(); });
+}
+
+void KvmMachine::SettleLeaves() {
+  settling_soon_ = false;
+  for (std::optional<Projection>& projection : projections_) {
+    if (projection->NeedsRenewal()) RenewProjection(*projection);
+    while (!stop_.load(std::memory_order_acquire) && projection->Settle()) continue;
+  }
+}
+
+void KvmMachine::RenewProjection(Projection& projection) {
+  std::lock_guard no_start(start_mutex_);
+  Pause();
+  if (absl::Status status = projection.Renew(); !status.ok()) {
+    client_->OnFatal(StopReason::kBackendError, std::string(status.message()));
+  }
+  Resume();
 }
 
 void KvmMachine::RequestStop() {

@@ -40,7 +40,7 @@ class Client : public vcpu::MachineClient {
         return Verdict::kParked;
       }
     }
-    const auto page = ram->Resolve(gfn, kind);
+    const auto page = ram->Resolve(gfn, kind, mmu::Level::k4K);
     EXPECT_TRUE(page.ok());
     EXPECT_TRUE(
         machine->external(kind)->Set(gfn, mmu::Level::k4K, mmu::Access::All(), page->pfn).ok());
