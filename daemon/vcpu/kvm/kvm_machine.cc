@@ -17,7 +17,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/vcpu/kvm/boot_loader.h"
-#include "daemon/vcpu/kvm/interpreter/interpreter_image.h"
+#include "daemon/vcpu/kvm/guest_cpuid.h"
+#include "daemon/vcpu/kvm/kernel_loader.h"
+#include "daemon/vcpu/kvm/pc.h"
 #include "daemon/vcpu/kvm/projection.h"
 #include "daemon/vcpu/kvm/userfault.h"
 #include "daemon/vcpu/kvm/vcpu.h"
@@ -34,29 +36,6 @@ using vcpu::Verdict;
 // Processors without unrestricted guest mode want three pages of their own; they lie in the hole
 // between low and high memory.
 constexpr unsigned long kTssAddress = 0xfffbd000;
-
-absl::StatusOr<BootPlan> PlanBoot(const KvmMachineConfig& config, uint64_t memory_bytes,
-                                  int shared_bit) {
-  BootPlan plan;
-  absl::StatusOr<GuestImage> image = ParseGuestImage(
-      config.image != nullptr ? std::string_view(*config.image) : InterpreterImage());
-  if (!image.ok()) return image.status();
-  plan.image = *std::move(image);
-  plan.program = config.program;
-  plan.cmdline = config.cmdline;
-  plan.vcpus = config.vcpus;
-  plan.shared_bit = shared_bit;
-  plan.cpl = config.cpl;
-  if (absl::Status fits = CheckImageFits(plan.image, memory_bytes, config.vcpus); !fits.ok()) {
-    return fits;
-  }
-  if (!plan.program.empty()) {
-    if (absl::Status placed = PlaceProgram(plan, memory_bytes).status(); !placed.ok()) {
-      return placed;
-    }
-  }
-  return plan;
-}
 
 class KvmMachine : public vcpu::Machine {
  public:
@@ -80,6 +59,7 @@ class KvmMachine : public vcpu::Machine {
   mmu::TlbFlusher* flusher() override { return nullptr; }  // a projection needs none
   void Attach(mmu::GuestAddressSpace* engine) override { engine_ = engine; }
   absl::Status Start() override;
+  absl::Status Type(std::string_view bytes) override;
   void ResumeFault(VcpuIndex vcpu) override;
   void AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaAnswer answer) override;
   void Pause() override;
@@ -105,10 +85,12 @@ class KvmMachine : public vcpu::Machine {
   // False: the VM ends.
   bool ServeNextFault();
   void ServeFault(const uffd_msg& message);
+  void ServeFault(std::optional<VcpuIndex> vcpu, Parked fault, mmu::Access access);
   void WakeResumed();
   void WakeIfResumed(VcpuIndex vcpu);
+  void WakeWorkers();
   void SignalHandler();
-  VcpuIndex VcpuOf(uint32_t thread) const;
+  std::optional<VcpuIndex> VcpuOf(uint32_t thread) const;
 
   const KvmMachineConfig config_;
   const KvmSystem* const system_;
@@ -120,11 +102,17 @@ class KvmMachine : public vcpu::Machine {
   std::optional<Userfault> userfault_;
   std::optional<Projection> projections_[2];
   KvmFd vm_;
+  std::unique_ptr<Pc> pc_;  // null: the guest is no operating system; fixed after Open
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
   std::thread handler_;
   Fd handler_event_;  // tells the handler of resumed faults and of the stop
   std::mutex parked_mutex_;
   std::vector<std::optional<Parked>> parked_;  // by vCPU; guarded by parked_mutex_
+  // Faults of threads that are no vCPU's. With interrupt controllers KVM has a worker of its own
+  // fetch a page while the vCPU halts: the vCPU can be paused, and nobody knows which it is; the VM
+  // is told of vCPU 0.
+  std::vector<Parked> workers_parked_;  // guarded by parked_mutex_
+  std::vector<uffd_msg> deferred_;      // while the machine is paused; the handler's own
   std::atomic<bool> stop_{false};
   vcpu::PauseGate gate_;
   std::mutex serve_mutex_;  // held while a fault is served
@@ -153,6 +141,14 @@ absl::Status KvmMachine::Open() {
     enable.cap = KVM_CAP_EXIT_HYPERCALL;
     enable.args[0] = 1 << kMapGpaHypercall;
     vm_.Ioctl(KVM_ENABLE_CAP, &enable);  // the port is the door that must work
+  }
+  const absl::StatusOr<BootPlan> plan = PlanBoot(config_, ram_->bytes(), *layout_.shared_bit());
+  if (!plan.ok()) return plan.status();
+  if (plan->image.kernel()) {
+    absl::StatusOr<std::unique_ptr<Pc>> pc =
+        Pc::Create(&vm_, [this](std::string_view bytes) { client_->OnConsole(bytes); });
+    if (!pc.ok()) return pc.status();
+    pc_ = *std::move(pc);
   }
   return AddMemorySlots();
 }
@@ -187,7 +183,13 @@ absl::Status KvmMachine::CreateVcpus() {
   environment.ram = ram_;
   environment.stop = &stop_;
   environment.gate = &gate_;
+  if (pc_ != nullptr) environment.ports = &pc_->ports();
   for (VcpuIndex index = 0; index < config_.vcpus; ++index) {
+    std::optional<Cpuid2> own;
+    if (pc_ != nullptr) {
+      own = GuestCpuid(system_->cpuid(), index, config_.vcpus, pc_->deadline_timer());
+      environment.cpuid = &*own;
+    }
     absl::StatusOr<std::unique_ptr<Vcpu>> vcpu = Vcpu::Create(index, environment);
     if (!vcpu.ok()) return vcpu.status();
     vcpus_.push_back(*std::move(vcpu));
@@ -198,7 +200,11 @@ absl::Status KvmMachine::CreateVcpus() {
 absl::Status KvmMachine::Start() {
   absl::StatusOr<BootPlan> plan = PlanBoot(config_, ram_->bytes(), *layout_.shared_bit());
   if (!plan.ok()) return plan.status();
-  if (absl::Status status = LoadGuest(*plan, *ram_); !status.ok()) return status;
+  if (plan->image.kernel()) {
+    LoadKernel(*plan, *ram_);
+  } else if (absl::Status status = LoadGuest(*plan, *ram_); !status.ok()) {
+    return status;
+  }
   if (engine_ != nullptr) {
     // Frames that were made shared before the start have no private bytes, loaded ones included.
     for (const mmu::AttributeRun& run : engine_->GetMemoryAttributes()) {
@@ -214,7 +220,12 @@ absl::Status KvmMachine::Start() {
       absl::StatusOr<kvm_sregs> sregs = vcpu->GetSregs();
       if (!sregs.ok()) return sregs.status();
       kvm_regs regs;
-      SetEntryState(*plan, ram_->low_bytes(), vcpu->index(), *sregs, regs);
+      if (pc_ != nullptr) {
+        if (vcpu->index() != 0) break;  // they wait in KVM for the kernel to start them
+        SetKernelEntry(plan->image, *sregs, regs);
+      } else {
+        SetEntryState(*plan, ram_->low_bytes(), vcpu->index(), *sregs, regs);
+      }
       if (absl::Status status = vcpu->SetState(regs, *sregs); !status.ok()) return status;
     }
     for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) vcpu->StartThread();
@@ -251,6 +262,10 @@ void KvmMachine::WakeResumed() {
   uint64_t count;
   (void)!read(handler_event_.get(), &count, sizeof count);
   for (VcpuIndex vcpu = 0; vcpu < config_.vcpus; ++vcpu) WakeIfResumed(vcpu);
+  const std::lock_guard serve(serve_mutex_);
+  if (gate_.paused()) return;
+  WakeWorkers();
+  for (const uffd_msg& message : std::exchange(deferred_, {})) ServeFault(message);
 }
 
 void KvmMachine::WakeIfResumed(VcpuIndex vcpu) {
@@ -263,41 +278,73 @@ void KvmMachine::WakeIfResumed(VcpuIndex vcpu) {
   projection(parked->kind).Wake(parked->gfn);
 }
 
+void KvmMachine::WakeWorkers() {
+  std::lock_guard lock(parked_mutex_);
+  std::erase_if(workers_parked_, [this](const Parked& fault) {
+    if (fault.resumed) projection(fault.kind).Wake(fault.gfn);
+    return fault.resumed;
+  });
+}
+
 void KvmMachine::SignalHandler() {
   const uint64_t one = 1;
   (void)!write(handler_event_.get(), &one, sizeof one);
 }
 
-VcpuIndex KvmMachine::VcpuOf(uint32_t thread) const {
+std::optional<VcpuIndex> KvmMachine::VcpuOf(uint32_t thread) const {
   for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) {
     if (static_cast<uint32_t>(vcpu->thread_id()) == thread) return vcpu->index();
   }
-  return 0;  // KVM touched memory while the entry state was set
+  return std::nullopt;
 }
 
 void KvmMachine::ServeFault(const uffd_msg& message) {
   if (message.event != UFFD_EVENT_PAGEFAULT) return;
   const auto& fault = message.arg.pagefault;
+  const std::optional<VcpuIndex> vcpu = VcpuOf(fault.feat.ptid);
+  if (!vcpu.has_value() && gate_.paused()) {
+    deferred_.push_back(message);  // its vCPU, whichever it is, is paused: it may not be told of
+    return;
+  }
   for (const MemoryKind kind : mmu::kAllKinds) {
     const std::optional<mmu::Gfn> gfn = projection(kind).GfnAt(fault.address);
     if (!gfn.has_value()) continue;
-    const VcpuIndex vcpu = VcpuOf(fault.feat.ptid);
     // A fetch looks like a read here.
     const mmu::Access access =
         (fault.flags & UFFD_PAGEFAULT_FLAG_WRITE) ? mmu::Access::Write() : mmu::Access::Read();
-    {
-      // Before the client knows of it: it may be resumed at once.
-      std::lock_guard lock(parked_mutex_);
-      parked_[vcpu] = Parked{kind, *gfn};
-    }
-    if (client_->OnEptViolation(vcpu, {layout_.GpaOf(*gfn, kind), access}) == Verdict::kResume) {
-      std::lock_guard lock(parked_mutex_);
-      parked_[vcpu]->resumed = true;
-    }
-    gate_.Hold(vcpu);
-    WakeIfResumed(vcpu);
+    ServeFault(vcpu, {kind, *gfn}, access);
     return;
   }
+}
+
+void KvmMachine::ServeFault(std::optional<VcpuIndex> vcpu, Parked fault, mmu::Access access) {
+  const mmu::Gpa gpa = layout_.GpaOf(fault.gfn, fault.kind);
+  {
+    // Before the client knows of it: it may be resumed at once.
+    std::lock_guard lock(parked_mutex_);
+    if (vcpu.has_value()) {
+      parked_[*vcpu] = fault;
+    } else {
+      workers_parked_.push_back(fault);
+    }
+  }
+  const Verdict verdict = client_->OnEptViolation(vcpu.value_or(0), {gpa, access});
+  if (!vcpu.has_value()) {
+    if (verdict == Verdict::kResume) {
+      std::lock_guard lock(parked_mutex_);
+      for (Parked& parked : workers_parked_) {
+        if (parked.kind == fault.kind && parked.gfn == fault.gfn) parked.resumed = true;
+      }
+    }
+    WakeWorkers();
+    return;
+  }
+  if (verdict == Verdict::kResume) {
+    std::lock_guard lock(parked_mutex_);
+    parked_[*vcpu]->resumed = true;
+  }
+  gate_.Hold(*vcpu);
+  WakeIfResumed(*vcpu);
 }
 
 void KvmMachine::ResumeFault(VcpuIndex vcpu) {
@@ -305,10 +352,18 @@ void KvmMachine::ResumeFault(VcpuIndex vcpu) {
   vcpus_[vcpu]->ResumeFetch();
   {
     std::lock_guard lock(parked_mutex_);
-    if (!parked_[vcpu].has_value()) return;
-    parked_[vcpu]->resumed = true;
+    if (parked_[vcpu].has_value()) parked_[vcpu]->resumed = true;
+    // Which of them it is for is not said: those that must wait on are told of again.
+    for (Parked& parked : workers_parked_) parked.resumed |= vcpu == 0;
   }
   SignalHandler();
+}
+
+absl::Status KvmMachine::Type(std::string_view bytes) {
+  if (pc_ == nullptr) return Machine::Type(bytes);
+  if (pc_->serial().Type(bytes)) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      "the guest does not read what was typed before; try again when it does");
 }
 
 void KvmMachine::AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaAnswer answer) {

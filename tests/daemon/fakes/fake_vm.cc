@@ -4,9 +4,12 @@
 #include <list>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "daemon/host/event_words.h"
+#include "daemon/reasons.h"
+#include "daemon/status_reason.h"
 
 namespace twinroot::fakes {
 namespace {
@@ -190,6 +193,17 @@ host::Vm::ConsoleChunk FakeVm::ReadConsole(uint64_t offset, size_t max) const {
   chunk.data = console_.substr(chunk.offset, max);
   chunk.ended = status_.state == host::VmState::kStopped;
   return chunk;
+}
+
+absl::Status FakeVm::WriteConsole(std::string_view bytes) {
+  if (spec_.initrd == nullptr) {
+    return WithReason(absl::FailedPreconditionError("no serial port"), reason::kNoConsoleInput,
+                      {{"vm", spec_.name}});
+  }
+  std::string upper(bytes);
+  for (char& c : upper) c = absl::ascii_toupper(static_cast<unsigned char>(c));
+  Say(upper);
+  return absl::OkStatus();
 }
 
 std::unique_ptr<host::Vm::Waiter> FakeVm::OnConsole(std::function<void()> wake) {

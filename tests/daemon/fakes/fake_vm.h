@@ -74,6 +74,8 @@ class FakeVm final : public host::Vm {
   std::unique_ptr<Waiter> OnStopped(std::function<void(absl::Status)> done) override;
   ConsoleChunk ReadConsole(uint64_t offset, size_t max) const override;
   std::unique_ptr<Waiter> OnConsole(std::function<void()> wake) override;
+  // Comes back in upper case; NO_CONSOLE_INPUT unless it has an initrd.
+  absl::Status WriteConsole(std::string_view bytes) override;
   absl::StatusOr<ConversionResult> Change(mmu::AttributeChange change) override;
   absl::StatusOr<mmu::AttributeChangePlan> PlanChange(mmu::AttributeChange change) const override;
   absl::StatusOr<std::vector<mmu::AttributeRun>> Attributes(
