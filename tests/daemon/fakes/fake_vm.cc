@@ -4,7 +4,6 @@
 #include <list>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "daemon/host/event_words.h"
@@ -196,14 +195,20 @@ host::Vm::ConsoleChunk FakeVm::ReadConsole(uint64_t offset, size_t max) const {
 }
 
 absl::Status FakeVm::WriteConsole(std::string_view bytes) {
-  if (spec_.initrd == nullptr) {
-    return WithReason(absl::FailedPreconditionError("no serial port"), reason::kNoConsoleInput,
-                      {{"vm", spec_.name}});
+  std::lock_guard lock(mutex_);
+  if (status_.state != host::VmState::kRunning) {
+    return WithReason(absl::FailedPreconditionError("the VM does not run"), reason::kWrongState);
   }
-  std::string upper(bytes);
-  for (char& c : upper) c = absl::ascii_toupper(static_cast<unsigned char>(c));
-  Say(upper);
+  if (typed_.size() + bytes.size() > 8192) {
+    return WithReason(absl::ResourceExhaustedError("it does not read"), reason::kConsoleInputFull);
+  }
+  typed_ += bytes;
   return absl::OkStatus();
+}
+
+std::string FakeVm::typed() const {
+  std::lock_guard lock(mutex_);
+  return typed_;
 }
 
 std::unique_ptr<host::Vm::Waiter> FakeVm::OnConsole(std::function<void()> wake) {
