@@ -69,6 +69,8 @@ std::string HintOfReason(const google::rpc::ErrorInfo& info) {
   if (reason == "DIRTY_LOG_ON") {
     return absl::StrCat("`hvctl dirty disable ", Get(facts, "vm", "NAME"), "` ends it");
   }
+  if (reason == "NO_CONSOLE_INPUT")
+    return "watch its console with `hvctl vm console NAME --follow`";
   if (reason == "DIRTY_LOG_NOT_MANUAL") return "enable it with --manual-clear";
   if (reason == "DIRTY_LOG_UNSUPPORTED")
     return "create the VM with --backend sim to log its writes";
@@ -170,6 +172,8 @@ int ExitCodeOf(grpc::StatusCode code) {
       return kFailure;
   }
 }
+
+std::string ReasonOf(const grpc::Status& status) { return DecodeDetails(status).info.reason(); }
 
 Failure RpcFailure(const std::string& what, const grpc::Status& status) {
   const std::string sentence = status.error_message().empty()

@@ -49,6 +49,7 @@ inline constexpr char kBackendUnavailable[] = "BACKEND_UNAVAILABLE";     // not 
 inline constexpr char kImageNeedsKvm[] = "IMAGE_NEEDS_KVM";              // sim runs programs only
 inline constexpr char kNotOnThisBackend[] = "NOT_ON_THIS_BACKEND";       // metadata `vm`
 inline constexpr char kDenialUnsupported[] = "DENIAL_UNSUPPORTED";       // by this processor
+inline constexpr char kNoConsoleInput[] = "NO_CONSOLE_INPUT";            // no serial port
 inline constexpr char kDirtyLogOff[] = "DIRTY_LOG_OFF";                  // metadata `vm`, and below
 inline constexpr char kDirtyLogOn[] = "DIRTY_LOG_ON";                    // it is on already
 inline constexpr char kDirtyLogNotManual[] = "DIRTY_LOG_NOT_MANUAL";     // harvests clear this log
@@ -62,9 +63,10 @@ inline constexpr char kWatchTooSlow[] = "WATCH_TOO_SLOW";  // metadata `cursor`:
 
 // RESOURCE_EXHAUSTED
 inline constexpr char kTooManyVms[] = "TOO_MANY_VMS";
-inline constexpr char kImageStoreFull[] = "IMAGE_STORE_FULL";  // VMs use every image kept
-inline constexpr char kTooMuchMemory[] = "TOO_MUCH_MEMORY";    // of added memslots
-inline constexpr char kTooManyCalls[] = "TOO_MANY_CALLS";      // under way, or long ones waiting
+inline constexpr char kConsoleInputFull[] = "CONSOLE_INPUT_FULL";  // the guest does not read it
+inline constexpr char kImageStoreFull[] = "IMAGE_STORE_FULL";      // VMs use every image kept
+inline constexpr char kTooMuchMemory[] = "TOO_MUCH_MEMORY";        // of added memslots
+inline constexpr char kTooManyCalls[] = "TOO_MANY_CALLS";  // under way, or long ones waiting
 inline constexpr char kTooManyConnections[] = "TOO_MANY_CONNECTIONS";  // of one principal
 
 // UNAVAILABLE

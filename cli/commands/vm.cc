@@ -164,6 +164,7 @@ void AddVmCommands(CLI::App* root, Invocation* invocation) {
   AddVmName(verb, name.get());
   AddVmChangeCommands(vm, invocation);
   AddVmRunCommands(vm, invocation);
+  AddVmConsole(vm, invocation);
 }
 
 }  // namespace twinroot::cli

@@ -25,6 +25,7 @@ struct Arguments {
   uint64_t memory = 0;
   uint32_t vcpus = 0;
   std::string image;
+  std::string initrd;
   std::string cmdline;
   std::string program;
   v1::Backend backend = v1::BACKEND_UNSPECIFIED;
@@ -40,23 +41,24 @@ struct Arguments {
 };
 
 // Refuses what the daemon would refuse after the bytes had travelled.
-std::unique_ptr<InputFile> OpenImage(const std::string& path) {
-  auto image = std::make_unique<InputFile>("image", path);
-  if (image->size() == 0)
-    throw Failure{kUsage, absl::StrCat("image ", path, " is empty"), "check how it was built"};
+std::unique_ptr<InputFile> OpenImage(const std::string& what, const std::string& path) {
+  auto image = std::make_unique<InputFile>(what, path);
+  if (image->size() == 0) {
+    throw Failure{kUsage, absl::StrCat(what, " ", path, " is empty"), "check how it was built"};
+  }
   if (image->size() > kMaxImageSize) {
-    throw Failure{kUsage, absl::StrCat("image ", path, " is ", FormatRoughSize(image->size())),
-                  absl::StrCat("an image has at most ", FormatSize(kMaxImageSize))};
+    throw Failure{kUsage, absl::StrCat(what, " ", path, " is ", FormatRoughSize(image->size())),
+                  absl::StrCat("an ", what, " has at most ", FormatSize(kMaxImageSize))};
   }
   return image;
 }
 
-std::string Upload(Client& client, InputFile& image) {
+std::string Upload(Client& client, const std::string& what, InputFile& image) {
   grpc::ClientContext context;
   Client::SetDeadline(&context);
   v1::UploadImageResponse response;
   const auto writer = client.vm().UploadImage(&context, &response);
-  Progress progress("sending the image", image.size());
+  Progress progress(absl::StrCat("sending the ", what), image.size());
   uint64_t done = 0;
   while (true) {
     v1::UploadImageRequest chunk;
@@ -69,7 +71,7 @@ std::string Upload(Client& client, InputFile& image) {
     progress.Show(done);
   }
   writer->WritesDone();
-  client.Check("cannot send the image", writer->Finish());
+  client.Check(absl::StrCat("cannot send the ", what), writer->Finish());
   return response.image();
 }
 
@@ -91,9 +93,12 @@ int Create(Session& session, const Arguments& arguments) {
   request.set_validate_only(arguments.dry_run);
   if (arguments.cpl.has_value()) vm.mutable_boot()->set_cpl(*arguments.cpl);
   if (!arguments.program.empty()) *vm.mutable_program() = ReadProgram(arguments.program);
-  if (!arguments.image.empty()) {
-    const std::unique_ptr<InputFile> image = OpenImage(arguments.image);
-    vm.set_image(Upload(session.client(), *image));
+  std::unique_ptr<InputFile> image, initrd;
+  if (!arguments.image.empty()) image = OpenImage("image", arguments.image);
+  if (!arguments.initrd.empty()) initrd = OpenImage("initrd", arguments.initrd);
+  if (image != nullptr) vm.set_image(Upload(session.client(), "image", *image));
+  if (initrd != nullptr) {
+    vm.mutable_boot()->set_initrd(Upload(session.client(), "initrd", *initrd));
   }
 
   const auto response = session.client().Call<v1::CreateVmResponse>(
@@ -120,9 +125,12 @@ void AddVmCreate(CLI::App* vm, Invocation* invocation) {
       ->required()
       ->type_name("N");
   AddText(verb, "--image", &arguments->image,
-          "A static x86-64 ELF or flat binary to boot; hvctl reads and sends it")
+          "What to boot: a Linux kernel, a static x86-64 ELF, a flat binary; hvctl reads and "
+          "sends it")
       ->type_name("FILE");
-  verb->add_option("--cmdline", arguments->cmdline, "Text that the guest finds in its boot data")
+  AddText(verb, "--initrd", &arguments->initrd, "A kernel's initial RAM disk")->type_name("FILE");
+  verb->add_option("--cmdline", arguments->cmdline,
+                   "Text that the guest finds in its boot data; a kernel's command line")
       ->type_name("TEXT");
   AddText(verb, "--program", &arguments->program,
           "An access program (textproto, or JSON if it ends in .json)")

@@ -38,6 +38,7 @@ constexpr MethodRule kRules[] = {
     {"twinroot.v1.VmService/WaitVm", kViewer, kDenials},
     // What a guest prints may be its secrets.
     {"twinroot.v1.VmService/StreamConsole", kOperator, kAlways},
+    {"twinroot.v1.VmService/WriteConsole", kOperator, kAlways},
 
     {"twinroot.v1.MemoryService/SetMemoryAttributes", kOperator, kAlways},
     {"twinroot.v1.MemoryService/GetMemoryAttributes", kViewer, kDenials},

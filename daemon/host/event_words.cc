@@ -45,6 +45,8 @@ std::string WordOf(vcpu::StopReason reason) {
   switch (reason) {
     case vcpu::StopReason::kStopRequested:
       return "STOP_REQUESTED";
+    case vcpu::StopReason::kGuestReset:
+      return "GUEST_RESET";
     case vcpu::StopReason::kTripleFault:
       return "TRIPLE_FAULT";
     case vcpu::StopReason::kUnhandledExit:

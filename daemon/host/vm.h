@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -57,8 +58,10 @@ struct VmSpec {
   std::string name;  // bare
   uint64_t memory_bytes = 0;
   uint32_t vcpus = 0;
-  std::string image_name;                    // "images/..." or empty
-  std::shared_ptr<const std::string> image;  // its bytes, or null
+  std::string image_name;                     // "images/..." or empty
+  std::shared_ptr<const std::string> image;   // its bytes, or null
+  std::string initrd_name;                    // as image_name, of a kernel's initial RAM disk
+  std::shared_ptr<const std::string> initrd;  // its bytes, or null
   std::string cmdline;
   std::string program;  // compiled blob (daemon/vcpu/program/op.h), or empty
   BackendKind backend = BackendKind::kAuto;
@@ -164,6 +167,8 @@ class Vm {
   virtual ConsoleChunk ReadConsole(uint64_t offset, size_t max) const = 0;
   // Calls `wake` after new console bytes and when the console ends; must not block.
   virtual std::unique_ptr<Waiter> OnConsole(std::function<void()> wake) = 0;
+  // Types on the guest's serial port, as Machine::Type; kFailedPrecondition unless it runs.
+  virtual absl::Status WriteConsole(std::string_view bytes) = 0;
 
   // SetMemoryAttributes as a host request (cause API), whatever `change.requester` says. `id` is 0
   // when nothing was converted.

@@ -12,7 +12,6 @@
 #include "daemon/host/memory_events.h"
 #include "daemon/reasons.h"
 #include "daemon/status_reason.h"
-#include "daemon/vcpu/kvm/kvm_machine.h"
 #include "daemon/vcpu/sim/sim_machine.h"
 #include "mmu/types/level.h"
 #include "spdlog/spdlog.h"
@@ -51,6 +50,18 @@ size_t TablePagesFor(uint64_t boot_bytes, BackendKind backend, uint32_t vcpus) {
 
 }  // namespace
 
+kvm::KvmMachineConfig KvmConfigOf(const VmSpec& spec) {
+  return {.vcpus = spec.vcpus,
+          .image = spec.image,
+          .initrd = spec.initrd,
+          .program = spec.program,
+          .cmdline = spec.cmdline,
+          .cpl = spec.cpl,
+          .native = spec.backend == BackendKind::kKvmNative,
+          .cpus = spec.placement.cpus,
+          .tells_registers = spec.tells_registers};
+}
+
 absl::StatusOr<std::shared_ptr<VmImpl>> VmImpl::Create(VmSpec spec, const House& house) {
   std::shared_ptr<VmImpl> vm(new VmImpl(std::move(spec), house));
   if (absl::Status status = vm->Build(); !status.ok()) return status;
@@ -80,13 +91,8 @@ absl::Status VmImpl::Build() {
   if (!ram.ok()) return ram.status();
   ram_ = *std::move(ram);
   if (spec_.backend != BackendKind::kSim) {
-    kvm::KvmMachineConfig config = {spec_.vcpus, spec_.image, spec_.program, spec_.cmdline,
-                                    spec_.cpl};
-    config.native = spec_.backend == BackendKind::kKvmNative;
-    config.cpus = spec_.placement.cpus;
-    config.tells_registers = spec_.tells_registers;
     absl::StatusOr<std::unique_ptr<vcpu::Machine>> machine =
-        kvm::MakeKvmMachine(config, house_.kvm, *layout, ram_.get(), this);
+        kvm::MakeKvmMachine(KvmConfigOf(spec_), house_.kvm, *layout, ram_.get(), this);
     if (!machine.ok()) return machine.status();
     machine_ = *std::move(machine);
   } else {

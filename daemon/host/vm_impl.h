@@ -29,6 +29,7 @@
 #include "daemon/memory/hpa_space.h"
 #include "daemon/memory/mapping.h"
 #include "daemon/memory/physical_map.h"
+#include "daemon/vcpu/kvm/kvm_machine.h"
 #include "daemon/vcpu/kvm/kvm_system.h"
 #include "daemon/vcpu/machine.h"
 #include "mmu/tables/table_pool.h"
@@ -66,6 +67,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   std::unique_ptr<Waiter> OnStopped(std::function<void(absl::Status)> done) override;
   ConsoleChunk ReadConsole(uint64_t offset, size_t max) const override;
   std::unique_ptr<Waiter> OnConsole(std::function<void()> wake) override;
+  absl::Status WriteConsole(std::string_view bytes) override;
   absl::StatusOr<ConversionResult> Change(mmu::AttributeChange change) override;
   absl::StatusOr<mmu::AttributeChangePlan> PlanChange(mmu::AttributeChange change) const override;
   absl::StatusOr<std::vector<mmu::AttributeRun>> Attributes(
@@ -186,6 +188,9 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   bool retired_ = false;             // guarded by state_mutex_
   bool deleted_ = false;             // guarded by state_mutex_
 };
+
+// What of a VM is the machine's.
+kvm::KvmMachineConfig KvmConfigOf(const VmSpec& spec);
 
 }  // namespace twinroot::host
 

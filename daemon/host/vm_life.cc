@@ -272,6 +272,20 @@ Vm::ConsoleChunk VmImpl::ReadConsole(uint64_t offset, size_t max) const {
   return chunk;
 }
 
+absl::Status VmImpl::WriteConsole(std::string_view bytes) {
+  {
+    std::lock_guard lock(state_mutex_);
+    if (absl::Status status = CheckRuns(); !status.ok()) return status;
+  }
+  absl::Status typed = machine_->Type(bytes);
+  if (typed.ok()) return typed;
+  return WithReason(
+      absl::Status(typed.code(), absl::StrCat("cannot type on the console of VM ", spec_.name, ": ",
+                                              std::string(typed.message()))),
+      absl::IsResourceExhausted(typed) ? reason::kConsoleInputFull : reason::kNoConsoleInput,
+      {{"vm", spec_.name}});
+}
+
 std::unique_ptr<Vm::Waiter> VmImpl::OnConsole(std::function<void()> wake) {
   return console_wakers_.Add(std::move(wake));
 }

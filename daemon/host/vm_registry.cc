@@ -175,11 +175,13 @@ absl::Status Registry::ChooseBackend(VmSpec& spec) const {
                                          "here: create it with backend sim, or leave it out")),
                         reason::kNotOnThisBackend, {{"vm", spec.name}});
     }
-    return kvm::CheckKvmMachine({spec.vcpus, spec.image, spec.program, spec.cmdline, spec.cpl},
-                                spec.memory_bytes);
+    return kvm::CheckKvmMachine(KvmConfigOf(spec), spec.memory_bytes);
   }
   if (spec.image == nullptr && spec.program.empty()) {
     return Bad("vm.program", "a VM on sim needs an access program");
+  }
+  if (spec.initrd != nullptr) {
+    return Bad("vm.boot.initrd", "sim boots no kernel: leave the initrd out, or use kvm");
   }
   if (spec.program.empty()) {
     return WithReason(

@@ -27,13 +27,13 @@ constexpr size_t kMaxLabels = 64;
 constexpr size_t kMaxLabelKey = 63;
 constexpr size_t kMaxLabelValue = 256;
 
-absl::Status CheckImageName(const std::string& name) {
+absl::Status CheckImageName(const std::string& field, const std::string& name) {
   bool good = absl::StartsWith(name, kImages) && name.size() == sizeof(kImages) - 1 + kSha256Digits;
   for (size_t i = sizeof(kImages) - 1; good && i < name.size(); ++i) {
     good = absl::ascii_isdigit(name[i]) || (name[i] >= 'a' && name[i] <= 'f');
   }
   if (good) return absl::OkStatus();
-  return FieldError("vm.image", "give \"images/{sha256}\" as UploadImage answered it",
+  return FieldError(field, "give \"images/{sha256}\" as UploadImage answered it",
                     reason::kInvalidField);
 }
 
@@ -219,6 +219,7 @@ void ToProto(const host::VmSpec& spec, v1::Vm* out) {
   out->set_backend(ToProto(spec.backend));
   ToProto(host::VmSettings{spec.policy, spec.labels}, out);
   out->mutable_boot()->set_cpl(static_cast<uint32_t>(spec.cpl));
+  out->mutable_boot()->set_initrd(spec.initrd_name);
   out->set_nx_huge_pages(spec.nx_huge_pages ? v1::Vm::NX_HUGE_PAGES_ON : v1::Vm::NX_HUGE_PAGES_OFF);
   out->mutable_placement()->mutable_cpus()->Assign(spec.placement.cpus.begin(),
                                                    spec.placement.cpus.end());
@@ -336,8 +337,12 @@ absl::StatusOr<host::VmSpec> SpecOf(const std::string& bare_name, const v1::Vm& 
   }
   spec.vcpus = vm.vcpus();
   if (!vm.image().empty()) {
-    if (absl::Status status = CheckImageName(vm.image()); !status.ok()) return status;
+    if (absl::Status status = CheckImageName("vm.image", vm.image()); !status.ok()) return status;
     spec.image_name = vm.image();
+  }
+  if (const std::string& initrd = vm.boot().initrd(); !initrd.empty()) {
+    if (absl::Status status = CheckImageName("vm.boot.initrd", initrd); !status.ok()) return status;
+    spec.initrd_name = initrd;
   }
   if (vm.cmdline().size() > kMaxCmdline) {
     return FieldError("vm.cmdline",

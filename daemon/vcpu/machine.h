@@ -65,6 +65,7 @@ struct MapGpaVerdict {
 // Why a VM stopped without an exit code; the names are those of Vm.stop_reason.
 enum class StopReason : uint8_t {
   kStopRequested,
+  kGuestReset,
   kTripleFault,
   kUnhandledExit,
   kMmioOutsideMemory,
@@ -127,6 +128,13 @@ class Machine {
 
   // Loads the guest and lets every vCPU run. An error leaves nothing running.
   virtual absl::Status Start() = 0;
+
+  // Bytes typed on the guest's serial port: all are taken, or none. kFailedPrecondition: it has no
+  // such port; kResourceExhausted: too much waits that the guest has not read. Any thread, at any
+  // time.
+  virtual absl::Status Type(std::string_view) {
+    return absl::FailedPreconditionError("it has no serial port; only operating systems do");
+  }
 
   // Let a parked vCPU go on: one that waits in a fault tries its access again, one that waits in a
   // MapGPA gets its answer. Neither touches a vCPU that waits in the other, or does not wait: it

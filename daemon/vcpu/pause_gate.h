@@ -75,6 +75,8 @@ class PauseGate {
     changed_.notify_all();
   }
 
+  bool paused() const { return paused_.load(std::memory_order_acquire); }
+
   // The machine ends: nobody waits here any more.
   void Stop() {
     std::lock_guard lock(mutex_);

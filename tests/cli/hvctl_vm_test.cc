@@ -255,5 +255,45 @@ TEST_F(HvctlVm, ConsoleFollowsUntilTheVmStops) {
   EXPECT_EQ(console.Wait().exit_code, 0);
 }
 
+TEST_F(HvctlVm, AnInteractiveConsoleGoesOnWhenItsInputHasEnded) {
+  daemon_.AddVm("demo");
+  ASSERT_EQ(Run({"vm", "start", "demo"}).exit_code, 0);
+  HvctlOptions options;
+  options.arguments = {"vm", "console", "demo", "-i", "--endpoint", daemon_.socket()};
+  HvctlProcess console(options);
+  daemon_.Say("one\n");
+  ASSERT_TRUE(console.SeesOutput("one\n"));
+  daemon_.Exit("demo", 0);
+  const Finished run = console.Wait();
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_EQ(run.out, "one\n");
+}
+
+TEST_F(HvctlVm, AnInteractiveConsoleNeedsAGuestThatRuns) {
+  daemon_.AddVm("demo");
+  const Finished run = Run({"vm", "console", "demo", "-i"});
+  EXPECT_EQ(run.exit_code, 5);
+  EXPECT_EQ(run.err,
+            "hvctl: vm demo does not run: nobody reads what you type\n"
+            "hint: `hvctl vm start demo` first\n");
+  EXPECT_EQ(Run({"vm", "console", "demo", "-i", "-o", "json"}).exit_code, 2);
+}
+
+TEST_F(HvctlVm, CreateSendsTheInitrdToo) {
+  const std::string kernel = daemon_.folder() + "/kernel", initrd = daemon_.folder() + "/initrd";
+  std::ofstream(kernel) << "kernel";
+  std::ofstream(initrd) << "disk";
+  const Finished run = Run({"vm", "create", "demo", "--memory=64M", "--vcpus=1", "--image", kernel,
+                            "--initrd", initrd, "--cmdline", "console=ttyS0"});
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_EQ(daemon_.last_create().vm().image(), "images/6");
+  EXPECT_EQ(daemon_.last_create().vm().boot().initrd(), "images/4");
+  std::ofstream(initrd, std::ios::trunc).close();
+  EXPECT_NE(
+      Run({"vm", "create", "b", "--memory=64M", "--vcpus=1", "--image", kernel, "--initrd", initrd})
+          .err.find("is empty"),
+      std::string::npos);
+}
+
 }  // namespace
 }  // namespace twinroot::cli

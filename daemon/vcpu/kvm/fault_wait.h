@@ -1,8 +1,8 @@
 // How a machine's handler waits for the next fault: a short while awake, since a guest that faults
 // is likely to fault again and a sleeper wakes late, and then asleep.
 //
-// Of all machines of the daemon only as many wait awake at a time as leave half of the processors to
-// guests. One handler's own; not thread-safe.
+// Of all machines of the daemon only as many wait awake at a time as leave half of the processors
+// to guests. One handler's own; not thread-safe.
 #ifndef TWINROOT_DAEMON_VCPU_KVM_FAULT_WAIT_H_
 #define TWINROOT_DAEMON_VCPU_KVM_FAULT_WAIT_H_
 

@@ -3,162 +3,30 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <mutex>
-#include <optional>
 #include <system_error>
-#include <thread>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "daemon/vcpu/kvm/boot_loader.h"
-#include "daemon/vcpu/kvm/fault_wait.h"
-#include "daemon/vcpu/kvm/interpreter/interpreter_image.h"
+#include "daemon/vcpu/kvm/guest_cpuid.h"
+#include "daemon/vcpu/kvm/kernel_loader.h"
+#include "daemon/vcpu/kvm/kvm_machine_impl.h"
 #include "daemon/vcpu/kvm/native_loader.h"
-#include "daemon/vcpu/kvm/native_memory.h"
-#include "daemon/vcpu/kvm/projection.h"
-#include "daemon/vcpu/kvm/userfault.h"
-#include "daemon/vcpu/kvm/vcpu.h"
-#include "daemon/vcpu/pause_gate.h"
 
 namespace twinroot::kvm {
-namespace {
 
 using mmu::MemoryKind;
 using vcpu::StopReason;
 using vcpu::VcpuIndex;
-using vcpu::Verdict;
+
+namespace {
 
 // Processors without unrestricted guest mode want three pages of their own; they lie in the hole
 // between low and high memory.
 constexpr unsigned long kTssAddress = 0xfffbd000;
 
-absl::StatusOr<BootPlan> PlanBoot(const KvmMachineConfig& config, uint64_t memory_bytes,
-                                  int shared_bit) {
-  BootPlan plan;
-  absl::StatusOr<GuestImage> image = ParseGuestImage(
-      config.image != nullptr ? std::string_view(*config.image) : InterpreterImage());
-  if (!image.ok()) return image.status();
-  plan.image = *std::move(image);
-  plan.program = config.program;
-  plan.cmdline = config.cmdline;
-  plan.vcpus = config.vcpus;
-  plan.shared_bit = shared_bit;
-  plan.cpl = config.cpl;
-  if (absl::Status fits = CheckImageFits(plan.image, memory_bytes, config.vcpus); !fits.ok()) {
-    return fits;
-  }
-  if (!plan.program.empty()) {
-    if (absl::Status placed = PlaceProgram(plan, memory_bytes).status(); !placed.ok()) {
-      return placed;
-    }
-  }
-  return plan;
-}
-
-class KvmMachine : public vcpu::Machine {
- public:
-  KvmMachine(const KvmMachineConfig& config, const KvmSystem* system, const mmu::GpaLayout& layout,
-             memory::GuestRam* ram, vcpu::MachineClient* client)
-      : config_(config),
-        system_(system),
-        layout_(layout),
-        ram_(ram),
-        client_(client),
-        gate_(config.vcpus) {}
-
-  ~KvmMachine() override {
-    RequestStop();
-    Join();
-  }
-
-  absl::Status Open();
-
-  mmu::ExternalTables* external(MemoryKind root) override {
-    if (root == MemoryKind::kPrivate && native_.has_value()) return &*native_;
-    return &projection(root);
-  }
-  mmu::PageSource* pages() override { return native_.has_value() ? &*native_ : nullptr; }
-  mmu::TlbFlusher* flusher() override { return nullptr; }  // a projection needs none
-  void Attach(mmu::GuestAddressSpace* engine) override { engine_ = engine; }
-  absl::Status Start() override;
-  void ResumeFault(VcpuIndex vcpu) override;
-  void AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaAnswer answer) override;
-  absl::Status Prefault(mmu::GfnRange range) override;
-  void Pause() override;
-  void Resume() override;
-  void RequestStop() override;
-  void Join() override;
-  vcpu::ProjectionCounts projection_counts() const override {
-    vcpu::ProjectionCounts counts;
-    for (const auto& projection : projections_) projection->AddCounts(counts);
-    return counts;
-  }
-
- private:
-  // A fault that a vCPU waits in: a frame of one alias. It is woken once it is resumed and the gate
-  // lets it go.
-  struct Parked {
-    MemoryKind kind;
-    mmu::Gfn gfn;
-    bool resumed = false;
-  };
-
-  Projection& projection(MemoryKind kind) { return *projections_[static_cast<size_t>(kind)]; }
-  // Large leaves become whole, apart from the faults that made them.
-  void SettleSoon();
-  void SettleLeaves();
-  void RenewProjection(Projection& projection);
-  absl::Status AddMemorySlots();
-  absl::Status AddWindows(const Projection& projection);
-  absl::Status CreateVcpus();
-  absl::Status Load(const BootPlan& plan);
-  // The handler's thread. Nobody else wakes vCPUs: between reading a fault and serving it, the vCPU
-  // that it tells of stays where it is.
-  void ServeFaults();
-  // False: the VM ends.
-  bool ServeNextFault();
-  void ServeFault(const uffd_msg& message);
-  void WakeResumed();
-  void WakeIfResumed(VcpuIndex vcpu);
-  // False: the access would stop here for ever, and the VM was told so.
-  bool CheckTrapped(VcpuIndex vcpu, mmu::Gfn gfn);
-  void SignalHandler();
-  VcpuIndex VcpuOf(uint32_t thread) const;
-
-  const KvmMachineConfig config_;
-  const KvmSystem* const system_;
-  const mmu::GpaLayout layout_;
-  memory::GuestRam* const ram_;
-  vcpu::MachineClient* const client_;
-
-  mmu::GuestAddressSpace* engine_ = nullptr;  // null where a test plays the engine
-  std::optional<Userfault> userfault_;
-  std::optional<Projection> projections_[2];
-  KvmFd vm_;
-  std::optional<NativeMemory> native_;  // then the private projection is its trap, never filled
-  uint32_t next_slot_ = 0;
-  std::vector<std::unique_ptr<Vcpu>> vcpus_;
-  std::thread handler_;
-  Fd handler_event_;  // tells the handler of resumed faults and of the stop
-  std::mutex parked_mutex_;
-  std::vector<std::optional<Parked>> parked_;  // by vCPU; guarded by parked_mutex_
-  std::atomic<bool> stop_{false};
-  std::atomic<bool> settling_soon_{false};
-  std::mutex start_mutex_;  // a start, or the renewal of a projection
-  vcpu::PauseGate gate_;
-  std::mutex serve_mutex_;  // held while a fault is served
-  struct Trapped {
-    mmu::Gfn gfn;
-    int times = 0;
-  };
-  std::vector<Trapped> trapped_;  // by vCPU: accesses that had their leaf; of the handler's thread
-  std::mutex prefault_mutex_;
-  std::unique_ptr<Vcpu> prefaulter_;  // never runs; set before the handler is, used under the mutex
-};
+}  // namespace
 
 absl::Status KvmMachine::Open() {
   absl::StatusOr<Userfault> userfault = Userfault::Open();
@@ -183,6 +51,14 @@ absl::Status KvmMachine::Open() {
     enable.cap = KVM_CAP_EXIT_HYPERCALL;
     enable.args[0] = 1 << kMapGpaHypercall;
     vm_.Ioctl(KVM_ENABLE_CAP, &enable);  // the port is the door that must work
+  }
+  const absl::StatusOr<BootPlan> plan = PlanBoot(config_, ram_->bytes(), *layout_.shared_bit());
+  if (!plan.ok()) return plan.status();
+  if (plan->image.kernel()) {
+    absl::StatusOr<std::unique_ptr<Pc>> pc =
+        Pc::Create(&vm_, [this](std::string_view bytes) { client_->OnConsole(bytes); });
+    if (!pc.ok()) return pc.status();
+    pc_ = *std::move(pc);
   }
   return AddMemorySlots();
 }
@@ -229,7 +105,13 @@ absl::Status KvmMachine::CreateVcpus() {
   environment.cpus = config_.cpus;
   environment.tells_registers = config_.tells_registers;
   environment.native = config_.native;
+  if (pc_ != nullptr) environment.ports = &pc_->ports();
   for (VcpuIndex index = 0; index < config_.vcpus; ++index) {
+    std::optional<Cpuid2> own;
+    if (pc_ != nullptr) {
+      own = GuestCpuid(system_->cpuid(), index, config_.vcpus, pc_->deadline_timer());
+      environment.cpuid = &*own;
+    }
     absl::StatusOr<std::unique_ptr<Vcpu>> vcpu = Vcpu::Create(index, environment);
     if (!vcpu.ok()) return vcpu.status();
     vcpus_.push_back(*std::move(vcpu));
@@ -244,7 +126,11 @@ absl::Status KvmMachine::CreateVcpus() {
 }
 
 absl::Status KvmMachine::Load(const BootPlan& plan) {
-  if (absl::Status status = LoadGuest(plan, *ram_); !status.ok()) return status;
+  if (plan.image.kernel()) {
+    LoadKernel(plan, *ram_);
+  } else if (absl::Status status = LoadGuest(plan, *ram_); !status.ok()) {
+    return status;
+  }
   if (engine_ != nullptr) {
     // Frames that were made shared before the start have no private bytes, loaded ones included.
     for (const mmu::AttributeRun& run : engine_->GetMemoryAttributes()) {
@@ -273,7 +159,12 @@ absl::Status KvmMachine::Start() {
       absl::StatusOr<kvm_sregs> sregs = vcpu->GetSregs();
       if (!sregs.ok()) return sregs.status();
       kvm_regs regs;
-      SetEntryState(*plan, ram_->low_bytes(), vcpu->index(), *sregs, regs);
+      if (pc_ != nullptr) {
+        if (vcpu->index() != 0) break;  // they wait in KVM for the kernel to start them
+        SetKernelEntry(plan->image, *sregs, regs);
+      } else {
+        SetEntryState(*plan, ram_->low_bytes(), vcpu->index(), *sregs, regs);
+      }
       if (absl::Status status = vcpu->SetState(regs, *sregs); !status.ok()) return status;
     }
     for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) vcpu->StartThread();
@@ -285,120 +176,11 @@ absl::Status KvmMachine::Start() {
   return absl::OkStatus();
 }
 
-void KvmMachine::ServeFaults() {
-  pollfd sources[] = {{userfault_->fd(), POLLIN, 0}, {handler_event_.get(), POLLIN, 0}};
-  bool served = false;
-  while (!stop_.load(std::memory_order_acquire)) {
-    if (!FaultWait::For(sources, served)) continue;
-    if (sources[1].revents != 0) WakeResumed();
-    served = sources[0].revents != 0;
-    if (served && !ServeNextFault()) return;
-  }
-}
-
-bool KvmMachine::ServeNextFault() {
-  std::lock_guard serve(serve_mutex_);
-  const absl::StatusOr<std::optional<uffd_msg>> message = userfault_->Next();
-  if (!message.ok()) {
-    client_->OnFatal(StopReason::kBackendError, std::string(message.status().message()));
-    return false;
-  }
-  if (message->has_value()) ServeFault(**message);
-  return true;
-}
-
-void KvmMachine::WakeResumed() {
-  uint64_t count;
-  (void)!read(handler_event_.get(), &count, sizeof count);
-  for (VcpuIndex vcpu = 0; vcpu < config_.vcpus; ++vcpu) WakeIfResumed(vcpu);
-}
-
-void KvmMachine::WakeIfResumed(VcpuIndex vcpu) {
-  std::optional<Parked> parked;
-  {
-    std::lock_guard lock(parked_mutex_);
-    if (!parked_[vcpu].has_value() || !parked_[vcpu]->resumed || !gate_.Release(vcpu)) return;
-    parked.swap(parked_[vcpu]);
-  }
-  if (native_.has_value() && parked->kind == MemoryKind::kPrivate) {
-    // Nothing comes to where it waits: out of KVM, and in again, where the attribute counts.
-    vcpus_[vcpu]->Kick();
-  } else {
-    projection(parked->kind).Wake(parked->gfn);
-  }
-}
-
-// The guest reaches a private page past the trap once its leaf is there. KVM itself, when it
-// emulates an instruction of the guest or on it, reads the host's side, and stops here again.
-bool KvmMachine::CheckTrapped(VcpuIndex vcpu, mmu::Gfn gfn) {
-  constexpr int kMaxTimes = 1000;  // another vCPU may just have mapped it
-  if (engine_ == nullptr) return true;
-  const auto walk =
-      engine_->Translate(layout_.GpaOf(gfn, MemoryKind::kPrivate), MemoryKind::kPrivate);
-  Trapped& trapped = trapped_[vcpu];
-  if (!walk.ok() || !walk->mapped || trapped.gfn != gfn) trapped = {gfn, 0};
-  if (++trapped.times < kMaxTimes) return true;
-  client_->OnFatal(
-      StopReason::kUnhandledExit,
-      absl::StrCat("vcpu ", vcpu, ": KVM emulates an access to private memory at 0x",
-                   absl::Hex(gfn.value << mmu::kPageShift),
-                   ", which only the guest's own instructions reach: use shared memory for it"));
-  return false;
-}
-
-void KvmMachine::SignalHandler() {
-  const uint64_t one = 1;
-  (void)!write(handler_event_.get(), &one, sizeof one);
-}
-
-VcpuIndex KvmMachine::VcpuOf(uint32_t thread) const {
-  for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) {
-    if (static_cast<uint32_t>(vcpu->thread_id()) == thread) return vcpu->index();
-  }
-  return 0;  // KVM touched memory while the entry state was set
-}
-
-void KvmMachine::ServeFault(const uffd_msg& message) {
-  if (message.event != UFFD_EVENT_PAGEFAULT) return;
-  const auto& fault = message.arg.pagefault;
-  for (const MemoryKind kind : mmu::kAllKinds) {
-    const std::optional<mmu::Gfn> gfn = projection(kind).GfnAt(fault.address);
-    if (!gfn.has_value()) continue;
-    if (prefaulter_ != nullptr &&
-        static_cast<uint32_t>(prefaulter_->thread_id()) == fault.feat.ptid) {
-      prefaulter_->Kick();  // what it wanted is not there
-      return;
-    }
-    const VcpuIndex vcpu = VcpuOf(fault.feat.ptid);
-    if (native_.has_value() && kind == MemoryKind::kPrivate && !CheckTrapped(vcpu, *gfn)) return;
-    // A fetch looks like a read here.
-    const mmu::Access access =
-        (fault.flags & UFFD_PAGEFAULT_FLAG_WRITE) ? mmu::Access::Write() : mmu::Access::Read();
-    {
-      // Before the client knows of it: it may be resumed at once.
-      std::lock_guard lock(parked_mutex_);
-      parked_[vcpu] = Parked{kind, *gfn};
-    }
-    const Projection::Faulting faulting(*gfn);
-    if (client_->OnEptViolation(vcpu, {layout_.GpaOf(*gfn, kind), access}) == Verdict::kResume) {
-      std::lock_guard lock(parked_mutex_);
-      parked_[vcpu]->resumed = true;
-    }
-    gate_.Hold(vcpu);
-    WakeIfResumed(vcpu);
-    return;
-  }
-}
-
-void KvmMachine::ResumeFault(VcpuIndex vcpu) {
-  if (vcpu >= vcpus_.size()) return;
-  vcpus_[vcpu]->ResumeFetch();
-  {
-    std::lock_guard lock(parked_mutex_);
-    if (!parked_[vcpu].has_value()) return;
-    parked_[vcpu]->resumed = true;
-  }
-  SignalHandler();
+absl::Status KvmMachine::Type(std::string_view bytes) {
+  if (pc_ == nullptr) return Machine::Type(bytes);
+  if (pc_->serial().Type(bytes)) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      "the guest does not read what was typed before; try again when it does");
 }
 
 void KvmMachine::AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaAnswer answer) {
@@ -462,8 +244,6 @@ void KvmMachine::Join() {
     vcpu->JoinThread();
   }
 }
-
-}  // namespace
 
 absl::Status CheckKvmMachine(const KvmMachineConfig& config, uint64_t memory_bytes) {
   constexpr int kAnyBit = 47;

@@ -21,6 +21,7 @@
 #include "daemon/memory/guest_ram.h"
 #include "daemon/vcpu/kvm/kvm_abi.h"
 #include "daemon/vcpu/kvm/kvm_api.h"
+#include "daemon/vcpu/kvm/pc_ports.h"
 #include "daemon/vcpu/machine.h"
 #include "daemon/vcpu/pause_gate.h"
 #include "mmu/vm/gpa_layout.h"
@@ -33,7 +34,8 @@ class Vcpu {
     const KvmFd* vm = nullptr;
     size_t run_bytes = 0;  // KVM_GET_VCPU_MMAP_SIZE
     const Cpuid2* cpuid = nullptr;
-    bool sync_regs = false;  // KVM_CAP_SYNC_REGS has general registers
+    bool sync_regs = false;    // KVM_CAP_SYNC_REGS has general registers
+    PcPorts* ports = nullptr;  // of an operating system's PC, or null
     vcpu::MachineClient* client = nullptr;
     const mmu::GpaLayout* layout = nullptr;
     const memory::GuestRam* ram = nullptr;
@@ -83,7 +85,9 @@ class Vcpu {
   Next HandleRunError(int error);
   Next HandleMemoryFault();
   Next HandlePortOut();
+  void HandlePortIn();
   Next HandlePort(uint16_t port, uint8_t size, const uint8_t* data);
+  Next HandlePcPort(uint16_t port, uint8_t size, const uint8_t* data);
   Next HandleDoor();
   Next HandleKvmHypercall();
   Next HandleMmio();

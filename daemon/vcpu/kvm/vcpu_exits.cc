@@ -65,8 +65,7 @@ Vcpu::Next Vcpu::HandleExit() {
   switch (run_->exit_reason) {
     case KVM_EXIT_IO:
       if (run_->io.direction == KVM_EXIT_IO_OUT) return HandlePortOut();
-      std::memset(reinterpret_cast<uint8_t*>(run_) + run_->io.data_offset, 0xff,
-                  size_t{run_->io.size} * run_->io.count);
+      HandlePortIn();
       return Next::kRun;
     case KVM_EXIT_HYPERCALL:
       return HandleKvmHypercall();
@@ -89,6 +88,16 @@ Vcpu::Next Vcpu::HandleExit() {
       return Fatal(StopReason::kUnhandledExit,
                    absl::StrCat("KVM exit reason ", run_->exit_reason, " (",
                                 NameOf(run_->exit_reason), ") is not served"));
+  }
+}
+
+void Vcpu::HandlePortIn() {
+  uint8_t* data = reinterpret_cast<uint8_t*>(run_) + run_->io.data_offset;
+  const size_t size = run_->io.size;
+  std::memset(data, 0xff, size * run_->io.count);
+  if (environment_.ports == nullptr) return;
+  for (uint32_t i = 0; i < run_->io.count; ++i, data += size) {
+    environment_.ports->In(run_->io.port, {data, size});
   }
 }
 
@@ -120,8 +129,21 @@ Vcpu::Next Vcpu::HandlePort(uint16_t port, uint8_t size, const uint8_t* data) {
     case kPortHypercall:
       return size == 4 ? HandleDoor() : Next::kRun;
     default:
-      return Next::kRun;
+      return environment_.ports != nullptr ? HandlePcPort(port, size, data) : Next::kRun;
   }
+}
+
+Vcpu::Next Vcpu::HandlePcPort(uint16_t port, uint8_t size, const uint8_t* data) {
+  switch (environment_.ports->Out(port, {data, size})) {
+    case PcPorts::Effect::kNone:
+      return Next::kRun;
+    case PcPorts::Effect::kPowerOff:
+      environment_.client->OnExitCode(index_, 0);
+      return Next::kEnd;
+    case PcPorts::Effect::kReset:
+      return Fatal(StopReason::kGuestReset, "the guest asked for a reset");
+  }
+  return Next::kRun;
 }
 
 kvm_regs* Vcpu::Registers() {

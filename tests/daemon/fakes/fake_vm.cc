@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "daemon/host/event_words.h"
+#include "daemon/reasons.h"
+#include "daemon/status_reason.h"
 
 namespace twinroot::fakes {
 namespace {
@@ -190,6 +192,23 @@ host::Vm::ConsoleChunk FakeVm::ReadConsole(uint64_t offset, size_t max) const {
   chunk.data = console_.substr(chunk.offset, max);
   chunk.ended = status_.state == host::VmState::kStopped;
   return chunk;
+}
+
+absl::Status FakeVm::WriteConsole(std::string_view bytes) {
+  std::lock_guard lock(mutex_);
+  if (status_.state != host::VmState::kRunning) {
+    return WithReason(absl::FailedPreconditionError("the VM does not run"), reason::kWrongState);
+  }
+  if (typed_.size() + bytes.size() > 8192) {
+    return WithReason(absl::ResourceExhaustedError("it does not read"), reason::kConsoleInputFull);
+  }
+  typed_ += bytes;
+  return absl::OkStatus();
+}
+
+std::string FakeVm::typed() const {
+  std::lock_guard lock(mutex_);
+  return typed_;
 }
 
 std::unique_ptr<host::Vm::Waiter> FakeVm::OnConsole(std::function<void()> wake) {

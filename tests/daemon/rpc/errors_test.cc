@@ -79,6 +79,11 @@ constexpr Row kRows[] = {
      "ETAG_MISMATCH", ""},
     {"VmService/WaitVm", "name: 'vms/nobody'", StatusCode::NOT_FOUND, "NO_SUCH_VM", ""},
     {"VmService/StreamConsole", "name: 'vms/demo' mode: 9", kInvalid, "INVALID_FIELD", "mode"},
+    {"VmService/CreateVm",
+     "vm_id: 'a' vm { memory_bytes: 2097152 vcpus: 1 boot { initrd: 'images/1' } }", kInvalid,
+     "INVALID_FIELD", "vm.boot.initrd"},
+    {"VmService/WriteConsole", "name: 'vms/runs'", kInvalid, "MISSING_FIELD", "data"},
+    {"VmService/WriteConsole", "name: 'vms/demo' data: 'x'", kPrecondition, "WRONG_STATE", ""},
 
     {"MemoryService/SetMemoryAttributes", "vm: 'vms/demo'", kInvalid, "INVALID_NAME", "vm"},
     {"MemoryService/SetMemoryAttributes", "vm: 'demo'", kInvalid, "MISSING_FIELD", "kind"},
