@@ -86,8 +86,8 @@ absl::Status VmImpl::Build() {
   if (!layout.ok()) return layout.status();
   absl::StatusOr<std::unique_ptr<memory::GuestRam>> ram =
       memory::GuestRam::Create(spec_.memory_bytes, house_.hpa_space,
-                               spec_.backend == BackendKind::kKvm ? memory::Commit::kWholeLeaves
-                                                                  : memory::Commit::kTouchedPages);
+                               spec_.backend == BackendKind::kSim ? memory::Commit::kTouchedPages
+                                                                  : memory::Commit::kWholeLeaves);
   if (!ram.ok()) return ram.status();
   ram_ = *std::move(ram);
   if (spec_.backend != BackendKind::kSim) {

@@ -17,6 +17,16 @@ constexpr uint64_t kDetachFrom = 8 * FramesPerEntry(Level::k2M);
 // So many leaves have to go from a table before it is worth a look at all its entries.
 constexpr uint64_t kLookFrom = 64;
 
+// False: the slot holds no leaf, not even one that a fault was about to change.
+bool TakeLeaf(const Turn& turn, EntryChange& change, const Root& root, EntrySlot& slot, HwGfn frame,
+              Level level, FlushBatch& batch) {
+  const std::optional<EptEntry> last = change.ClearLeaf(turn, root, slot, level);
+  if (!last) return false;
+  if (batch.on_leaf()) batch.on_leaf()(root.GfnOf(frame), level, *last);
+  batch.AddLeaf(root, frame, level);
+  return true;
+}
+
 class Zapper {
  public:
   Zapper(const Turn& turn, TablePool& pool, EntryChange& change, const Root& root, GfnRange range,
@@ -53,15 +63,12 @@ class Zapper {
           gone_[static_cast<int>(at_.level())] += kLookFrom;
         }
         return false;
-      case SlotState::kLeaf: {
-        const std::optional<EptEntry> last =
-            change_.ClearLeaf(turn_, root_, at_.slot(), at_.level());
-        if (!last) return Visit();  // it is a link now
-        if (batch_.on_leaf()) batch_.on_leaf()(root_.GfnOf(at_.frame()), at_.level(), *last);
-        batch_.AddLeaf(root_, at_.frame(), at_.level());
+      case SlotState::kLeaf:
+        if (!TakeLeaf(turn_, change_, root_, at_.slot(), at_.frame(), at_.level(), batch_)) {
+          return Visit();  // it is a link now
+        }
         ++gone_[static_cast<int>(at_.level())];
         return false;
-      }
       case SlotState::kMmio:
         change_.ClearMark(turn_, at_.slot());
         return false;
@@ -109,9 +116,8 @@ bool ZapFew(const Turn& turn, const TablePool& pool, EntryChange& change, const 
   uint64_t gone = 0;
   for (uint64_t i = 0; i < range.count; ++i) {
     EntrySlot& slot = at.slot[i];
-    if (const std::optional<EptEntry> last = change.ClearLeaf(turn, root, slot, Level::k4K)) {
-      if (batch.on_leaf()) batch.on_leaf()(range.first + i, Level::k4K, *last);
-      batch.AddLeaf(root, root.FrameOf(range.first + i), Level::k4K);
+    const HwGfn frame = root.FrameOf(range.first + i);
+    if (TakeLeaf(turn, change, root, slot, frame, Level::k4K, batch)) {
       ++gone;
     } else {
       change.ClearMark(turn, slot);

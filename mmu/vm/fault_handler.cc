@@ -415,20 +415,15 @@ static_assert(std::is_same_v<std::variant_alternative_t<0, FaultOutcome>, Fixed>
 }  // namespace
 
 FaultOutcome HandleFault(AddressSpaceState& vm, const Fault& fault) {
-  const GpaLayout& layout = vm.config.layout;
-  const Root& root = vm.roots.Of(layout.KindOf(fault.gpa), layout.IsExecuteOnly(fault.gpa));
-  if (!vm.bugs.bugged() && !layout.HasReservedBits(fault.gpa) && root.external == nullptr)
-      [[likely]] {
-    const std::optional<Level> level = HandleUsual(vm, root, layout.GfnOf(fault.gpa), fault.access);
-    if (level) [[likely]] {
-      vm.counts.Add(VmCount::kFaultFixed);
-      return Fixed{*level};
-    }
+  if (const std::optional<Level> level = HandleUsual(vm, fault.gpa, fault.access)) [[likely]] {
+    vm.counts.Add(VmCount::kFaultFixed);
+    return Fixed{*level};
   }
   return HandleUnusual(vm, fault);
 }
 
 FaultOutcome PopulatePage(AddressSpaceState& vm, Gpa gpa) {
+  if (const std::optional<Level> level = HandleUsual(vm, gpa, Access::None())) return Fixed{*level};
   FaultOutcome outcome;
   FaultHandler(vm, {gpa, Access::None()}, FaultHandler::Why::kPopulate, outcome).Handle();
   return outcome;

@@ -51,9 +51,12 @@ namespace twinroot::mmu {
   return MakeLeaf(*pfn - gfn.value % FramesPerEntry(level), level, leaf);
 }
 
-// Nothing has changed if it is another.
-inline std::optional<Level> HandleUsual(AddressSpaceState& vm, const Root& root, Gfn gfn,
-                                        Access access) {
+// Nullopt: it is another, and nothing has changed.
+inline std::optional<Level> HandleUsual(AddressSpaceState& vm, Gpa raw, Access access) {
+  const GpaLayout& layout = vm.config.layout;
+  const Root& root = vm.roots.Of(layout.KindOf(raw), layout.IsExecuteOnly(raw));
+  if (vm.bugs.bugged() || layout.HasReservedBits(raw) || root.external != nullptr) return {};
+  const Gfn gfn = layout.GfnOf(raw);
   // Before anything is read, as in the whole handler.
   const uint64_t snapshot = vm.seq.Snapshot(gfn);
   const EpochGuard guard;

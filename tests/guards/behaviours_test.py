@@ -10,6 +10,7 @@ from tests import junit, source_tree
 _PROMISED = """
     A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11
     B1 B5 B8 B9 B10
+    C5
     D1 D2 D3 D4 D5 D6 D7 D8 D9 D10 D11
     E1 E2 E3
     F1 F2 F3 F4 F5 F6 F7 F8 F9 F10 F11 F12 F13

@@ -84,8 +84,9 @@ std::optional<mmu::Level> NativeMemory::Ready(Gfn gfn, MemoryKind kind) {
   return kind == MemoryKind::kShared ? ram_->Ready(gfn, kind) : std::nullopt;
 }
 
-absl::StatusOr<mmu::PageSource::Page> NativeMemory::Resolve(Gfn gfn, MemoryKind kind) {
-  if (kind == MemoryKind::kShared) return ram_->Resolve(gfn, kind);
+absl::StatusOr<mmu::PageSource::Page> NativeMemory::Resolve(Gfn gfn, MemoryKind kind,
+                                                            mmu::Level wanted) {
+  if (kind == MemoryKind::kShared) return ram_->Resolve(gfn, kind, wanted);
   const Slot* const slot = Find(gfn);
   if (slot == nullptr) {
     return absl::FailedPreconditionError(absl::StrCat("no private memory behind guest address 0x",

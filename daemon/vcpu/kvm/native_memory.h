@@ -44,7 +44,7 @@ class NativeMemory : public mmu::ExternalTables, public mmu::PageSource {
   // PageSource.
   mmu::Level LargestLeaf(mmu::Gfn gfn, mmu::MemoryKind kind) override;
   std::optional<mmu::Level> Ready(mmu::Gfn gfn, mmu::MemoryKind kind) override;
-  absl::StatusOr<Page> Resolve(mmu::Gfn gfn, mmu::MemoryKind kind) override;
+  absl::StatusOr<Page> Resolve(mmu::Gfn gfn, mmu::MemoryKind kind, mmu::Level wanted) override;
   // kFailedPrecondition: pages are reserved to be copied into, and nobody can copy here.
   absl::Status Reserve(mmu::GfnRange range, mmu::MemoryKind kind) override;
   void Copy(mmu::GfnRange, mmu::MemoryKind, mmu::MemoryKind) override {}  // nothing was reserved
