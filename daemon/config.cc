@@ -197,6 +197,14 @@ std::variant<Config, Exit> ParseConfig(const std::vector<std::string>& arguments
     if (const absl::Status status = access::CheckTlsFiles(config.tcp->files); !status.ok()) {
       return Mistaken({absl::StrCat(config.file, ": ", std::string(status.message()))});
     }
+    if (const std::string& crl = config.tcp->files.client_crl; !crl.empty()) {
+      auto revocations = access::Revocations::Read(crl, config.tcp->files.client_ca);
+      if (!revocations.ok()) {
+        return Mistaken(
+            {absl::StrCat(config.file, ": ", std::string(revocations.status().message()))});
+      }
+      config.rules.revocations = *std::move(revocations);
+    }
   }
   if (flags.check_config) return Exit{0, "ok\n", ""};
   return config;

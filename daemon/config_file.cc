@@ -206,6 +206,7 @@ Tcp ReadTcp(Reader& reader, const YAML::Node& node) {
               {"certificate", reader.Path("tcp.certificate", &tcp.files.certificate)},
               {"key", reader.Path("tcp.key", &tcp.files.key)},
               {"client_ca", reader.Path("tcp.client_ca", &tcp.files.client_ca)},
+              {"client_crl", reader.Path("tcp.client_crl", &tcp.files.client_crl)},
               {"refresh_seconds",
                reader.Number("tcp.refresh_seconds", 1, 86400, &tcp.files.refresh_seconds)}});
   if (!node.IsMap()) return tcp;

@@ -37,6 +37,9 @@ inline constexpr char kVmExists[] = "VM_EXISTS";             // metadata `vm`
 inline constexpr char kNoSuchMemslot[] = "NO_SUCH_MEMSLOT";  // none that was added begins there
 inline constexpr char kMemslotExists[] = "MEMSLOT_EXISTS";   // memory is there already
 
+// UNAUTHENTICATED
+inline constexpr char kCertificateRevoked[] = "CERTIFICATE_REVOKED";  // metadata `principal`
+
 // PERMISSION_DENIED
 // Metadata `role_required`, `role_held` ("none" too), `principal`.
 inline constexpr char kRoleRequired[] = "ROLE_REQUIRED";

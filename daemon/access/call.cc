@@ -73,6 +73,8 @@ Principal OfCertificate(grpc::ServerContextBase& context) {
   for (const grpc::string_ref& uri : identity->FindPropertyValues(GRPC_PEER_URI_PROPERTY_NAME)) {
     principal.uris.emplace_back(uri.data(), uri.size());
   }
+  const auto pem = identity->FindPropertyValues(GRPC_X509_PEM_CERT_PROPERTY_NAME);
+  if (!pem.empty()) principal.certificate.assign(pem[0].data(), pem[0].size());
   return principal;
 }
 
@@ -172,6 +174,12 @@ void Call::End(const std::string& code, const std::string& reason) {
   entry_.set_latency_us(
       static_cast<uint32_t>(std::clamp<int64_t>(latency, 0, std::numeric_limits<uint32_t>::max())));
   gatekeeper_->audit_->Write(entry_);
+}
+
+absl::Status Call::Revoked() const {
+  return WithReason(absl::UnauthenticatedError(absl::StrCat(
+                        "the certificate of ", Cut(name_), " was revoked: connect with a new one")),
+                    reason::kCertificateRevoked, {{"principal", Cut(name_)}});
 }
 
 absl::Status Call::Denial() const {

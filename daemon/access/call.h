@@ -44,6 +44,7 @@ class Call final : public grpc::experimental::Interceptor {
   void Need(Role role) { need_ = role; }
   Role held() const { return held_; }
   absl::Status Denial() const;
+  absl::Status Revoked() const;
   grpc_call* c_call() const { return info_->server_context()->c_call(); }
 
  private:

@@ -37,28 +37,36 @@ Gatekeeper::MakeInterceptorFactory(const UnixDoor* door) {
 }
 
 void Gatekeeper::Replace(Rules rules) {
-  std::vector<grpc_call*> denied;
+  struct Denied {
+    grpc_call* call;
+    bool revoked;
+  };
+  std::vector<Denied> denied;
   {
     std::lock_guard lock(mutex_);
     rules_ = std::move(rules);
     for (const auto& [name, calls] : calls_) {
       for (const Call* call : calls) {
-        if (call->Allows(RoleOf(rules_.grants, call->principal()))) continue;
+        const bool revoked = IsRevoked(rules_.revocations, call->principal());
+        if (!revoked && call->Allows(RoleOf(rules_.grants, call->principal()))) continue;
         grpc_call_ref(call->c_call());
-        denied.push_back(call->c_call());
+        denied.push_back({call->c_call(), revoked});
       }
     }
   }
   // Not under the lock: an end may come back to us at once.
-  for (grpc_call* call : denied) {
-    grpc_call_cancel_with_status(call, GRPC_STATUS_PERMISSION_DENIED,
-                                 "the role that this call needs was taken away", nullptr);
+  for (const auto& [call, revoked] : denied) {
+    grpc_call_cancel_with_status(
+        call, revoked ? GRPC_STATUS_UNAUTHENTICATED : GRPC_STATUS_PERMISSION_DENIED,
+        revoked ? "the certificate was revoked" : "the role that this call needs was taken away",
+        nullptr);
     grpc_call_unref(call);
   }
 }
 
 absl::Status Gatekeeper::Admit(Call* call, uint32_t connections) {
   std::lock_guard lock(mutex_);
+  if (IsRevoked(rules_.revocations, call->principal())) return call->Revoked();
   const Role held = RoleOf(rules_.grants, call->principal());
   call->Hold(held);
   if (!call->Allows(held)) return call->Denial();
