@@ -183,7 +183,7 @@ absl::Status Call::Revoked() const {
 }
 
 absl::Status Call::Denial() const {
-  const char* needed = rule_ == nullptr ? "none that anybody can have" : NameOf(needed());
+  const char* needed = rule_ == nullptr ? "none that anybody can have" : NameOf(RoleNeeded());
   const std::string who = principal_.user.has_value() && !principal_.user->name.empty()
                               ? absl::StrCat(Cut(name_), " (", principal_.user->name, ")")
                               : Cut(name_);
@@ -191,7 +191,7 @@ absl::Status Call::Denial() const {
                         "this call needs the role ", needed, " and ", who, " has ", NameOf(held_),
                         ": whoever runs hvd grants roles in its configuration file, under roles")),
                     reason::kRoleRequired,
-                    {{"role_required", rule_ == nullptr ? "" : NameOf(needed())},
+                    {{"role_required", rule_ == nullptr ? "" : NameOf(RoleNeeded())},
                      {"role_held", NameOf(held_)},
                      {"principal", Cut(name_)}});
 }

@@ -35,7 +35,7 @@ class Call final : public grpc::experimental::Interceptor {
   // health is heard from who has many others under way.
   std::string key() const { return IsPublic() ? "free for all: " + name_ : name_; }
   // The role that the method needs; no row: nobody has it.
-  bool Allows(Role held) const { return rule_ != nullptr && held >= needed(); }
+  bool Allows(Role held) const { return rule_ != nullptr && held >= RoleNeeded(); }
   // Free for all: health and reflection.
   bool IsPublic() const { return rule_ != nullptr && rule_->role == Role::kNone; }
   // The role that its caller holds as it begins.
@@ -48,7 +48,7 @@ class Call final : public grpc::experimental::Interceptor {
   grpc_call* c_call() const { return info_->server_context()->c_call(); }
 
  private:
-  Role needed() const { return std::max(rule_->role, need_); }
+  Role RoleNeeded() const { return std::max(rule_->role, need_); }
   void Begin(grpc::experimental::InterceptorBatchMethods* batch);
   void NameResource(const void* request);
   void End(const std::string& code, const std::string& reason);
