@@ -151,7 +151,8 @@ TEST_F(VmLife, AWaitForADecisionOutlastsAPause) {
       }
       Rest();
       ASSERT_EQ(vm_->Pending().size(), 1u);
-      EXPECT_TRUE(vm_->Resolve(vm_->Pending()[0].id, Resolution::kApply));
+      EXPECT_EQ(vm_->Resolve(vm_->Pending()[0].id, Resolution::kApply).outcome,
+                ResolveResult::Outcome::kDecided);
       Finish();
       Forget();
     }
@@ -222,7 +223,8 @@ TEST_F(VmLife, ANewPolicyDecidesTheNextRequest) {
   EXPECT_EQ(vm_->settings().labels.at("tier"), "gold");
   Start();
   Eventually([&] { return vm_->Pending().size() == 1; });
-  EXPECT_TRUE(vm_->Resolve(vm_->Pending()[0].id, Resolution::kApply));
+  EXPECT_EQ(vm_->Resolve(vm_->Pending()[0].id, Resolution::kApply).outcome,
+            ResolveResult::Outcome::kDecided);
   Finish();
 }
 
