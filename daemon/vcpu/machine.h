@@ -149,7 +149,7 @@ class Machine {
   // When Pause returns, no vCPU executes and the client gets no call of theirs, until Resume or
   // until the machine is stopped, which ends the wait. Parked vCPUs stay parked; those that are let
   // go meanwhile go on at Resume. Between Start and Join, not from a thread of the machine, one of
-  // the two at a time.
+  // the two at a time; each Pause has its Resume.
   virtual void Pause() = 0;
   virtual void Resume() = 0;
 

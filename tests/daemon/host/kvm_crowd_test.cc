@@ -83,6 +83,17 @@ struct Holdings {
   }
 };
 
+// Threads that ended last may still be on their way out.
+Holdings Settled(const Holdings& before) {
+  Holdings after = Holdings::Now();
+  for (const auto deadline = Clock::now() + std::chrono::seconds(10);
+       (after.threads > before.threads || after.fds > before.fds) && Clock::now() < deadline;) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    after = Holdings::Now();
+  }
+  return after;
+}
+
 class KvmCrowd : public testing::Test {
  protected:
   void SetUp() override {
@@ -216,13 +227,7 @@ TEST_F(KvmCrowd, NoneIsStuckAndNothingIsLeftBehind) {
   std::printf("%lu actions, the longest %.0f ms\n", static_cast<unsigned long>(actions),
               longest.count() * 1000);
 
-  // Threads that ended last may still be on their way out.
-  Holdings after = Holdings::Now();
-  for (const auto deadline = Clock::now() + std::chrono::seconds(10);
-       (after.threads > before.threads || after.fds > before.fds) && Clock::now() < deadline;) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    after = Holdings::Now();
-  }
+  const Holdings after = Settled(before);
   EXPECT_LE(after.fds, before.fds);
   // A lane may have left a thread that the next task joins.
   EXPECT_LE(after.threads, before.threads);
@@ -230,6 +235,26 @@ TEST_F(KvmCrowd, NoneIsStuckAndNothingIsLeftBehind) {
   EXPECT_LE(after.shared_kib, before.shared_kib + 1024);
   // The journal keeps what happened.
   std::printf("heap: %lu KiB more\n", static_cast<unsigned long>((after.heap - before.heap) >> 10));
+}
+
+TEST_F(KvmCrowd, AShutdownInTheMiddleEndsThemAll) {
+  const Holdings before = Holdings::Now();
+  for (int i = 0; i < vms; ++i) {
+    Launch(absl::StrCat("vm-", i));
+    if (HasFatalFailure()) return;
+  }
+  for (int i = 0; i < vms; i += 3) {
+    Get(absl::StrCat("vm-", i))->Pause().IgnoreError();
+    Get(absl::StrCat("vm-", i))->EnableDirtyLog({}).IgnoreError();
+  }
+  const auto begin = Clock::now();
+  registry_->Shutdown();
+  EXPECT_LT(Clock::now() - begin, kPatience);
+  registry_.reset();
+  const Holdings after = Settled(before);
+  EXPECT_LE(after.fds, before.fds);
+  EXPECT_LE(after.threads, before.threads);
+  EXPECT_EQ(after.memory_vmas, before.memory_vmas);
 }
 
 }  // namespace
