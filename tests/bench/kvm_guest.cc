@@ -71,6 +71,7 @@ KvmGuest::KvmGuest(host::VmSpec spec) {
     const double now = Now(CLOCK_MONOTONIC);
     std::lock_guard lock(mutex_);
     prints_.push_back(now);
+    printed_.notify_all();
   });
 }
 
@@ -93,6 +94,12 @@ void KvmGuest::Run() {
   std::unique_lock lock(mutex);
   changed.wait(lock, [&] { return stopped; });
   Require(vm_->status().exit_code == 0u, "the guest's good end");
+}
+
+void KvmGuest::RunUntilSecondPrint() {
+  Require(vm_->Start().ok(), "the start of a VM");
+  std::unique_lock lock(mutex_);
+  printed_.wait(lock, [this] { return prints_.size() >= 2; });
 }
 
 double KvmGuest::BetweenPrints() const {

@@ -28,6 +28,8 @@ class KvmGuest {
   host::Vm& vm() { return *vm_; }
   // Ends the program if the guest does not end well.
   void Run();
+  // The guest runs on.
+  void RunUntilSecondPrint();
   // Nanoseconds from the first thing that the guest printed to the last.
   double BetweenPrints() const;
 
@@ -40,6 +42,7 @@ class KvmGuest {
   std::shared_ptr<host::Vm> vm_;
   std::unique_ptr<host::Vm::Waiter> on_console_;
   mutable std::mutex mutex_;
+  std::condition_variable printed_;
   std::vector<double> prints_;  // guarded by mutex_
 };
 

@@ -28,6 +28,7 @@ constexpr uint64_t kBlock = BareWindow::kBlock;
 constexpr uint64_t kBlockFrames = kBlock / kPage;
 constexpr uint64_t kAt = 0x400000;  // where the guests work
 constexpr uint64_t kLogged = 4 * kBlock;
+constexpr uint64_t kMemory = KvmGuest::Options().memory_bytes;
 
 double Us(double ns) { return ns / 1000; }
 
@@ -35,10 +36,11 @@ std::string Step(const std::string& text) { return absl::StrCat("steps { ", text
 std::string Loop(uint64_t count, const std::string& steps) {
   return Step(absl::StrCat("loop { count: ", count, " ", steps, " }"));
 }
-// One vCPU: what goes before, and what is timed.
-std::string Timed(const std::string& before, const std::string& timed) {
+// One vCPU: what goes before, what is timed, and what comes after.
+std::string Timed(const std::string& before, const std::string& timed,
+                  const std::string& after = "") {
   return absl::StrCat("vcpus { ", before, Step("print { text: \"a\" }"), timed,
-                      Step("print { text: \"b\" }"), "}");
+                      Step("print { text: \"b\" }"), after, "}");
 }
 
 // The guest's own time of `timed`, for each of `units`.
@@ -97,7 +99,7 @@ Trial Fault4kOn4Vcpus(Effort effort) {
   }
   return {.measured =
               [=] {
-                KvmGuest guest(program, {.memory_bytes = uint64_t{64} << 20, .vcpus = kVcpus});
+                KvmGuest guest(program, {.memory_bytes = kMemory, .vcpus = kVcpus});
                 guest.Run();
                 return Us(guest.BetweenPrints()) / static_cast<double>(kVcpus * blocks * 511);
               },
@@ -234,7 +236,8 @@ Trial BeginLog(bool eager) {
           },
       .floor =
           [=] {
-            BareWindow window(kLogged);
+            // Of each kind one, as large as the guest's memory.
+            BareWindow window(kMemory), other(kMemory);
             window.Allocate(0, kLogged);
             for (uint64_t at = 0; at < kLogged; at += kBlock) window.Collapse(at);
             return Us(WallNs(1, [&] {
@@ -242,8 +245,10 @@ Trial BeginLog(bool eager) {
                 window.Zap(0, kLogged);
                 window.Map(0, kLogged);
               }
-              window.WatchWrites();
-              window.Protect(0, kLogged);
+              for (const BareWindow* each : {&window, &other}) {
+                each->WatchWrites();
+                each->Protect(0, kMemory);
+              }
             }));
           },
       .note = {}};
@@ -282,12 +287,17 @@ Trial FirstLoggedWrite(bool eager) {
 Trial HarvestAllDirty(Effort) {
   return {.measured =
               [] {
-                KvmGuest guest(Timed(
-                    "", Loop(kLogged / kPage, Step(absl::StrCat("write { gpa: ", kAt,
-                                                                " stride: 4096 value: 1 }")))));
+                const std::string writes =
+                    Loop(kLogged / kPage,
+                         Step(absl::StrCat("write { gpa: ", kAt, " stride: 4096 value: 1 }")));
+                // It must be there still: nothing is protected for a guest that has ended.
+                const std::string stays =
+                    Loop(1000000000, Step(absl::StrCat("read { gpa: ", kAt, " }")));
+                KvmGuest guest(Timed("", writes, stays));
                 host::Vm& vm = guest.vm();
                 Require(vm.EnableDirtyLog({}).ok(), "a dirty log");
-                guest.Run();
+                guest.RunUntilSecondPrint();
+                Require(vm.Pause().ok(), "a pause");
                 return Us(WallNs(1, [&] {
                   const auto runs = vm.HarvestDirty(GfnRange{Gfn(kAt / kPage), kLogged / kPage});
                   Require(runs.ok() && runs->size() == 1 && (*runs)[0].count == kLogged / kPage,

@@ -2,6 +2,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,9 +18,11 @@ using vcpu::Verdict;
 
 void KvmMachine::ServeFaults() {
   pollfd sources[] = {{userfault_->fd(), POLLIN, 0}, {handler_event_.get(), POLLIN, 0}};
+  // Where every processor may have a vCPU to run nobody else stays awake on one.
+  const bool may_stay_awake = config_.vcpus < std::thread::hardware_concurrency();
   bool served = false;
   while (!stop_.load(std::memory_order_acquire)) {
-    if (!FaultWait::For(sources, served)) continue;
+    if (!FaultWait::For(sources, served && may_stay_awake)) continue;
     if (sources[1].revents != 0) WakeResumed();
     served = sources[0].revents != 0;
     if (served && !ServeNextFault()) return;
