@@ -15,6 +15,7 @@ from tests.e2e import harness
 
 MIB = harness.MIB
 PROMPT = "guest# "
+_ESCAPES = re.compile(r"\r|\x1b\[[0-9;?]*[A-Za-z]")
 PATIENCE = 240  # seconds; the machine that runs this may be emulated itself
 
 
@@ -30,7 +31,8 @@ class Terminal:
                                            stderr=subprocess.STDOUT)
 
     def text(self):
-        return self._out.read_text(errors="replace").replace("\r", "")
+        # The shell edits its lines with escape sequences.
+        return _ESCAPES.sub("", self._out.read_text(errors="replace"))
 
     def until(self, what):
         """What came before `what`, since the last call; `what` is passed over."""
@@ -91,7 +93,7 @@ class LinuxTest(harness.E2eTest):
         terminal.type("exit")
         self.assertEqual(terminal.wait(), 0)
         self.assertExits(0, self.hvd, name)
-        self.assertEqual(self.hvd.do("host", "audit", "-o", "json").json().get("error", ""), "")
+        self.hvd.do("host", "audit")  # fails if an invariant of the engine does not hold
 
     def shared_bit(self, name):
         """The number of the address bit that tells the aliases apart."""
@@ -153,6 +155,24 @@ class Running(LinuxTest):
                  in harness.conversions(self.hvd.events("--vm", "share"))]
         self.assertEqual(kinds, ["TO_SHARED", "TO_PRIVATE"])
         self.end(terminal, "share")
+
+    def test_ADecisionIsWaitedForWhileTheOthersRunOn(self):
+        # With interrupt controllers a worker of KVM's own may be what waits.
+        terminal = self.boot("gate", cmdline="mem=224M", vcpus=2)
+        shared = self.FREE | 1 << self.shared_bit("gate")
+        self.hvd.do("vm", "update", "gate", "--policy", "orchestrator", "--decision-timeout", "10m")
+        for turn in range(3):
+            terminal.type(f"devmem {shared + turn * harness.PAGE:#x} 32 {turn + 1}")
+            request = self.hvd.wait_for_request("gate")
+            self.assertEqual(int(request["gpa"]), self.FREE + turn * harness.PAGE)
+            self.hvd.do("vm", "pause", "gate")
+            self.hvd.do("vm", "resume", "gate")
+            self.hvd.do("conversion", "approve", "gate", "--all")
+            terminal.until(PROMPT)
+            self.assertEqual(
+                self.hvd.do("memory", "read", "gate", hex(self.FREE + turn * harness.PAGE), 1).raw,
+                bytes([turn + 1]))
+        self.end(terminal, "gate")
 
     def test_ItRunsOnUnderConversionsAndSplits(self):
         terminal = self.boot("busy", cmdline="mem=224M", vcpus=2)
