@@ -79,7 +79,7 @@ absl::Status VmImpl::Build() {
     kvm::KvmMachineConfig config = {spec_.vcpus, spec_.image, spec_.program, spec_.cmdline,
                                     spec_.cpl};
     config.native = spec_.backend == BackendKind::kKvmNative;
-    config.cpus = spec_.placement.cpus;
+    config.cpus = spec_.cpus;
     config.tells_registers = spec_.tells_registers;
     absl::StatusOr<std::unique_ptr<vcpu::Machine>> machine =
         kvm::MakeKvmMachine(config, house_.kvm, *layout, ram_.get(), this);

@@ -48,6 +48,9 @@ struct VmFamilies {
       CounterFamily("twinroot_throttled_conversions_total",
                     "Requests over the rate of their VM's policy, which wait or come again.");
 
+  prometheus::MetricFamily kvm_exits = CounterFamily(
+      "twinroot_kvm_exits_total", "Times that vCPUs left the guest, KVM's own reasons included.");
+
   void Add(const std::string& vm, const host::VmCounters& counters) {
     const mmu::AddressSpaceStats& memory = counters.memory;
     const std::pair<const char*, uint64_t> outcomes[] = {{"fixed", memory.faults_fixed},
@@ -105,6 +108,7 @@ struct VmFamilies {
     for (const auto& [reason, count] : collapsed_by) {
       add_if_any(collapses, {{"vm", vm}, {"reason", reason}}, count);
     }
+    add_if_any(kvm_exits, {{"vm", vm}}, counters.kvm_exits);
     add_if_any(dirty_pages, {{"vm", vm}}, counters.dirty_pages_harvested);
     add_if_any(throttled, {{"vm", vm}}, counters.throttled_conversions);
   }
@@ -155,7 +159,7 @@ std::vector<prometheus::MetricFamily> VmCollector::Collect() const {
        {&families.faults, &families.leaves, &families.table_pages, &families.table_pages_budget,
         &families.flushes, &families.attributes, &families.allocated, &families.pending,
         &families.fast_faults, &families.splits, &families.splits_kept, &families.collapses,
-        &families.dirty_pages}) {
+        &families.dirty_pages, &families.kvm_exits}) {
     all.push_back(std::move(*family));
   }
   return all;

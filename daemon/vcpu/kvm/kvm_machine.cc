@@ -1,29 +1,16 @@
 #include "daemon/vcpu/kvm/kvm_machine.h"
 
-#include <poll.h>
 #include <sys/eventfd.h>
-#include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <iterator>
-#include <mutex>
-#include <optional>
 #include <system_error>
-#include <thread>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "daemon/vcpu/kvm/boot_loader.h"
 #include "daemon/vcpu/kvm/interpreter/interpreter_image.h"
+#include "daemon/vcpu/kvm/kvm_machine_impl.h"
 #include "daemon/vcpu/kvm/native_loader.h"
-#include "daemon/vcpu/kvm/native_memory.h"
-#include "daemon/vcpu/kvm/projection.h"
-#include "daemon/vcpu/kvm/userfault.h"
-#include "daemon/vcpu/kvm/vcpu.h"
-#include "daemon/vcpu/pause_gate.h"
 
 namespace twinroot::kvm {
 namespace {
@@ -31,7 +18,6 @@ namespace {
 using mmu::MemoryKind;
 using vcpu::StopReason;
 using vcpu::VcpuIndex;
-using vcpu::Verdict;
 
 // Processors without unrestricted guest mode want three pages of their own; they lie in the hole
 // between low and high memory.
@@ -60,95 +46,7 @@ absl::StatusOr<BootPlan> PlanBoot(const KvmMachineConfig& config, uint64_t memor
   return plan;
 }
 
-class KvmMachine : public vcpu::Machine {
- public:
-  KvmMachine(const KvmMachineConfig& config, const KvmSystem* system, const mmu::GpaLayout& layout,
-             memory::GuestRam* ram, vcpu::MachineClient* client)
-      : config_(config),
-        system_(system),
-        layout_(layout),
-        ram_(ram),
-        client_(client),
-        gate_(config.vcpus) {}
-
-  ~KvmMachine() override {
-    RequestStop();
-    Join();
-  }
-
-  absl::Status Open();
-
-  mmu::ExternalTables* external(MemoryKind root) override {
-    if (root == MemoryKind::kPrivate && native_.has_value()) return &*native_;
-    return &projection(root);
-  }
-  mmu::PageSource* pages() override { return native_.has_value() ? &*native_ : nullptr; }
-  mmu::TlbFlusher* flusher() override { return nullptr; }  // a projection needs none
-  void Attach(mmu::GuestAddressSpace* engine) override { engine_ = engine; }
-  absl::Status Start() override;
-  void ResumeFault(VcpuIndex vcpu) override;
-  void AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaAnswer answer) override;
-  absl::Status Prefault(mmu::GfnRange range) override;
-  void Pause() override;
-  void Resume() override;
-  void RequestStop() override;
-  void Join() override;
-
- private:
-  // A fault that a vCPU waits in: a frame of one alias. It is woken once it is resumed and the gate
-  // lets it go.
-  struct Parked {
-    MemoryKind kind;
-    mmu::Gfn gfn;
-    bool resumed = false;
-  };
-
-  Projection& projection(MemoryKind kind) { return *projections_[static_cast<size_t>(kind)]; }
-  absl::Status AddMemorySlots();
-  absl::Status AddWindows(const Projection& projection);
-  absl::Status CreateVcpus();
-  absl::Status Load(const BootPlan& plan);
-  // The handler's thread. Nobody else wakes vCPUs: between reading a fault and serving it, the vCPU
-  // that it tells of stays where it is.
-  void ServeFaults();
-  // False: the VM ends.
-  bool ServeNextFault();
-  void ServeFault(const uffd_msg& message);
-  void WakeResumed();
-  void WakeIfResumed(VcpuIndex vcpu);
-  // False: the access would stop here for ever, and the VM was told so.
-  bool CheckTrapped(VcpuIndex vcpu, mmu::Gfn gfn);
-  void SignalHandler();
-  VcpuIndex VcpuOf(uint32_t thread) const;
-
-  const KvmMachineConfig config_;
-  const KvmSystem* const system_;
-  const mmu::GpaLayout layout_;
-  memory::GuestRam* const ram_;
-  vcpu::MachineClient* const client_;
-
-  mmu::GuestAddressSpace* engine_ = nullptr;  // null where a test plays the engine
-  std::optional<Userfault> userfault_;
-  std::optional<Projection> projections_[2];
-  KvmFd vm_;
-  std::optional<NativeMemory> native_;  // then the private projection is its trap, never filled
-  uint32_t next_slot_ = 0;
-  std::vector<std::unique_ptr<Vcpu>> vcpus_;
-  std::thread handler_;
-  Fd handler_event_;  // tells the handler of resumed faults and of the stop
-  std::mutex parked_mutex_;
-  std::vector<std::optional<Parked>> parked_;  // by vCPU; guarded by parked_mutex_
-  std::atomic<bool> stop_{false};
-  vcpu::PauseGate gate_;
-  std::mutex serve_mutex_;  // held while a fault is served
-  struct Trapped {
-    mmu::Gfn gfn;
-    int times = 0;
-  };
-  std::vector<Trapped> trapped_;  // by vCPU: accesses that had their leaf; of the handler's thread
-  std::mutex prefault_mutex_;
-  std::unique_ptr<Vcpu> prefaulter_;  // never runs; set before the handler is, used under the mutex
-};
+}  // namespace
 
 absl::Status KvmMachine::Open() {
   absl::StatusOr<Userfault> userfault = Userfault::Open();
@@ -249,6 +147,7 @@ absl::Status KvmMachine::Start() {
   if (!plan.ok()) return plan.status();
   if (absl::Status status = Load(*plan); !status.ok()) return status;
   if (absl::Status status = CreateVcpus(); !status.ok()) return status;
+  counts_exits_.store(true, std::memory_order_release);
   parked_.resize(vcpus_.size());
   trapped_.resize(vcpus_.size());
   try {
@@ -274,109 +173,6 @@ absl::Status KvmMachine::Start() {
   return absl::OkStatus();
 }
 
-void KvmMachine::ServeFaults() {
-  pollfd sources[] = {{userfault_->fd(), POLLIN, 0}, {handler_event_.get(), POLLIN, 0}};
-  while (!stop_.load(std::memory_order_acquire)) {
-    if (poll(sources, std::size(sources), -1) < 0) continue;  // a signal
-    if (sources[1].revents != 0) WakeResumed();
-    if (sources[0].revents == 0) continue;
-    if (!ServeNextFault()) return;
-  }
-}
-
-bool KvmMachine::ServeNextFault() {
-  std::lock_guard serve(serve_mutex_);
-  const absl::StatusOr<std::optional<uffd_msg>> message = userfault_->Next();
-  if (!message.ok()) {
-    client_->OnFatal(StopReason::kBackendError, std::string(message.status().message()));
-    return false;
-  }
-  if (message->has_value()) ServeFault(**message);
-  return true;
-}
-
-void KvmMachine::WakeResumed() {
-  uint64_t count;
-  (void)!read(handler_event_.get(), &count, sizeof count);
-  for (VcpuIndex vcpu = 0; vcpu < config_.vcpus; ++vcpu) WakeIfResumed(vcpu);
-}
-
-void KvmMachine::WakeIfResumed(VcpuIndex vcpu) {
-  std::optional<Parked> parked;
-  {
-    std::lock_guard lock(parked_mutex_);
-    if (!parked_[vcpu].has_value() || !parked_[vcpu]->resumed || !gate_.Release(vcpu)) return;
-    parked.swap(parked_[vcpu]);
-  }
-  if (native_.has_value() && parked->kind == MemoryKind::kPrivate) {
-    // Nothing comes to where it waits: out of KVM, and in again, where the attribute counts.
-    vcpus_[vcpu]->Kick();
-  } else {
-    projection(parked->kind).Wake(parked->gfn);
-  }
-}
-
-// The guest reaches a private page past the trap once its leaf is there. KVM itself, when it
-// emulates an instruction of the guest or on it, reads the host's side, and stops here again.
-bool KvmMachine::CheckTrapped(VcpuIndex vcpu, mmu::Gfn gfn) {
-  constexpr int kMaxTimes = 1000;  // another vCPU may just have mapped it
-  if (engine_ == nullptr) return true;
-  const auto walk =
-      engine_->Translate(layout_.GpaOf(gfn, MemoryKind::kPrivate), MemoryKind::kPrivate);
-  Trapped& trapped = trapped_[vcpu];
-  if (!walk.ok() || !walk->mapped || trapped.gfn != gfn) trapped = {gfn, 0};
-  if (++trapped.times < kMaxTimes) return true;
-  client_->OnFatal(
-      StopReason::kUnhandledExit,
-      absl::StrCat("vcpu ", vcpu, ": KVM emulates an access to private memory at 0x",
-                   absl::Hex(gfn.value << mmu::kPageShift),
-                   ", which only the guest's own instructions reach: use shared memory for it"));
-  return false;
-}
-
-void KvmMachine::SignalHandler() {
-  const uint64_t one = 1;
-  (void)!write(handler_event_.get(), &one, sizeof one);
-}
-
-VcpuIndex KvmMachine::VcpuOf(uint32_t thread) const {
-  for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) {
-    if (static_cast<uint32_t>(vcpu->thread_id()) == thread) return vcpu->index();
-  }
-  return 0;  // KVM touched memory while the entry state was set
-}
-
-void KvmMachine::ServeFault(const uffd_msg& message) {
-  if (message.event != UFFD_EVENT_PAGEFAULT) return;
-  const auto& fault = message.arg.pagefault;
-  for (const MemoryKind kind : mmu::kAllKinds) {
-    const std::optional<mmu::Gfn> gfn = projection(kind).GfnAt(fault.address);
-    if (!gfn.has_value()) continue;
-    if (prefaulter_ != nullptr &&
-        static_cast<uint32_t>(prefaulter_->thread_id()) == fault.feat.ptid) {
-      prefaulter_->Kick();  // what it wanted is not there
-      return;
-    }
-    const VcpuIndex vcpu = VcpuOf(fault.feat.ptid);
-    if (native_.has_value() && kind == MemoryKind::kPrivate && !CheckTrapped(vcpu, *gfn)) return;
-    // A fetch looks like a read here.
-    const mmu::Access access =
-        (fault.flags & UFFD_PAGEFAULT_FLAG_WRITE) ? mmu::Access::Write() : mmu::Access::Read();
-    {
-      // Before the client knows of it: it may be resumed at once.
-      std::lock_guard lock(parked_mutex_);
-      parked_[vcpu] = Parked{kind, *gfn};
-    }
-    if (client_->OnEptViolation(vcpu, {layout_.GpaOf(*gfn, kind), access}) == Verdict::kResume) {
-      std::lock_guard lock(parked_mutex_);
-      parked_[vcpu]->resumed = true;
-    }
-    gate_.Hold(vcpu);
-    WakeIfResumed(vcpu);
-    return;
-  }
-}
-
 void KvmMachine::ResumeFault(VcpuIndex vcpu) {
   if (vcpu >= vcpus_.size()) return;
   vcpus_[vcpu]->ResumeFetch();
@@ -395,6 +191,13 @@ void KvmMachine::AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaAnswer answer) {
 absl::Status KvmMachine::Prefault(mmu::GfnRange range) {
   std::lock_guard lock(prefault_mutex_);
   return prefaulter_ != nullptr ? prefaulter_->Prefault(range) : absl::OkStatus();
+}
+
+uint64_t KvmMachine::exits() const {
+  uint64_t sum = 0;
+  if (!counts_exits_.load(std::memory_order_acquire)) return sum;
+  for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) sum += vcpu->exits();
+  return sum;
 }
 
 void KvmMachine::Pause() {
@@ -428,8 +231,6 @@ void KvmMachine::Join() {
     vcpu->JoinThread();
   }
 }
-
-}  // namespace
 
 absl::Status CheckKvmMachine(const KvmMachineConfig& config, uint64_t memory_bytes) {
   constexpr int kAnyBit = 47;

@@ -23,9 +23,9 @@ struct KvmMachineConfig {
   std::string program;                       // blob, or empty
   std::string cmdline;
   int cpl = 3;
-  bool native = false;           // private memory that the kernel keeps: KvmSystem::native_missing
+  bool native = false;  // private memory that the kernel keeps: KvmSystem::native_missing
   std::vector<uint32_t> cpus = {};  // of the host, for the vCPUs' threads; empty: any
-  bool tells_registers = false;  // in messages, of a vCPU that stops the VM
+  bool tells_registers = false;     // in messages, of a vCPU that stops the VM
 };
 
 // Checks image, program and their fit: kInvalidArgument. Starts nothing.

@@ -1,0 +1,123 @@
+// The machine behind kvm_machine.h. kvm_machine.cc has its life, kvm_machine_faults.cc the thread
+// that turns userfaultfd messages into EPT violations. Thread-safe as vcpu::Machine says.
+#ifndef TWINROOT_DAEMON_VCPU_KVM_KVM_MACHINE_IMPL_H_
+#define TWINROOT_DAEMON_VCPU_KVM_KVM_MACHINE_IMPL_H_
+
+#include <linux/userfaultfd.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "daemon/memory/guest_ram.h"
+#include "daemon/vcpu/kvm/boot_loader.h"
+#include "daemon/vcpu/kvm/fd.h"
+#include "daemon/vcpu/kvm/kvm_machine.h"
+#include "daemon/vcpu/kvm/native_memory.h"
+#include "daemon/vcpu/kvm/projection.h"
+#include "daemon/vcpu/kvm/userfault.h"
+#include "daemon/vcpu/kvm/vcpu.h"
+#include "daemon/vcpu/pause_gate.h"
+
+namespace twinroot::kvm {
+
+class KvmMachine : public vcpu::Machine {
+ public:
+  KvmMachine(const KvmMachineConfig& config, const KvmSystem* system, const mmu::GpaLayout& layout,
+             memory::GuestRam* ram, vcpu::MachineClient* client)
+      : config_(config),
+        system_(system),
+        layout_(layout),
+        ram_(ram),
+        client_(client),
+        gate_(config.vcpus) {}
+
+  ~KvmMachine() override {
+    RequestStop();
+    Join();
+  }
+
+  absl::Status Open();
+
+  mmu::ExternalTables* external(mmu::MemoryKind root) override {
+    if (root == mmu::MemoryKind::kPrivate && native_.has_value()) return &*native_;
+    return &projection(root);
+  }
+  mmu::PageSource* pages() override { return native_.has_value() ? &*native_ : nullptr; }
+  mmu::TlbFlusher* flusher() override { return nullptr; }  // a projection needs none
+  void Attach(mmu::GuestAddressSpace* engine) override { engine_ = engine; }
+  absl::Status Start() override;
+  void ResumeFault(vcpu::VcpuIndex vcpu) override;
+  void AnswerMapGpa(vcpu::VcpuIndex vcpu, vcpu::MapGpaAnswer answer) override;
+  absl::Status Prefault(mmu::GfnRange range) override;
+  uint64_t exits() const override;
+  void Pause() override;
+  void Resume() override;
+  void RequestStop() override;
+  void Join() override;
+
+ private:
+  // A fault that a vCPU waits in: a frame of one alias. It is woken once it is resumed and the gate
+  // lets it go.
+  struct Parked {
+    mmu::MemoryKind kind;
+    mmu::Gfn gfn;
+    bool resumed = false;
+  };
+
+  Projection& projection(mmu::MemoryKind kind) { return *projections_[static_cast<size_t>(kind)]; }
+  absl::Status AddMemorySlots();
+  absl::Status AddWindows(const Projection& projection);
+  absl::Status CreateVcpus();
+  absl::Status Load(const BootPlan& plan);
+  // The handler's thread. Nobody else wakes vCPUs: between reading a fault and serving it, the vCPU
+  // that it tells of stays where it is.
+  void ServeFaults();
+  // False: the VM ends.
+  bool ServeNextFault();
+  void ServeFault(const uffd_msg& message);
+  void WakeResumed();
+  void WakeIfResumed(vcpu::VcpuIndex vcpu);
+  // False: the access would stop here for ever, and the VM was told so.
+  bool CheckTrapped(vcpu::VcpuIndex vcpu, mmu::Gfn gfn);
+  void SignalHandler();
+  vcpu::VcpuIndex VcpuOf(uint32_t thread) const;
+
+  const KvmMachineConfig config_;
+  const KvmSystem* const system_;
+  const mmu::GpaLayout layout_;
+  memory::GuestRam* const ram_;
+  vcpu::MachineClient* const client_;
+
+  mmu::GuestAddressSpace* engine_ = nullptr;  // null where a test plays the engine
+  std::optional<Userfault> userfault_;
+  std::optional<Projection> projections_[2];
+  KvmFd vm_;
+  std::optional<NativeMemory> native_;  // then the private projection is its trap, never filled
+  uint32_t next_slot_ = 0;
+  std::vector<std::unique_ptr<Vcpu>> vcpus_;
+  std::atomic<bool> counts_exits_{false};  // the vCPUs are all there
+  std::thread handler_;
+  Fd handler_event_;  // tells the handler of resumed faults and of the stop
+  std::mutex parked_mutex_;
+  std::vector<std::optional<Parked>> parked_;  // by vCPU; guarded by parked_mutex_
+  std::atomic<bool> stop_{false};
+  vcpu::PauseGate gate_;
+  std::mutex serve_mutex_;  // held while a fault is served
+  struct Trapped {
+    mmu::Gfn gfn;
+    int times = 0;
+  };
+  std::vector<Trapped> trapped_;  // by vCPU: accesses that had their leaf; of the handler's thread
+  std::mutex prefault_mutex_;
+  std::unique_ptr<Vcpu> prefaulter_;  // never runs; set before the handler is, used under the mutex
+};
+
+}  // namespace twinroot::kvm
+
+#endif  // TWINROOT_DAEMON_VCPU_KVM_KVM_MACHINE_IMPL_H_
