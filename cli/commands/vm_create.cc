@@ -32,7 +32,6 @@ struct Arguments {
   PolicyFlags policy;
   std::optional<uint32_t> cpl;
   std::vector<uint32_t> cpus;
-  uint32_t cpu_weight = 0;
   v1::Vm::Debug debug = v1::Vm::DEBUG_UNSPECIFIED;
   v1::Vm::NxHugePages nx_huge_pages = v1::Vm::NX_HUGE_PAGES_UNSPECIFIED;
   std::map<std::string, std::string> labels;
@@ -85,7 +84,6 @@ int Create(Session& session, const Arguments& arguments) {
   vm.set_backend(arguments.backend);
   *vm.mutable_conversion_policy() = arguments.policy.policy();
   vm.mutable_placement()->mutable_cpus()->Assign(arguments.cpus.begin(), arguments.cpus.end());
-  vm.mutable_placement()->set_cpu_weight(arguments.cpu_weight);
   vm.set_debug(arguments.debug);
   vm.set_nx_huge_pages(arguments.nx_huge_pages);
   vm.mutable_labels()->insert(arguments.labels.begin(), arguments.labels.end());
@@ -151,9 +149,6 @@ void AddVmCreate(CLI::App* vm, Invocation* invocation) {
   verb->add_option("--cpus", arguments->cpus, "Host processors that execute the vCPUs: 0,2,3")
       ->delimiter(',')
       ->type_name("N,...");
-  verb->add_option("--cpu-weight", arguments->cpu_weight,
-                   "Its share of processors beside other VMs, 1 to 10000 (100 is the usual)")
-      ->type_name("N");
   AddChoice<v1::Vm::Debug>(verb, "--debug", &arguments->debug,
                            {{"off", v1::Vm::DEBUG_OFF}, {"registers", v1::Vm::DEBUG_REGISTERS}},
                            "What the daemon may tell of the guest's processors (off)");

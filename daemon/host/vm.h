@@ -47,12 +47,6 @@ struct VmSettings {
   Labels labels;
 };
 
-// Where vCPUs run: as vm.proto says. Empty and 0: wherever the daemon may.
-struct Placement {
-  std::vector<uint32_t> cpus;
-  uint32_t cpu_weight = 0;
-};
-
 // What a VM is defined as; checked by VmRegistry::Create.
 struct VmSpec {
   std::string name;  // bare
@@ -68,8 +62,8 @@ struct VmSpec {
   ConversionPolicy policy;  // these two: as it begins
   Labels labels;
   int cpl = 3;
-  bool nx_huge_pages = false;  // mmu::GuestAddressSpace::Config
-  Placement placement;
+  bool nx_huge_pages = false;    // mmu::GuestAddressSpace::Config
+  std::vector<uint32_t> cpus;    // of the host, ordered; empty: all that the daemon has
   bool tells_registers = false;  // when a vCPU stops the VM
 };
 
@@ -129,6 +123,7 @@ struct VmCounters {
   uint64_t dirty_pages_harvested = 0;
   uint32_t vcpus_waiting_for_harvest = 0;
   vcpu::ProjectionCounts projection;
+  uint64_t kvm_exits = 0;
 };
 
 class Vm {

@@ -58,7 +58,7 @@ kvm::KvmMachineConfig KvmConfigOf(const VmSpec& spec) {
           .cmdline = spec.cmdline,
           .cpl = spec.cpl,
           .native = spec.backend == BackendKind::kKvmNative,
-          .cpus = spec.placement.cpus,
+          .cpus = spec.cpus,
           .tells_registers = spec.tells_registers};
 }
 

@@ -42,10 +42,9 @@ absl::Status CheckSizes(const VmSpec& spec) {
   return absl::OkStatus();
 }
 
-// Processors that the daemon may use, as it may now.
+// Processors that the daemon may use now.
 absl::Status CheckPlacement(const VmSpec& spec) {
-  const Placement& placement = spec.placement;
-  if (placement.cpus.empty() && placement.cpu_weight == 0) return absl::OkStatus();
+  if (spec.cpus.empty()) return absl::OkStatus();
   if (spec.backend == BackendKind::kSim) {
     return WithReason(absl::FailedPreconditionError(
                           absl::StrCat("VM ", spec.name,
@@ -58,7 +57,7 @@ absl::Status CheckPlacement(const VmSpec& spec) {
   if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
     return absl::InternalError("the host does not say which processors the daemon may use");
   }
-  for (const uint32_t cpu : placement.cpus) {
+  for (const uint32_t cpu : spec.cpus) {
     if (cpu < CPU_SETSIZE && CPU_ISSET(cpu, &allowed)) continue;
     return Bad("vm.placement.cpus",
                absl::StrCat("the daemon may not use processor ", cpu, ": name some of the ",

@@ -60,10 +60,12 @@ struct VmFamilies {
   prometheus::MetricFamily& throttled =
       Keep(CounterFamily("twinroot_throttled_conversions_total",
                          "Requests over the rate of their VM's policy, which wait or come again."));
-
   prometheus::MetricFamily& held_back =
       Keep(CounterFamily("twinroot_held_back_conversions_total",
                          "Requests that waited because a lossless watch was too far behind."));
+
+  prometheus::MetricFamily& kvm_exits = Keep(CounterFamily(
+      "twinroot_kvm_exits_total", "Times that vCPUs left the guest, KVM's own reasons included."));
 
   void Add(const std::string& vm, const host::VmCounters& counters) {
     const mmu::AddressSpaceStats& memory = counters.memory;
@@ -122,6 +124,7 @@ struct VmFamilies {
     for (const auto& [reason, count] : collapsed_by) {
       add_if_any(collapses, {{"vm", vm}, {"reason", reason}}, count);
     }
+    add_if_any(kvm_exits, {{"vm", vm}}, counters.kvm_exits);
     add_if_any(dirty_pages, {{"vm", vm}}, counters.dirty_pages_harvested);
     const vcpu::ProjectionCounts& projection = counters.projection;
     add_if_any(projected, {{"vm", vm}, {"form", "whole"}}, projection.whole);

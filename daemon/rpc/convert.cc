@@ -221,9 +221,7 @@ void ToProto(const host::VmSpec& spec, v1::Vm* out) {
   out->mutable_boot()->set_cpl(static_cast<uint32_t>(spec.cpl));
   out->mutable_boot()->set_initrd(spec.initrd_name);
   out->set_nx_huge_pages(spec.nx_huge_pages ? v1::Vm::NX_HUGE_PAGES_ON : v1::Vm::NX_HUGE_PAGES_OFF);
-  out->mutable_placement()->mutable_cpus()->Assign(spec.placement.cpus.begin(),
-                                                   spec.placement.cpus.end());
-  out->mutable_placement()->set_cpu_weight(spec.placement.cpu_weight);
+  out->mutable_placement()->mutable_cpus()->Assign(spec.cpus.begin(), spec.cpus.end());
   out->set_debug(spec.tells_registers ? v1::Vm::DEBUG_REGISTERS : v1::Vm::DEBUG_OFF);
   out->set_state(v1::Vm::STATE_DEFINED);
 }
@@ -364,9 +362,9 @@ absl::StatusOr<host::VmSpec> SpecOf(const std::string& bare_name, const v1::Vm& 
   auto nx_huge_pages = NxHugePagesOf(vm.nx_huge_pages());
   if (!nx_huge_pages.ok()) return nx_huge_pages.status();
   spec.nx_huge_pages = *nx_huge_pages;
-  auto placement = PlacementOf(vm.placement());
-  if (!placement.ok()) return placement.status();
-  spec.placement = *std::move(placement);
+  auto cpus = CpusOf(vm.placement());
+  if (!cpus.ok()) return cpus.status();
+  spec.cpus = *std::move(cpus);
   auto tells_registers = TellsRegisters(vm.debug());
   if (!tells_registers.ok()) return tells_registers.status();
   spec.tells_registers = *tells_registers;

@@ -21,20 +21,12 @@ absl::StatusOr<bool> NxHugePagesOf(v1::Vm::NxHugePages choice) {
   }
 }
 
-absl::StatusOr<host::Placement> PlacementOf(const v1::Placement& placement) {
-  host::Placement result{{placement.cpus().begin(), placement.cpus().end()},
-                         placement.cpu_weight()};
-  std::sort(result.cpus.begin(), result.cpus.end());
-  if (std::adjacent_find(result.cpus.begin(), result.cpus.end()) != result.cpus.end()) {
-    return FieldError("vm.placement.cpus", "a processor is named twice", reason::kInvalidField);
-  }
-  constexpr uint32_t kMaxCpuWeight = 10000;
-  if (result.cpu_weight > kMaxCpuWeight) {
-    return FieldError("vm.placement.cpu_weight",
-                      absl::StrCat(result.cpu_weight, " is more than ", kMaxCpuWeight),
-                      reason::kInvalidField);
-  }
-  return result;
+absl::StatusOr<std::vector<uint32_t>> CpusOf(const v1::Placement& placement) {
+  std::vector<uint32_t> cpus(placement.cpus().begin(), placement.cpus().end());
+  std::sort(cpus.begin(), cpus.end());
+  if (std::adjacent_find(cpus.begin(), cpus.end()) == cpus.end()) return cpus;
+  return FieldError("vm.placement.cpus", "a processor is named twice: name each once",
+                    reason::kInvalidField);
 }
 
 absl::StatusOr<bool> TellsRegisters(v1::Vm::Debug choice) {

@@ -146,6 +146,9 @@ class Machine {
   // taken away meanwhile, or before Start, is left out.
   virtual absl::Status Prefault(mmu::GfnRange) { return absl::OkStatus(); }
 
+  // How often vCPUs left the guest, as far as somebody counts.
+  virtual uint64_t exits() const { return 0; }
+
   // When Pause returns, no vCPU executes and the client gets no call of theirs, until Resume or
   // until the machine is stopped, which ends the wait. Parked vCPUs stay parked; those that are let
   // go meanwhile go on at Resume. Between Start and Join, not from a thread of the machine, one of

@@ -121,7 +121,7 @@ TEST(ConfigFile, UnknownKeysAreRefusedWithTheirPlaceAndTheAllowedOnes) {
 }
 
 TEST(ConfigFile, BadValuesAreRefusedWithWhatIsAllowed) {
-  ExpectMistake("backend: xen\n", "f:1:10: backend: \"xen\" is none of auto, kvm, sim");
+  ExpectMistake("backend: xen\n", "f:1:10: backend: \"xen\" is none of auto, kvm, kvm-native, sim");
   ExpectMistake("log_level: loud\n",
                 "f:1:12: log_level: \"loud\" is none of debug, info, warning, error");
   ExpectMistake("allow_core_dumps: maybe\n",

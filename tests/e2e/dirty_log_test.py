@@ -94,12 +94,16 @@ class DirtyLog(harness.E2eTest):
         self.assertEqual(sum(size for _, size in first + rest), 200 * PAGE)
         self.stop(hvd)
 
-    def test_KvmSaysThatItCannot(self):
+    def test_KvmLogsByWriteProtectionAlone(self):
         hvd = self.start_with_kvm()
         self.make(hvd, "demo", backend="kvm")
-        answer = hvd.hvctl("dirty", "enable", "demo")
+        answer = hvd.hvctl("dirty", "enable", "demo", "--mode", "pml")
         self.assertCode(5, answer)
         self.assertIn("hint: create the VM with --backend sim", answer.err)
+        hvd.do("dirty", "enable", "demo")
+        hvd.do("vm", "start", "demo")
+        self.assertExits(0, hvd, "demo")
+        self.assertIn([16 * PAGE, PAGE], [list(run) for run in self.harvest(hvd, "demo")])
         self.stop(hvd)
 
     def test_ABadRangeIsNamed(self):

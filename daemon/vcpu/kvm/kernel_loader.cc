@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -35,9 +36,8 @@ class LowMemory {
   explicit LowMemory(memory::GuestRam& ram) : bytes_(ram.slots()[0].private_pages.data()) {}
 
   template <typename T>
-  void Put(uint64_t gpa, T value) {
-    std::memcpy(bytes_ + gpa, &value, sizeof value);
-  }
+  requires std::is_trivially_copyable_v<T>
+  void Put(uint64_t gpa, T value) { std::memcpy(bytes_ + gpa, &value, sizeof value); }
   void Put(uint64_t gpa, std::string_view data) {
     std::memcpy(bytes_ + gpa, data.data(), data.size());
   }

@@ -95,6 +95,17 @@ static_assert(sizeof(PreFaultMemory) == 64);
 inline constexpr unsigned long kPreFaultMemory = 0xc040aed5;
 static_assert(kPreFaultMemory == _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0xd5, sizeof(PreFaultMemory)));
 
+// struct kvm_stats_desc without its name, which follows it.
+struct StatsDesc {
+  uint32_t flags;
+  int16_t exponent;
+  uint16_t size;
+  uint32_t offset;
+  uint32_t bucket_size;
+};
+inline constexpr uint64_t kStatsDescBytes = 16;
+static_assert(sizeof(StatsDesc) == kStatsDescBytes && sizeof(kvm_stats_header) == 24);
+
 // A guest's access that does not agree with the attribute of its page: KVM_RUN fails with EFAULT
 // and this reason, the description lies where the other exits have theirs.
 inline constexpr uint32_t kExitMemoryFault = 39;

@@ -146,6 +146,7 @@ absl::Status KvmMachine::Start() {
   if (!plan.ok()) return plan.status();
   if (absl::Status status = Load(*plan); !status.ok()) return status;
   if (absl::Status status = CreateVcpus(); !status.ok()) return status;
+  counts_exits_.store(true, std::memory_order_release);
   parked_.resize(vcpus_.size());
   trapped_.resize(vcpus_.size());
   try {
@@ -190,6 +191,13 @@ void KvmMachine::AnswerMapGpa(VcpuIndex vcpu, vcpu::MapGpaAnswer answer) {
 absl::Status KvmMachine::Prefault(mmu::GfnRange range) {
   std::lock_guard lock(prefault_mutex_);
   return prefaulter_ != nullptr ? prefaulter_->Prefault(range) : absl::OkStatus();
+}
+
+uint64_t KvmMachine::exits() const {
+  uint64_t sum = 0;
+  if (!counts_exits_.load(std::memory_order_acquire)) return sum;
+  for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) sum += vcpu->exits();
+  return sum;
 }
 
 void KvmMachine::Pause() {

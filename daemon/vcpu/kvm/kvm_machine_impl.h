@@ -54,6 +54,7 @@ class KvmMachine : public vcpu::Machine {
   void Attach(mmu::GuestAddressSpace* engine) override { engine_ = engine; }
   absl::Status Start() override;
   absl::Status Type(std::string_view bytes) override;
+  uint64_t exits() const override;
   void ResumeFault(vcpu::VcpuIndex vcpu) override;
   void AnswerMapGpa(vcpu::VcpuIndex vcpu, vcpu::MapGpaAnswer answer) override;
   absl::Status Prefault(mmu::GfnRange range) override;
@@ -121,8 +122,9 @@ class KvmMachine : public vcpu::Machine {
   // Faults of threads that are no vCPU's. With interrupt controllers KVM has a worker of its own
   // fetch a page while the vCPU halts: the vCPU can be paused, and nobody knows which it is; the VM
   // is told of vCPU 0.
-  std::vector<Parked> workers_parked_;  // guarded by parked_mutex_
-  std::vector<uffd_msg> deferred_;      // while the machine is paused; the handler's own
+  std::vector<Parked> workers_parked_;     // guarded by parked_mutex_
+  std::vector<uffd_msg> deferred_;         // while the machine is paused; the handler's own
+  std::atomic<bool> counts_exits_{false};  // the vCPUs are all there
   std::atomic<bool> stop_{false};
   std::atomic<bool> settling_soon_{false};
   std::mutex start_mutex_;  // a start, or the renewal of a projection

@@ -89,7 +89,12 @@ absl::StatusOr<std::unique_ptr<Vcpu>> Vcpu::Create(vcpu::VcpuIndex index,
 }
 
 Vcpu::Vcpu(vcpu::VcpuIndex index, const Environment& environment, KvmFd fd, kvm_run* run)
-    : index_(index), environment_(environment), fd_(std::move(fd)), run_(run), regs_{} {
+    : index_(index),
+      environment_(environment),
+      fd_(std::move(fd)),
+      run_(run),
+      exits_(KvmStat::Open(fd_, "exits")),
+      regs_{} {
   if (environment_.sync_regs) run_->kvm_valid_regs = KVM_SYNC_X86_REGS;
 }
 
@@ -119,7 +124,7 @@ void Vcpu::StartThread() {
     const OpenToKicks open(thread_id_);
     if (!StayOn(environment_.cpus)) {
       Fatal(StopReason::kBackendError,
-            absl::StrCat("its thread cannot run on the processors of vm.placement: ",
+            absl::StrCat("its thread cannot run on the processors that vm.placement names: ",
                          std::strerror(errno)));
       return;
     }

@@ -21,6 +21,7 @@
 #include "daemon/memory/guest_ram.h"
 #include "daemon/vcpu/kvm/kvm_abi.h"
 #include "daemon/vcpu/kvm/kvm_api.h"
+#include "daemon/vcpu/kvm/kvm_stats.h"
 #include "daemon/vcpu/kvm/pc_ports.h"
 #include "daemon/vcpu/machine.h"
 #include "daemon/vcpu/pause_gate.h"
@@ -66,6 +67,9 @@ class Vcpu {
   vcpu::VcpuIndex index() const { return index_; }
   // The kernel's id of the thread; 0 before it runs.
   pid_t thread_id() const { return thread_id_.load(std::memory_order_acquire); }
+
+  // What it left the guest for, KVM's own reasons included.
+  uint64_t exits() const { return exits_.Read(); }
 
   // Makes KVM_RUN return soon; `stop` was set before, or the gate was closed.
   void Kick();
@@ -114,6 +118,7 @@ class Vcpu {
   const Environment environment_;
   const KvmFd fd_;
   kvm_run* const run_;
+  const KvmStat exits_;
   kvm_regs regs_;            // where KVM_CAP_SYNC_REGS is missing
   int repeated_errors_ = 0;  // KVM_RUN failures without progress in between
   std::optional<mmu::Gpa> last_memory_fault_;

@@ -1,4 +1,6 @@
 // The life of real VMs on both backends: paused and resumed, changed, guarded by versions.
+#include <sched.h>
+
 #include <chrono>
 #include <cstring>
 #include <set>
@@ -279,6 +281,42 @@ TEST_F(VmLife, AccessedPagesAreToldOnce) {
   EXPECT_TRUE(runs->front().Contains(Gfn(0x400)));
   EXPECT_TRUE(vm_->AgePages(all)->empty());
   EXPECT_FALSE(vm_->AgePages({Gfn(4096), 1}).ok());
+}
+
+TEST_F(VmLife, KvmCountsHowOftenVcpusLeaveTheGuest) {
+  if (!registry_->capabilities().kvm_usable) {
+    GTEST_SKIP() << "kvm: " << registry_->capabilities().reason;
+  }
+  Make(kAsks, 1, BackendKind::kKvm);
+  EXPECT_EQ(vm_->counters().kvm_exits, 0u);
+  Start();
+  Finish();
+  EXPECT_GT(vm_->counters().kvm_exits, 0u);
+}
+
+TEST_F(VmLife, VcpusRunOnTheProcessorsThatTheyWereGiven) {
+  constexpr uint32_t kNoProcessor = 1023;
+  VmSpec spec;
+  spec.name = "elsewhere";
+  spec.memory_bytes = uint64_t{2} << 20;
+  spec.vcpus = 1;
+  spec.program = "unused";
+  spec.cpus = {0};
+  spec.backend = BackendKind::kSim;
+  EXPECT_EQ(ReasonOf(registry_->Create(spec).status()), reason::kNotOnThisBackend);
+  if (!registry_->capabilities().kvm_usable) {
+    GTEST_SKIP() << "kvm: " << registry_->capabilities().reason;
+  }
+  spec.backend = BackendKind::kKvm;
+  spec.cpus = {kNoProcessor};
+  EXPECT_EQ(ReasonOf(registry_->Create(spec).status()), reason::kInvalidField);
+  cpu_set_t allowed;
+  ASSERT_EQ(sched_getaffinity(0, sizeof allowed, &allowed), 0);
+  uint32_t first = 0;
+  while (!CPU_ISSET(first, &allowed)) ++first;
+  Make(kAsks, 1, BackendKind::kKvm, [first](VmSpec& own) { own.cpus = {first}; });
+  Start();
+  Finish();
 }
 
 TEST_F(VmLife, ADumpHasAllTables) {

@@ -212,6 +212,23 @@ TEST_F(VmServiceTest, ReasonsOfLowerRoomsAreKept) {
   ExpectError(Create(request, &response), StatusCode::FAILED_PRECONDITION, "BACKEND_UNAVAILABLE");
 }
 
+TEST_F(VmServiceTest, PlacementAndDebugAreCheckedAndAnswered) {
+  v1::CreateVmRequest request = CreateRequest("demo");
+  v1::CreateVmResponse response;
+  request.mutable_vm()->mutable_placement()->add_cpus(1);
+  request.mutable_vm()->mutable_placement()->add_cpus(1);
+  ExpectError(Create(request, &response), StatusCode::INVALID_ARGUMENT, "INVALID_FIELD");
+  request.mutable_vm()->mutable_placement()->set_cpus(0, 3);
+  request.mutable_vm()->set_debug(static_cast<v1::Vm::Debug>(77));
+  ExpectError(Create(request, &response), StatusCode::INVALID_ARGUMENT, "INVALID_FIELD");
+  request.mutable_vm()->set_debug(v1::Vm::DEBUG_REGISTERS);
+  ASSERT_TRUE(Create(request, &response).ok());
+  ASSERT_EQ(response.vm().placement().cpus_size(), 2);
+  EXPECT_EQ(response.vm().placement().cpus(0), 1u);
+  EXPECT_EQ(response.vm().placement().cpus(1), 3u);
+  EXPECT_EQ(response.vm().debug(), v1::Vm::DEBUG_REGISTERS);
+}
+
 TEST_F(VmServiceTest, UploadedImageIsNamedByItsContentAndReachesTheVm) {
   v1::UploadImageResponse image;
   ASSERT_TRUE(Upload({"ab", "c"}, &image).ok());

@@ -122,9 +122,10 @@ std::optional<Exit> GuestCpu::Step(const std::function<bool()>& interrupted) {
       regs.rax = (regs.rax & ~uint64_t{0xff}) | code[1];
       regs.rip += 2;
       return std::nullopt;
-    case 0xe6:  // out imm8, al
-      return Out(code[1], std::string(1, static_cast<char>(regs.rax)), 1,
-                 [this] { regs.rip += 2; });
+    case 0xe6:  // out imm8, al; ends where it began, unless somebody has set RIP meanwhile
+      return Out(code[1], std::string(1, static_cast<char>(regs.rax)), 1, [this, rip = regs.rip] {
+        if (regs.rip == rip) regs.rip += 2;
+      });
     case 0xeb:  // jmp to itself
       std::this_thread::yield();
       if (code[1] == 0xfe) return std::nullopt;
