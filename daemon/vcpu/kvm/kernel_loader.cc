@@ -1,6 +1,7 @@
 #include "daemon/vcpu/kvm/kernel_loader.h"
 
 #include <algorithm>
+#include <concepts>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -34,7 +35,7 @@ class LowMemory {
  public:
   explicit LowMemory(memory::GuestRam& ram) : bytes_(ram.slots()[0].private_pages.data()) {}
 
-  template <typename T>
+  template <std::integral T>
   void Put(uint64_t gpa, T value) {
     std::memcpy(bytes_ + gpa, &value, sizeof value);
   }
