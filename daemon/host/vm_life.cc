@@ -280,8 +280,8 @@ absl::Status VmImpl::WriteConsole(std::string_view bytes) {
   absl::Status typed = machine_->Type(bytes);
   if (typed.ok()) return typed;
   return WithReason(
-      absl::Status(typed.code(), absl::StrCat("cannot type on the console of VM ", spec_.name, ": ",
-                                              std::string(typed.message()))),
+      absl::Status(typed.code(),
+                   absl::StrCat("VM ", spec_.name, ": ", std::string(typed.message()))),
       absl::IsResourceExhausted(typed) ? reason::kConsoleInputFull : reason::kNoConsoleInput,
       {{"vm", spec_.name}});
 }

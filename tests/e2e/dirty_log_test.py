@@ -103,7 +103,9 @@ class DirtyLog(harness.E2eTest):
         hvd.do("dirty", "enable", "demo")
         hvd.do("vm", "start", "demo")
         self.assertExits(0, hvd, "demo")
-        self.assertIn([16 * PAGE, PAGE], [list(run) for run in self.harvest(hvd, "demo")])
+        harvested = self.harvest(hvd, "demo")
+        for run in _WRITTEN:  # and what the interpreter wrote for itself
+            self.assertIn(run, harvested)
         self.stop(hvd)
 
     def test_ABadRangeIsNamed(self):

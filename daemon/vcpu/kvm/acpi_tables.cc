@@ -1,7 +1,9 @@
 #include "daemon/vcpu/kvm/acpi_tables.h"
 
+#include <concepts>
 #include <cstring>
 #include <string_view>
+#include <utility>
 
 namespace twinroot::kvm {
 namespace {
@@ -25,7 +27,7 @@ class Table {
     Put(32, uint32_t{1});
   }
 
-  template <typename T>
+  template <std::integral T>
   void Put(size_t offset, T value) {
     std::memcpy(bytes_.data() + offset, &value, sizeof value);
   }

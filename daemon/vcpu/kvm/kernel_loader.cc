@@ -1,9 +1,9 @@
 #include "daemon/vcpu/kvm/kernel_loader.h"
 
 #include <algorithm>
+#include <concepts>
 #include <cstring>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -35,9 +35,10 @@ class LowMemory {
  public:
   explicit LowMemory(memory::GuestRam& ram) : bytes_(ram.slots()[0].private_pages.data()) {}
 
-  template <typename T>
-  requires std::is_trivially_copyable_v<T>
-  void Put(uint64_t gpa, T value) { std::memcpy(bytes_ + gpa, &value, sizeof value); }
+  template <std::integral T>
+  void Put(uint64_t gpa, T value) {
+    std::memcpy(bytes_ + gpa, &value, sizeof value);
+  }
   void Put(uint64_t gpa, std::string_view data) {
     std::memcpy(bytes_ + gpa, data.data(), data.size());
   }
