@@ -89,6 +89,8 @@ absl::StatusOr<absl::Duration> RunGuest(const VmImpl::House& house, BackendKind 
     failure = absl::InternalError(absl::StrCat("a guest of three instructions ended with ",
                                                status.stop_reason, ": ", status.stop_message));
   }
+  // Stopped while it was loaded: it says why, the start only that.
+  if (absl::IsCancelled(failure)) failure = absl::InternalError(status.stop_message);
   if (!failure.ok()) return failure;
   return absl::Now() - begin;
 }

@@ -117,6 +117,7 @@ absl::Status KvmMachine::CreateVcpus() {
     vcpus_.push_back(*std::move(vcpu));
   }
   if (native_.has_value() && system_->prefaults()) {
+    environment.cpuid = &system_->cpuid();
     absl::StatusOr<std::unique_ptr<Vcpu>> vcpu = Vcpu::Create(config_.vcpus, environment);
     if (!vcpu.ok()) return vcpu.status();
     std::lock_guard lock(prefault_mutex_);  // of a Prefault that comes as early

@@ -30,6 +30,10 @@ constexpr char kConverts[] = R"(vcpus {
 class KvmNative : public VmFixture {
  protected:
   void SetUp() override { Open(&kvm_); }
+  void TearDown() override {  // before the kernel that they run on
+    vm_.reset();
+    registry_.reset();
+  }
   void Open(kvm::KvmApi* kvm) {
     RegistryOptions options;
     options.kvm = kvm;

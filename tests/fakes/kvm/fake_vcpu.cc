@@ -138,8 +138,8 @@ int64_t FakeVcpu::Prefault(PreFaultMemory& request) {
     } else if (!vm_->memory().HasSlot(request.gpa)) {
       error = -ENOENT;
     } else {
-      const GuestMemory::Outcome outcome =
-          vm_->memory().Touch(request.gpa, &byte, 1, GuestMemory::Access::kRead);
+      const GuestMemory::Outcome outcome = vm_->memory().Touch(
+          request.gpa, &byte, 1, GuestMemory::Access::kRead, [this] { return Interrupted(); });
       if (outcome.result == GuestMemory::Result::kMemoryFault) {
         error =
             Tell({.kind = Exit::Kind::kMemoryFault, .gpa = request.gpa, .flags = outcome.flags});

@@ -41,6 +41,7 @@ void MeetingPoint::OpenIfAll(uint32_t members) {
 }
 
 Exit GuestCpu::Run(const std::function<bool()>& interrupted) {
+  interrupted_ = interrupted;
   for (;;) {
     if (interrupted()) return {};
     if (std::optional<Exit> exit = Step(interrupted)) return *std::move(exit);
@@ -63,7 +64,7 @@ Exit GuestCpu::Out(uint16_t port, std::string data, uint8_t size, std::function<
 
 std::optional<Exit> GuestCpu::Physical(uint64_t gpa, void* data, size_t size,
                                        GuestMemory::Access access) {
-  const GuestMemory::Outcome outcome = memory_.Touch(gpa, data, size, access);
+  const GuestMemory::Outcome outcome = memory_.Touch(gpa, data, size, access, interrupted_);
   Exit exit;
   exit.gpa = gpa;
   exit.flags = outcome.flags;

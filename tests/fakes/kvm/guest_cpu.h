@@ -104,6 +104,7 @@ class GuestCpu {
 
   GuestMemory& memory_;
   MeetingPoint& meeting_;
+  std::function<bool()> interrupted_;  // of this run
   std::function<void()> complete_;
   std::optional<Program> program_;
 };

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +10,8 @@
 #include <cstring>
 #include <mutex>
 #include <utility>
+
+#include "tests/fakes/kvm/host_access.h"
 
 namespace twinroot::kvm::fake {
 namespace {
@@ -24,22 +25,13 @@ bool Overlap(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size) {
   return a < b + b_size && b < a + a_size;
 }
 
-// A file that bytes pass through, one for each thread. Raw system calls: the guest's own races are
-// none of a sanitizer's business.
-int Pipe() {
-  thread_local const struct File {
-    int fd = memfd_create("fake-kvm-pipe", MFD_CLOEXEC);
-    ~File() { close(fd); }
-  } file;
-  return file.fd;
+using Interrupted = std::function<bool()>;
+
+bool FromHost(uint64_t hva, void* data, size_t size, const Interrupted& interrupted) {
+  return ReadHost(reinterpret_cast<const void*>(hva), data, size, interrupted);
 }
-bool FromHost(uint64_t hva, void* data, size_t size) {
-  return syscall(SYS_pwrite64, Pipe(), hva, size, 0) == static_cast<long>(size) &&
-         syscall(SYS_pread64, Pipe(), data, size, 0) == static_cast<long>(size);
-}
-bool ToHost(uint64_t hva, const void* data, size_t size) {
-  return syscall(SYS_pwrite64, Pipe(), data, size, 0) == static_cast<long>(size) &&
-         syscall(SYS_pread64, Pipe(), hva, size, 0) == static_cast<long>(size);
+bool ToHost(uint64_t hva, const void* data, size_t size, const Interrupted& interrupted) {
+  return WriteHost(reinterpret_cast<void*>(hva), data, size, interrupted);
 }
 
 }  // namespace
@@ -179,15 +171,18 @@ bool GuestMemory::IsPrivate(uint64_t gpa) const {
 }
 
 GuestMemory::Outcome GuestMemory::TouchPrivate(const Slot* slot, uint64_t gpa, void* data,
-                                               size_t size, Access access) {
+                                               size_t size, Access access,
+                                               const Interrupted& interrupted) {
   const std::shared_ptr<GuestMemfd> pages = slot != nullptr ? slot->private_pages.lock() : nullptr;
   if (pages == nullptr) return {Result::kMemoryFault, kMemoryFaultPrivate};
   const uint64_t at = reinterpret_cast<uintptr_t>(pages->data()) + slot->offset + (gpa - slot->gpa);
-  const bool done = access == Access::kRead ? FromHost(at, data, size) : ToHost(at, data, size);
+  const bool done = access == Access::kRead ? FromHost(at, data, size, interrupted)
+                                            : ToHost(at, data, size, interrupted);
   return {done ? Result::kDone : Result::kStopped};
 }
 
-GuestMemory::Outcome GuestMemory::Touch(uint64_t gpa, void* data, size_t size, Access access) {
+GuestMemory::Outcome GuestMemory::Touch(uint64_t gpa, void* data, size_t size, Access access,
+                                        const Interrupted& interrupted) {
   std::shared_lock slots(slots_mutex_);
   const Slot* const slot = Find(gpa);
   for (;;) {
@@ -197,23 +192,25 @@ GuestMemory::Outcome GuestMemory::Touch(uint64_t gpa, void* data, size_t size, A
         races_.load(std::memory_order_relaxed) > 0 && races_.fetch_sub(1) > 0) {
       return {Result::kMemoryFault, is_private ? 0 : kMemoryFaultPrivate};
     }
-    if (is_private) return TouchPrivate(slot, gpa, data, size, access);
+    if (is_private) return TouchPrivate(slot, gpa, data, size, access, interrupted);
     if (slot == nullptr) return {Result::kMmio};
     const bool write = access == Access::kWrite;
     if (write && (slot->flags & KVM_MEM_READONLY) != 0) return {Result::kMmio};
     const uint64_t hva = slot->hva + (gpa - slot->gpa);
     if ((slot->flags & kMemGuestMemfd) == 0) {  // attributes can change nothing here
       attributes.unlock();
-      const bool done = write ? ToHost(hva, data, size) : FromHost(hva, data, size);
+      const bool done =
+          write ? ToHost(hva, data, size, interrupted) : FromHost(hva, data, size, interrupted);
       return {done ? Result::kDone : Result::kStopped};
     }
     // The page is fetched first, which may block; the access is made if it is still the right one.
     attributes.unlock();
     uint8_t byte;
-    if (!FromHost(hva, &byte, 1)) return {Result::kStopped};
+    if (!FromHost(hva, &byte, 1, interrupted)) return {Result::kStopped};
     attributes.lock();
     if (IsPrivate(gpa)) continue;
-    const bool done = write ? ToHost(hva, data, size) : FromHost(hva, data, size);
+    const bool done =
+        write ? ToHost(hva, data, size, interrupted) : FromHost(hva, data, size, interrupted);
     return {done ? Result::kDone : Result::kStopped};
   }
 }

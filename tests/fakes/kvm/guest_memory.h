@@ -3,14 +3,15 @@
 // (tests/conformance compares them).
 //
 // Thread-safe. Results are 0 or a negative errno, as inside a kernel. Ordinary memslots are host
-// addresses of this process, touched by system calls, so that the host's userfaultfd stops the
-// thread that runs the vCPU, as it would below KVM_RUN, and a signal gets it out.
+// addresses of this process, touched by the thread (host_access.h), so that the host's userfaultfd
+// stops the thread that runs the vCPU, as it would below KVM_RUN, and a signal gets it out.
 #ifndef TWINROOT_TESTS_FAKES_KVM_GUEST_MEMORY_H_
 #define TWINROOT_TESTS_FAKES_KVM_GUEST_MEMORY_H_
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <shared_mutex>
@@ -67,7 +68,8 @@ class GuestMemory {
   int SetAttributes(const MemoryAttributes& request);
 
   // Bytes of one page.
-  Outcome Touch(uint64_t gpa, void* data, size_t size, Access access);
+  Outcome Touch(uint64_t gpa, void* data, size_t size, Access access,
+                const std::function<bool()>& interrupted);
   bool HasSlot(uint64_t gpa) const;
 
   // The next `count` accesses to private pages see their attribute change while they look.
@@ -86,7 +88,8 @@ class GuestMemory {
   int CheckNew(uint32_t id, const Slot& slot, const std::shared_ptr<GuestMemfd>& guest_memfd) const;
   const Slot* Find(uint64_t gpa) const;
   bool IsPrivate(uint64_t gpa) const;
-  Outcome TouchPrivate(const Slot* slot, uint64_t gpa, void* data, size_t size, Access access);
+  Outcome TouchPrivate(const Slot* slot, uint64_t gpa, void* data, size_t size, Access access,
+                       const std::function<bool()>& interrupted);
 
   const bool protected_;
   // Held shared for as long as an access takes, blocked in userfaultfd or not: so a change of
