@@ -29,7 +29,7 @@ class BareWindow {
 
   // `size` is a multiple of 2 MiB.
   explicit BareWindow(uint64_t size) : size_(size) {
-    uffd_ = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
+    uffd_ = Open();
     uffdio_api api = {
         UFFD_API,
         UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_WP_HUGETLBFS_SHMEM, 0};
@@ -90,6 +90,16 @@ class BareWindow {
   }
 
  private:
+  // By the device, which a file permission guards, or else by the system call.
+  static int Open() {
+    const int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+    if (device >= 0) {
+      const int fd = ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+      close(device);
+      if (fd >= 0) return fd;
+    }
+    return static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
+  }
   uffdio_range RangeOf(uint64_t offset, uint64_t length) const {
     return {reinterpret_cast<uintptr_t>(data_) + offset, length};
   }

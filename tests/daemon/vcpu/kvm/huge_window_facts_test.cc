@@ -34,10 +34,21 @@ constexpr int kCollapse = 25;
 
 uint64_t Number(const volatile void* address) { return reinterpret_cast<uintptr_t>(address); }
 
+// By the device, which a file permission guards, or else by the system call.
+int OpenUserfault() {
+  const int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+  if (device >= 0) {
+    const int fd = ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+    close(device);
+    if (fd >= 0) return fd;
+  }
+  return static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
+}
+
 class HugeWindowFacts : public testing::Test {
  protected:
   void SetUp() override {
-    uffd_ = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
+    uffd_ = OpenUserfault();
     if (uffd_ < 0) GTEST_SKIP() << "no userfaultfd for this user: " << std::strerror(errno);
     uffdio_api api = {UFFD_API,
                       UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM |
