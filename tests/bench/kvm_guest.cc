@@ -6,6 +6,7 @@
 #include "daemon/events/journal.h"
 #include "daemon/vcpu/program/compiler.h"
 #include "google/protobuf/text_format.h"
+#include "spdlog/spdlog.h"
 #include "tests/bench/clock.h"
 
 namespace twinroot::bench {
@@ -20,6 +21,7 @@ struct House {
 House& TheHouse() {
   static House* const house = [] {
     auto* made = new House;
+    spdlog::set_level(spdlog::level::err);  // a table is printed
     auto registry = host::MakeVmRegistry({}, &made->journal);
     Require(registry.ok(), "a registry of VMs");
     made->registry = *std::move(registry);
