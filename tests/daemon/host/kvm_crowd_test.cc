@@ -94,6 +94,17 @@ Holdings Settled(const Holdings& before) {
   return after;
 }
 
+// A lane gives the memory of its VM (the start-up probe's, too) back a moment after it is gone.
+Holdings WithoutVms() {
+  Holdings now = Holdings::Now();
+  for (const auto end = Clock::now() + kPatience; now.memory_vmas != 0 && Clock::now() < end;) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    now = Holdings::Now();
+  }
+  EXPECT_EQ(now.memory_vmas, 0);
+  return now;
+}
+
 class KvmCrowd : public testing::Test {
  protected:
   void SetUp() override {
@@ -197,13 +208,7 @@ TEST_F(KvmCrowd, NoneIsStuckAndNothingIsLeftBehind) {
   Launch("first");
   ExpectMoves("first");
   Delete("first");
-  Holdings before = Holdings::Now();
-  // Its lane gives its memory back a moment after it is gone.
-  for (const auto end = Clock::now() + kPatience; before.memory_vmas != 0 && Clock::now() < end;) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    before = Holdings::Now();
-  }
-  ASSERT_EQ(before.memory_vmas, 0);
+  const Holdings before = WithoutVms();
 
   std::vector<std::string> names;
   for (int i = 0; i < vms; ++i) {
@@ -244,7 +249,7 @@ TEST_F(KvmCrowd, NoneIsStuckAndNothingIsLeftBehind) {
 }
 
 TEST_F(KvmCrowd, AShutdownInTheMiddleEndsThemAll) {
-  const Holdings before = Holdings::Now();
+  const Holdings before = WithoutVms();
   for (int i = 0; i < vms; ++i) {
     Launch(absl::StrCat("vm-", i));
     if (HasFatalFailure()) return;
