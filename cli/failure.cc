@@ -94,6 +94,7 @@ std::string HintOfReason(const google::rpc::ErrorInfo& info) {
     return absl::StrCat("`hvctl vm get ", Get(facts, "vm", "NAME"),
                         " -o json` shows it as it is, with its etag");
   }
+  if (reason == "CERTIFICATE_REVOKED") return "get a new certificate, and give it with --cert";
   if (reason == "WATCH_TOO_SLOW") {
     return absl::StrCat("go on with --since ", Get(facts, "cursor", "CURSOR"));
   }
