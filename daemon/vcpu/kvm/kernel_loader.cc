@@ -40,7 +40,7 @@ class LowMemory {
     std::memcpy(bytes_ + gpa, &value, sizeof value);
   }
   void Put(uint64_t gpa, std::string_view data) {
-    std::memcpy(bytes_ + gpa, data.data(), data.size());
+    data.copy(reinterpret_cast<char*>(bytes_ + gpa), data.size());  // nothing of nothing, too
   }
 
  private:
