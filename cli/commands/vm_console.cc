@@ -66,7 +66,6 @@ class Typist {
         thread_([this] { Run(); }) {}
   ~Typist() {
     const uint64_t one = 1;
-    stopping_ = true;
     (void)!write(end_, &one, sizeof one);
     thread_.join();
     close(end_);
@@ -91,9 +90,7 @@ class Typist {
       if (count < 0 && errno == EINTR) continue;
       if (count <= 0) return;  // what the guest says is still worth following
       std::string typed(bytes, static_cast<size_t>(count));
-      const size_t leave = terminal_ ? typed.find(kLeave) : std::string::npos;
-      left_ = leave != std::string::npos;
-      if (left_) typed.resize(leave);
+      CutAtLeave(typed);
       if (!Send(typed) || left_) {
         if (left_ || failure_.has_value()) leave_();
         return;
@@ -101,9 +98,32 @@ class Typist {
     }
   }
 
+  // Ctrl-] and what follows is no input.
+  void CutAtLeave(std::string& typed) {
+    const size_t leave = terminal_ ? typed.find(kLeave) : std::string::npos;
+    if (leave == std::string::npos) return;
+    left_ = true;
+    typed.resize(leave);
+  }
+
+  // While the guest reads nothing; false: nobody waits for it any more. Of what a person types
+  // meanwhile only Ctrl-] counts, a file waits.
+  bool WaitForRoom() {
+    pollfd sources[] = {{end_, POLLIN, 0}, {terminal_ ? STDIN_FILENO : -1, POLLIN, 0}};
+    if (poll(sources, 2, static_cast<int>(absl::ToInt64Milliseconds(kPatience))) <= 0) return true;
+    if (sources[0].revents != 0) return false;
+    char bytes[kMaxTyped];
+    const ssize_t count = read(STDIN_FILENO, bytes, sizeof bytes);
+    if (count < 0 && errno == EINTR) return true;
+    if (count <= 0) return false;
+    std::string typed(bytes, static_cast<size_t>(count));
+    CutAtLeave(typed);
+    return !left_;
+  }
+
   bool Send(const std::string& typed) {
     if (typed.empty()) return true;
-    while (!stopping_) {
+    do {
       grpc::ClientContext context;
       Client::SetDeadline(&context);
       v1::WriteConsoleRequest request;
@@ -118,8 +138,7 @@ class Typist {
         failure_ = status;
         return false;
       }
-      absl::SleepFor(kPatience);
-    }
+    } while (WaitForRoom());
     return false;
   }
 
@@ -128,7 +147,6 @@ class Typist {
   const bool terminal_;
   const std::function<void()> leave_;
   const int end_;
-  std::atomic<bool> stopping_{false};
   std::atomic<bool> left_{false};
   std::optional<grpc::Status> failure_;
   std::thread thread_;

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "cli/quantity.h"
 #include "cli/render/visible.h"
@@ -68,6 +69,10 @@ std::string Denied(const std::string& denied) {
   return denied.empty() ? "nothing is denied" : denied + " denied";
 }
 
+std::string Describe(const v1::VmUpdated& updated) {
+  return absl::StrCat("UPDATED ", absl::StrJoin(updated.changed().paths(), ", "));
+}
+
 std::string Describe(const v1::AttributesChanged& changed) {
   return absl::StrCat("ATTRIBUTES ", FormatAddress(changed.gpa()), " +", FormatSize(changed.size()),
                       " ", Denied(changed.denied()));
@@ -126,6 +131,9 @@ std::string EventLines::Render(const v1::Event& event) {
   switch (event.kind_case()) {
     case v1::Event::kVmState:
       what = Describe(event.vm_state());
+      break;
+    case v1::Event::kVmUpdated:
+      what = Describe(event.vm_updated());
       break;
     case v1::Event::kConversion:
       what = Describe(event.conversion());

@@ -40,8 +40,11 @@ class Call final : public grpc::experimental::Interceptor {
   bool IsPublic() const { return rule_ != nullptr && rule_->role == Role::kNone; }
   // The role that its caller holds as it begins.
   void Hold(Role held) { held_ = held; }
-  // What this call asks for needs more than its method does.
-  void Need(Role role) { need_ = role; }
+  // What this call asks for needs more than its method does; how it ends is then audited.
+  void Need(Role role) {
+    need_ = role;
+    audited_ = false;
+  }
   Role held() const { return held_; }
   absl::Status Denial() const;
   absl::Status Revoked() const;

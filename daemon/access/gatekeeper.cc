@@ -29,7 +29,7 @@ class Factory final : public grpc::experimental::ServerInterceptorFactoryInterfa
 
 }  // namespace
 
-Gatekeeper::Gatekeeper(Rules rules, AuditLog* audit) : audit_(audit), rules_(std::move(rules)) {}
+Gatekeeper::Gatekeeper(Rules rules, AuditLog* audit) : audit_(audit), rules_(std::make_shared<const Rules>(std::move(rules))) {}
 
 std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>
 Gatekeeper::MakeInterceptorFactory(const UnixDoor* door) {
@@ -44,11 +44,11 @@ void Gatekeeper::Replace(Rules rules) {
   std::vector<Denied> denied;
   {
     std::lock_guard lock(mutex_);
-    rules_ = std::move(rules);
+    rules_ = std::make_shared<const Rules>(std::move(rules));
     for (const auto& [name, calls] : calls_) {
       for (const Call* call : calls) {
-        const bool revoked = IsRevoked(rules_.revocations, call->principal());
-        if (!revoked && call->Allows(RoleOf(rules_.grants, call->principal()))) continue;
+        const bool revoked = IsRevoked(rules_->revocations, call->principal());
+        if (!revoked && call->Allows(RoleOf(rules_->grants, call->principal()))) continue;
         grpc_call_ref(call->c_call());
         denied.push_back({call->c_call(), revoked});
       }
@@ -65,12 +65,18 @@ void Gatekeeper::Replace(Rules rules) {
 }
 
 absl::Status Gatekeeper::Admit(Call* call, uint32_t connections) {
-  std::lock_guard lock(mutex_);
-  if (IsRevoked(rules_.revocations, call->principal())) return call->Revoked();
-  const Role held = RoleOf(rules_.grants, call->principal());
+  std::unique_lock lock(mutex_);
+  // A look at the revocations parses the certificate: not under the lock, on which every call waits.
+  for (std::shared_ptr<const Rules> looked_at; looked_at != rules_;) {
+    looked_at = rules_;
+    lock.unlock();
+    if (IsRevoked(looked_at->revocations, call->principal())) return call->Revoked();
+    lock.lock();
+  }
+  const Role held = RoleOf(rules_->grants, call->principal());
   call->Hold(held);
   if (!call->Allows(held)) return call->Denial();
-  const Limits& limits = rules_.limits;
+  const Limits& limits = rules_->limits;
   if (connections > limits.connections_per_principal && !call->IsPublic()) {
     return rpc::QuotaError(
         call->name(),
@@ -92,7 +98,7 @@ absl::Status Gatekeeper::Admit(Call* call, uint32_t connections) {
 absl::Status Gatekeeper::Raise(Call* call, Role role) {
   std::lock_guard lock(mutex_);
   call->Need(role);
-  call->Hold(RoleOf(rules_.grants, call->principal()));
+  call->Hold(RoleOf(rules_->grants, call->principal()));
   return call->Allows(call->held()) ? absl::OkStatus() : call->Denial();
 }
 

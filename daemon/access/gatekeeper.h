@@ -49,7 +49,7 @@ class Gatekeeper {
   AuditLog* const audit_;
   std::mutex mutex_;
   // Below: `mutex_`.
-  Rules rules_;
+  std::shared_ptr<const Rules> rules_;
   // The admitted calls, by key.
   std::unordered_map<std::string, std::unordered_set<Call*>> calls_;
 };

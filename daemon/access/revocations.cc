@@ -24,17 +24,15 @@ absl::Status Refuse(const std::string& key, const std::string& path, const std::
   return absl::FailedPreconditionError(absl::StrCat("tcp.", key, ": ", path, " ", what));
 }
 
-template <typename Value>
-std::string Der(const Value* value, int (*encode)(const Value*, unsigned char**)) {
-  unsigned char* bytes = nullptr;
-  const int size = encode(value, &bytes);
-  std::string text(reinterpret_cast<const char*>(bytes), size > 0 ? static_cast<size_t>(size) : 0);
-  OPENSSL_free(bytes);
-  return text;
-}
-
+// The issuer by the hash of its canonical form: the same name may be encoded in several ways. Should
+// two authorities ever have one hash, a certificate too many is refused, none too few.
 std::string NameOf(const X509_NAME* issuer, const ASN1_INTEGER* serial) {
-  return Der(issuer, i2d_X509_NAME) + Der(serial, i2d_ASN1_INTEGER);
+  unsigned char* bytes = nullptr;
+  const int size = i2d_ASN1_INTEGER(serial, &bytes);
+  const std::string number(reinterpret_cast<const char*>(bytes),
+                           size > 0 ? static_cast<size_t>(size) : 0);
+  OPENSSL_free(bytes);
+  return absl::StrCat(X509_NAME_hash_ex(issuer, nullptr, nullptr, nullptr), ":", number);
 }
 
 // Everything of one type in a PEM file.

@@ -25,7 +25,7 @@ class Revocations {
   bool Contains(const std::string& certificate) const;
 
  private:
-  std::set<std::string> revoked_;  // issuer and serial number, in DER
+  std::set<std::string> revoked_;  // issuer and serial number
 };
 
 }  // namespace twinroot::access

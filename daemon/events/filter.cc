@@ -14,6 +14,7 @@ static_assert(int{v1::EVENT_KIND_COLLAPSE_SUMMARY} == int{v1::Event::kCollapseSu
 static_assert(int{v1::EVENT_KIND_DIRTY_LOG_STATE} == int{v1::Event::kDirtyLogState});
 static_assert(int{v1::EVENT_KIND_AUDIT_FAILURE} == int{v1::Event::kAuditFailure});
 static_assert(int{v1::EVENT_KIND_DAEMON_STARTED} == int{v1::Event::kDaemonStarted});
+static_assert(int{v1::EVENT_KIND_VM_UPDATED} == int{v1::Event::kVmUpdated});
 
 Filter::Filter(const v1::EventFilter& filter) : vms_(filter.vms().begin(), filter.vms().end()) {
   if (!filter.vm().empty()) vms_.insert(filter.vm());

@@ -178,6 +178,19 @@ uint64_t Journal::horizon() const {
   return state_->horizon;
 }
 
+absl::Status Journal::OutOfRange(const char* what, const char* reason) const {
+  const std::string oldest =
+      CursorText(state_->epoch, std::max(state_->first, state_->horizon));
+  return WithReason(
+      absl::OutOfRangeError(absl::StrCat(what, "; the oldest cursor is ", oldest,
+                                         ": list the VMs again and watch from there")),
+      reason, {{"oldest_cursor", oldest}});
+}
+
+absl::Status Journal::Expired() const {
+  return OutOfRange("the events after this cursor are no longer kept", reason::kCursorExpired);
+}
+
 absl::StatusOr<uint64_t> Journal::PositionOf(const std::string& cursor, IfEmpty if_empty,
                                              IfTooOld if_too_old) const {
   std::lock_guard lock(state_->mutex);
@@ -190,24 +203,22 @@ absl::StatusOr<uint64_t> Journal::PositionOf(const std::string& cursor, IfEmpty 
                           "bookmark carried it"),
                       reason::kCursorMalformed);
   }
-  const std::string oldest = CursorText(state_->epoch, state_->first);
-  const auto out_of_range = [&](const char* what, const char* reason) {
-    return WithReason(
-        absl::OutOfRangeError(absl::StrCat(what, "; the oldest cursor is ", oldest,
-                                           ": list the VMs again and watch from there")),
-        reason, {{"oldest_cursor", oldest}});
-  };
   if (parsed->epoch != state_->epoch) {
-    return out_of_range("the cursor belongs to another journal (it was made anew, or lost its end)",
-                        reason::kCursorOtherEpoch);
+    return OutOfRange("the cursor belongs to another journal (it was made anew, or lost its end)",
+                      reason::kCursorOtherEpoch);
   }
   if (parsed->position < state_->first && if_too_old == IfTooOld::kRefuse) {
-    return out_of_range("the events after this cursor are no longer kept", reason::kCursorExpired);
+    return Expired();
   }
   if (parsed->position > state_->tail.committed()) {
-    return out_of_range("no event has this cursor yet", reason::kCursorInFuture);
+    return OutOfRange("no event has this cursor yet", reason::kCursorInFuture);
   }
   return parsed->position;
+}
+
+absl::Status Journal::CheckKept(uint64_t position) const {
+  std::lock_guard lock(state_->mutex);
+  return position < std::max(state_->first, state_->horizon) ? Expired() : absl::OkStatus();
 }
 
 Journal::Page Journal::Read(uint64_t position, size_t max, const Filter& filter,

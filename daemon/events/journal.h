@@ -84,6 +84,10 @@ class Journal {
   absl::StatusOr<uint64_t> PositionOf(const std::string& cursor, IfEmpty if_empty,
                                       IfTooOld if_too_old = IfTooOld::kRefuse) const;
 
+  // kOutOfRange as PositionOf says it: events from `position` on may be removed at any moment. Once
+  // a lossless watch stands there and this was kOk, none of them is.
+  absl::Status CheckKept(uint64_t position) const;
+
   // Up to `max` committed events from `position` on, before `end`, that match. May read the disk if
   // ReadsDisk(position). Looks at a bounded number of events: if `more`, go on from `next`.
   struct Page {
@@ -109,6 +113,9 @@ class Journal {
   struct State;
   class Writer;
   explicit Journal(std::unique_ptr<State> state);
+  // Under the journal's lock.
+  absl::Status OutOfRange(const char* what, const char* reason) const;
+  absl::Status Expired() const;
 
   std::unique_ptr<State> state_;
   std::unique_ptr<Writer> writer_;  // null: in memory

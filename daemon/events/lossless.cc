@@ -5,11 +5,11 @@
 
 namespace twinroot::events {
 
-std::shared_ptr<LosslessWatches::Watch> LosslessWatches::Add(Filter filter, uint64_t position,
-                                                             absl::Duration hold) {
-  std::shared_ptr<Watch> watch(new Watch(std::move(filter), position, hold));
+LosslessWatches::Handle LosslessWatches::Add(Filter filter, uint64_t position,
+                                             absl::Duration hold) {
+  Handle watch(new Watch(std::move(filter), position, hold), {this});
   std::lock_guard lock(mutex_);
-  watches_.push_back(watch);
+  watches_.push_back(watch.get());
   count_.store(watches_.size(), std::memory_order_release);
   return watch;
 }
@@ -25,13 +25,14 @@ void LosslessWatches::Reached(Watch& watch, uint64_t position, uint64_t next) {
   changed_.Call();
 }
 
-void LosslessWatches::Remove(Watch& watch) {
+void LosslessWatches::Remove::operator()(Watch* watch) const {
   {
-    std::lock_guard lock(mutex_);
-    std::erase_if(watches_, [&](const auto& other) { return other.get() == &watch; });
-    count_.store(watches_.size(), std::memory_order_release);
+    std::lock_guard lock(watches->mutex_);
+    std::erase(watches->watches_, watch);
+    watches->count_.store(watches->watches_.size(), std::memory_order_release);
   }
-  changed_.Call();
+  watches->changed_.Call();
+  delete watch;
 }
 
 bool LosslessWatches::Holds(Watch& watch, uint64_t next, absl::Time now, bool& expired) {
@@ -52,7 +53,7 @@ std::optional<absl::Time> LosslessWatches::HeldUntil(const std::string& vm, uint
   bool expired = false;
   {
     std::lock_guard lock(mutex_);
-    for (const std::shared_ptr<Watch>& watch : watches_) {
+    for (Watch* watch : watches_) {
       if (!watch->filter_.WantsVm(vm) || !Holds(*watch, next, now, expired)) continue;
       const absl::Time end = *watch->since_ + watch->hold_;
       until = until.has_value() ? std::max(*until, end) : end;
@@ -66,7 +67,7 @@ void LosslessWatches::Look(uint64_t next, absl::Time now) {
   bool expired = false;
   {
     std::lock_guard lock(mutex_);
-    for (const std::shared_ptr<Watch>& watch : watches_) Holds(*watch, next, now, expired);
+    for (Watch* watch : watches_) Holds(*watch, next, now, expired);
   }
   if (expired) changed_.Call();
 }
@@ -75,7 +76,7 @@ uint64_t LosslessWatches::oldest() const {
   uint64_t oldest = std::numeric_limits<uint64_t>::max();
   if (!any()) return oldest;
   std::lock_guard lock(mutex_);
-  for (const std::shared_ptr<Watch>& watch : watches_) {
+  for (const Watch* watch : watches_) {
     if (!watch->expired()) oldest = std::min(oldest, watch->position_);
   }
   return oldest;

@@ -29,12 +29,16 @@ class LosslessWatches {
   static constexpr uint64_t kRoom = 1024;
 
   class Watch;
+  struct Remove {
+    LosslessWatches* watches;
+    void operator()(Watch* watch) const;
+  };
+  using Handle = std::unique_ptr<Watch, Remove>;
 
-  // Stands at `position`; holds each time at most so long.
-  std::shared_ptr<Watch> Add(Filter filter, uint64_t position, absl::Duration hold);
+  // Stands at `position`; holds each time at most so long. Watches as long as the handle is kept.
+  Handle Add(Filter filter, uint64_t position, absl::Duration hold);
   // The caller of the watch was given everything before `position`; `next` is the journal's end.
   void Reached(Watch& watch, uint64_t position, uint64_t next);
-  void Remove(Watch& watch);
 
   bool any() const { return count_.load(std::memory_order_acquire) != 0; }
   // Who makes events of `vm` has to wait; ask again when there is room, or at that time. nullopt:
@@ -56,7 +60,7 @@ class LosslessWatches {
 
   std::atomic<uint64_t> count_{0};
   mutable std::mutex mutex_;
-  std::vector<std::shared_ptr<Watch>> watches_;  // guarded by mutex_
+  std::vector<Watch*> watches_;  // guarded by mutex_
   Callbacks<> changed_;
 };
 

@@ -32,6 +32,7 @@ ConversionDesk::ConversionDesk(std::string vm, const ConversionPolicy& policy,
 
 void ConversionDesk::SetPolicy(const ConversionPolicy& policy) {
   std::lock_guard turn(turn_);
+  if (policy == policy_) return;  // what was used of its quotas stays used
   policy_ = policy;
   quota_ = ConversionQuota(policy);
 }
@@ -172,7 +173,7 @@ absl::Status ConversionDesk::ApplyAccess(const Request& request, Decider decider
 bool ConversionDesk::OverSharedBytes(MemoryKind kind, uint64_t pages) const {
   if (policy_.max_shared_bytes == 0 || kind != MemoryKind::kShared) return false;
   const uint64_t allowed = policy_.max_shared_bytes >> kPageShift;
-  return engine_->stats().shared_frames_attribute + pages > allowed;
+  return engine_->frames(MemoryKind::kShared) + pages > allowed;
 }
 
 std::optional<Quota> ConversionDesk::OverQuota(const Request& request, GfnRange range,
@@ -239,7 +240,7 @@ void ConversionDesk::Close(Closing closing) {
   Release release;  // nobody is left to be released
   std::lock_guard turn(turn_);
   closed_ = true;
-  deleted_ = closing == Closing::kDeleted;
+  deleted_ |= closing == Closing::kDeleted;
   held_back_.clear();
   room_.reset();
   while (!open_.empty()) End(open_.begin()->first);

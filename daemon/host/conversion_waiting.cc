@@ -250,24 +250,29 @@ void ConversionDesk::Due(uint64_t id) {
 }
 
 bool ConversionDesk::HoldBack(const HeldBack& asking) {
-  if (!journal_->lossless().any()) return false;
-  // Listens before it looks: room that comes in between is heard of.
+  std::optional<absl::Time> until = journal_->HeldUntil(vm_);
+  if (!until.has_value()) return false;
   if (room_ == nullptr) {
     room_ = journal_->lossless().OnChange([weak = weak_from_this()] {
       if (const std::shared_ptr<ConversionDesk> desk = weak.lock()) {
         desk->lanes_->Post(desk.get(), [desk] { desk->LetHeldBackGo(); });
       }
     });
+    // Looks again now that it listens: room that came in between was not heard of.
+    until = journal_->HeldUntil(vm_);
+    if (!until.has_value()) {
+      room_.reset();
+      return false;
+    }
   }
-  const std::optional<absl::Time> until = journal_->HeldUntil(vm_);
-  if (!until.has_value()) {
-    if (held_back_.empty()) room_.reset();
-    return false;
-  }
-  // A parked vCPU may come again: a signal woke it.
-  if (std::erase_if(held_back_, [&](const HeldBack& held) { return held.vcpu == asking.vcpu; }) ==
-      0)
+  // A parked vCPU may come again: a signal woke it. A fault of the kernel's own work counts as
+  // vCPU 0's, and may wait beside a MapGPA of that one.
+  const auto same = [&asking](const HeldBack& held) {
+    return held.vcpu == asking.vcpu && held.ask_again.has_value() == asking.ask_again.has_value();
+  };
+  if (std::erase_if(held_back_, same) == 0) {
     held_back_count_.fetch_add(1, std::memory_order_relaxed);
+  }
   held_back_.push_back(asking);
   LookForRoomAt(*until);
   return true;

@@ -185,6 +185,15 @@ v1::Event StateEvent(const std::string& vm, const VmStatus& status) {
   return event;
 }
 
+v1::Event UpdatedEvent(const std::string& vm, const VmSettings& before, const VmSettings& now) {
+  v1::Event event;
+  event.set_vm(vm);
+  auto* changed = event.mutable_vm_updated()->mutable_changed();
+  if (now.policy != before.policy) changed->add_paths("conversion_policy");
+  if (now.labels != before.labels) changed->add_paths("labels");
+  return event;
+}
+
 v1::Event DeletedEvent(const std::string& vm, const VmStatus& status) {
   v1::Event event = StateEvent(vm, status);
   event.mutable_vm_state()->set_deleted(true);

@@ -49,6 +49,7 @@ v1::Event ConversionEvent(const std::string& vm, const DecidedConversion& decide
 
 v1::Event RequestedEvent(const std::string& vm, const PendingConversion& pending);
 v1::Event StateEvent(const std::string& vm, const VmStatus& status);
+v1::Event UpdatedEvent(const std::string& vm, const VmSettings& before, const VmSettings& now);
 v1::Event DeletedEvent(const std::string& vm, const VmStatus& status);
 
 }  // namespace twinroot::host

@@ -37,6 +37,8 @@ struct ConversionPolicy {
   uint32_t conversion_burst = 0;  // 0: as many as in a second
   uint32_t ping_pong_limit = 0;
   absl::Duration ping_pong_window = absl::Seconds(1);
+
+  friend bool operator==(const ConversionPolicy&, const ConversionPolicy&) = default;
 };
 
 using Labels = std::map<std::string, std::string>;
@@ -45,6 +47,8 @@ using Labels = std::map<std::string, std::string>;
 struct VmSettings {
   ConversionPolicy policy;
   Labels labels;
+
+  friend bool operator==(const VmSettings&, const VmSettings&) = default;
 };
 
 // What a VM is defined as; checked by VmRegistry::Create.

@@ -88,6 +88,8 @@ absl::Status VmImpl::Update(const VmSettings& settings, IfVersion if_version) {
     std::lock_guard lock(state_mutex_);
     if (absl::Status status = CheckVersion(if_version); !status.ok()) return status;
     if (absl::Status status = CheckStays(); !status.ok()) return status;
+    if (settings == settings_) return absl::OkStatus();
+    house_.journal->Append(UpdatedEvent(spec_.name, settings_, settings));
     settings_ = settings;
     ++status_.version;
   }

@@ -102,8 +102,15 @@ grpc::ServerWriteReactor<v1::WatchEventsResponse>* EventService::WatchEvents(
       context_->journal->PositionOf(request->start_cursor(), events::Journal::IfEmpty::kNow);
   if (!position.ok()) return new Failed(position.status());
 
-  auto* stream = new EventStream(context_, *position, *std::move(filter));
-  if (hold->has_value()) stream->Hold(**hold);
+  events::LosslessWatches::Handle lossless;
+  if (hold->has_value()) {
+    lossless = context_->journal->lossless().Add(*filter, *position, **hold);
+    if (absl::Status status = context_->journal->CheckKept(*position); !status.ok()) {
+      return new Failed(std::move(status));
+    }
+  }
+  auto* stream =
+      new EventStream(context_, *position, *std::move(filter), std::move(lossless));
   // The VMs are looked at after the position was taken: what changes meanwhile is told again,
   // and nothing is missed.
   if (initial_state) stream->BeginWithState();

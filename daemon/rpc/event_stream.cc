@@ -33,21 +33,15 @@ events::Journal::Page AppendPage(const events::Journal& journal, uint64_t positi
   return page;
 }
 
-EventStream::EventStream(Context* context, uint64_t position, events::Filter filter)
+EventStream::EventStream(Context* context, uint64_t position, events::Filter filter,
+                         events::LosslessWatches::Handle lossless)
     : Pump(&context->streams),
       context_(context),
       filter_(std::move(filter)),
       position_(position),
-      told_(position) {
+      told_(position),
+      lossless_(std::move(lossless)) {
   Open();
-}
-
-EventStream::~EventStream() {
-  if (lossless_ != nullptr) context_->journal->lossless().Remove(*lossless_);
-}
-
-void EventStream::Hold(absl::Duration hold) {
-  lossless_ = context_->journal->lossless().Add(filter_, position_, hold);
 }
 
 void EventStream::BeginWithState() {
@@ -99,33 +93,38 @@ v1::Event EventStream::Bookmark() {
   return event;
 }
 
+void EventStream::TellReached() {
+  if (lossless_ == nullptr) return;
+  context_->journal->lossless().Reached(*lossless_, position_, context_->journal->next());
+}
+
 absl::Status EventStream::TooSlow() const {
-  const std::string cursor = context_->journal->CursorAt(told_);
-  return WithReason(absl::AbortedError(absl::StrCat(
-                        "this watch was more than ", events::LosslessWatches::kRoom,
-                        " events behind for ", absl::FormatDuration(lossless_->hold()),
-                        ", and guests wait for it no longer; its last "
-                        "cursor is ",
-                        cursor, ": begin again there, and read faster or filter more")),
-                    reason::kWatchTooSlow, {{"cursor", cursor}});
+  // One that may be named: a watch that was sent nothing may stand before what is committed.
+  const std::string cursor =
+      context_->journal->CursorAt(context_->journal->WaitCommitted(told_, absl::ZeroDuration()));
+  return WithReason(
+      absl::AbortedError(absl::StrCat(
+          "this watch was more than ", events::LosslessWatches::kRoom, " events behind for ",
+          absl::FormatDuration(lossless_->hold()),
+          ", and guests wait for it no longer; its last cursor is ", cursor,
+          ": begin again there, read faster and filter more; if you did, the journal's disk is too "
+          "slow")),
+      reason::kWatchTooSlow, {{"cursor", cursor}});
 }
 
 EventStream::Next EventStream::Produce(v1::WatchEventsResponse* message, absl::Status* end) {
   if (farewell_) return Next::kEnd;
-  if (lossless_ != nullptr) {
-    if (lossless_->expired()) {
-      *end = TooSlow();
-      return Next::kEnd;
-    }
-    // Whatever was read before was sent by now.
-    context_->journal->lossless().Reached(*lossless_, position_, context_->journal->next());
-  }
+  TellReached();  // what was read before was sent by now
   if (!initial_.empty()) {
     while (!initial_.empty() && message->events_size() < kMaxEvents) {
       *message->add_events() = std::move(initial_.front());
       initial_.pop_front();
     }
     return Next::kWrite;
+  }
+  if (lossless_ != nullptr && lossless_->expired()) {
+    *end = TooSlow();
+    return Next::kEnd;
   }
   // Asked before reading: what was committed before the drain is still sent.
   const bool draining = context_->draining;
@@ -137,6 +136,7 @@ EventStream::Next EventStream::Produce(v1::WatchEventsResponse* message, absl::S
     told_ = page.told;
     return Next::kWrite;
   }
+  TellReached();
   // Whoever has only old cursors, because the filter leaves much out, gets a good one in time.
   const bool expires = told_ < context_->journal->horizon() && told_ < position_;
   if (page.more && !expires) return Next::kAgain;

@@ -27,18 +27,19 @@ events::Journal::Page AppendPage(const events::Journal& journal, uint64_t positi
 
 class EventStream final : public Pump<v1::WatchEventsResponse> {
  public:
-  EventStream(Context* context, uint64_t position, events::Filter filter);
-  ~EventStream() override;
+  // With `lossless`, which stands at `position`, it misses nothing; null: an ordinary watch.
+  EventStream(Context* context, uint64_t position, events::Filter filter,
+              events::LosslessWatches::Handle lossless);
   // What every VM is now, then a bookmark, come first; then what was committed since. Before Begin.
   void BeginWithState();
-  // Misses nothing; who makes events for it waits for it at most so long. Before BeginWithState.
-  void Hold(absl::Duration hold);
   // Once, before the reactor is given to gRPC.
   void Begin();
 
  private:
   Next Produce(v1::WatchEventsResponse* message, absl::Status* end) override;
   bool Blocks() const override;
+  // Whatever is before position_ was sent, or is left out by the filter.
+  void TellReached();
   v1::Event Bookmark();
   absl::Status TooSlow() const;
 
@@ -50,7 +51,7 @@ class EventStream final : public Pump<v1::WatchEventsResponse> {
   std::deque<v1::Event> initial_;
   bool farewell_ = false;  // the last bookmark was sent
 
-  std::shared_ptr<events::LosslessWatches::Watch> lossless_;  // null: an ordinary watch
+  const events::LosslessWatches::Handle lossless_;
 
   std::atomic<bool> tick_{false};  // a bookmark is due if there is nothing else to send
 

@@ -49,6 +49,17 @@ absl::StatusOr<host::VmSettings> Merge(const v1::UpdateVmRequest& request, const
   options.set_replace_message_fields(true);
   options.set_replace_repeated_fields(true);
   FieldMaskUtil::MergeMessageTo(request.vm(), request.update_mask(), options, &merged);
+  // What belongs to a quota goes with it, unless the request asks for it.
+  v1::ConversionPolicy& policy = *merged.mutable_conversion_policy();
+  const auto asked = [&request](const char* path) {
+    return FieldMaskUtil::IsPathInFieldMask(path, request.update_mask());
+  };
+  if (policy.max_conversions_per_second() == 0 && !asked("conversion_policy.conversion_burst")) {
+    policy.clear_conversion_burst();
+  }
+  if (policy.ping_pong_limit() == 0 && !asked("conversion_policy.ping_pong_window")) {
+    policy.clear_ping_pong_window();
+  }
   return SettingsOf(merged);
 }
 

@@ -314,9 +314,13 @@ AddressSpaceStats GuestAddressSpace::stats() const {
   stats.zap_generation = vm.limbo.generation();
   stats.detached_tables = vm.limbo.waiting();
   stats.mmio_cached = sum(VmCount::kMmioCached);
-  stats.private_frames_attribute = vm.frames[static_cast<int>(MemoryKind::kPrivate)];
-  stats.shared_frames_attribute = vm.frames[static_cast<int>(MemoryKind::kShared)];
+  stats.private_frames_attribute = frames(MemoryKind::kPrivate);
+  stats.shared_frames_attribute = frames(MemoryKind::kShared);
   return stats;
+}
+
+uint64_t GuestAddressSpace::frames(MemoryKind kind) const {
+  return impl_->frames[static_cast<int>(kind)];
 }
 
 absl::Status GuestAddressSpace::Audit() const {

@@ -421,6 +421,8 @@ class GuestAddressSpace {
   EptPointer ept_pointer(MemoryKind root) const;
   const GpaLayout& layout() const;
   AddressSpaceStats stats() const;
+  // Of all memslots, by attribute. As stats() has it, for one load.
+  uint64_t frames(MemoryKind kind) const;
 
   // Walks everything and checks the invariants (F11); the sentence of the first violation.
   absl::Status Audit() const;

@@ -89,7 +89,7 @@ bool SerialPort::Type(std::string_view bytes) {
 
 void SerialPort::Send(uint8_t value) {
   if (Looped()) {
-    received_.push_back(value);
+    if (received_.size() < kCapacity) received_.push_back(value);  // else it is overrun
   } else {
     const char byte = static_cast<char>(value);
     say_(std::string_view(&byte, 1));

@@ -121,6 +121,9 @@ TEST_F(EventLine, WhatHappensToPagesIsSaid) {
   log.set_ring_entries(0);
   log.set_manual_clear(true);
   EXPECT_EQ(lines_.Render(event), head + "DIRTY LOG ON WRITE_PROTECT, cleared by hand\n");
+  event.mutable_vm_updated()->mutable_changed()->add_paths("conversion_policy");
+  event.mutable_vm_updated()->mutable_changed()->add_paths("labels");
+  EXPECT_EQ(lines_.Render(event), head + "UPDATED conversion_policy, labels\n");
   event.mutable_audit_failure()->set_detail("a table is lost");
   EXPECT_EQ(lines_.Render(event), head + "AUDIT FAILED: a table is lost\n");
 }

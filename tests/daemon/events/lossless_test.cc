@@ -79,11 +79,11 @@ TEST(Lossless, AnExpiredWatchHoldsNothingAnyMore) {
 
 TEST(Lossless, AWatchThatEndsLetsGo) {
   LosslessWatches watches;
-  const auto watch = watches.Add({}, 0, absl::Seconds(1));
+  auto watch = watches.Add({}, 0, absl::Seconds(1));
   EXPECT_NE(watches.HeldUntil("a", 2 * kRoom, kNow), std::nullopt);
   int changes = 0;
   const auto handle = watches.OnChange([&] { ++changes; });
-  watches.Remove(*watch);
+  watch.reset();
   EXPECT_EQ(changes, 1);
   EXPECT_FALSE(watches.any());
   EXPECT_EQ(watches.HeldUntil("a", 2 * kRoom, kNow), std::nullopt);

@@ -240,5 +240,16 @@ TEST_F(DeskQuotaTest, ANewPolicyHoldsFromTheNextRequestOn) {
   EXPECT_EQ(vm.MapGpa(0, 1, 1).verdict, Verdict::kParked);
 }
 
+TEST_F(DeskQuotaTest, ThePolicySetAgainGivesNoNewTokens) {
+  ConversionPolicy policy;
+  policy.ping_pong_limit = 1;
+  policy.ping_pong_window = absl::Hours(1);
+  DeskVm& vm = Make(policy);
+  EXPECT_EQ(vm.MapGpa(0, 0, 1).answer.result, MapGpaResult::kOk);
+  EXPECT_EQ(vm.MapGpa(0, 0, 1, kMapPrivateBit).answer.result, MapGpaResult::kOk);
+  vm.desk().SetPolicy(policy);
+  EXPECT_EQ(vm.MapGpa(0, 0, 1).answer.result, MapGpaResult::kDenied);
+}
+
 }  // namespace
 }  // namespace twinroot::host

@@ -20,7 +20,7 @@ class HeldBackTest : public DeskFixture {
   void CatchUp() { watches().Reached(*watch_, journal_.next(), journal_.next()); }
   events::LosslessWatches& watches() { return journal_.lossless(); }
 
-  std::shared_ptr<events::LosslessWatches::Watch> watch_ =
+  events::LosslessWatches::Handle watch_ =
       journal_.lossless().Add({}, 0, absl::Seconds(30));
 };
 
@@ -61,8 +61,19 @@ TEST_F(HeldBackTest, MapGpaWaitsAtItsNextChunkAndGoesOnWhereItWas) {
   EXPECT_EQ(told, 1024 * mmu::kPageSize);
 }
 
+// The kernel's work for a guest faults as vCPU 0, which itself may be in a hypercall.
+TEST_F(HeldBackTest, AnAccessAndAMapGpaOfOneVcpuBothGoOn) {
+  DeskVm& vm = Make({});
+  Fill();
+  EXPECT_EQ(vm.MapGpa(0, 0, 512).verdict, Verdict::kParked);
+  EXPECT_EQ(vm.Access(0, 1024, MemoryKind::kShared), Verdict::kParked);
+  EXPECT_EQ(vm.desk().held_back(), 2u);
+  CatchUp();
+  EXPECT_TRUE(vm.WaitResumed(0));
+  EXPECT_TRUE(vm.WaitAnswer(0).has_value());
+}
+
 TEST_F(HeldBackTest, WhoWaitedLongEnoughGoesOnAndTheWatchIsExpired) {
-  watches().Remove(*watch_);
   watch_ = watches().Add({}, 0, absl::Milliseconds(200));
   DeskVm& vm = Make({});
   Fill();

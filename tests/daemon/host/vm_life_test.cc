@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_join.h"
 #include "daemon/reasons.h"
 #include "mmu/tables/entry_slot.h"
 #include "tests/daemon/host/vm_fixture.h"
@@ -223,6 +224,16 @@ TEST_F(VmLife, ANewPolicyDecidesTheNextRequest) {
   settings.labels["tier"] = "gold";
   ASSERT_TRUE(vm_->Update(settings, vm_->status().version).ok());
   EXPECT_EQ(vm_->settings().labels.at("tier"), "gold");
+  settings.labels["tier"] = "silver";
+  ASSERT_TRUE(vm_->Update(settings, std::nullopt).ok());
+  ASSERT_TRUE(vm_->Update(settings, std::nullopt).ok()) << "no change, no event";
+  std::vector<std::string> changed;
+  for (const auto& event : journal_.Read(0, 10000, {}).events) {
+    if (event->has_vm_updated()) {
+      changed.push_back(absl::StrJoin(event->vm_updated().changed().paths(), "+"));
+    }
+  }
+  EXPECT_EQ(changed, (std::vector<std::string>{"conversion_policy+labels", "labels"}));
   Start();
   Eventually([&] { return vm_->Pending().size() == 1; });
   EXPECT_EQ(vm_->Resolve(vm_->Pending()[0].id, Resolution::kApply).outcome,
@@ -234,6 +245,10 @@ TEST_F(VmLife, AnotherVersionRefusesEveryChange) {
   Make(Counters(1));
   const uint64_t stale = vm_->status().version;
   ASSERT_TRUE(vm_->Update(vm_->settings(), stale).ok());
+  EXPECT_EQ(vm_->status().version, stale) << "nothing changed";
+  VmSettings other = vm_->settings();
+  other.labels["tier"] = "gold";
+  ASSERT_TRUE(vm_->Update(other, stale).ok());
   EXPECT_NE(vm_->status().version, stale);
   const auto refused = [](const absl::Status& status) {
     return absl::IsAborted(status) && ReasonOf(status) == reason::kEtagMismatch;

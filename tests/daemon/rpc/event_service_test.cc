@@ -257,6 +257,20 @@ TEST_F(EventServiceTest, ALosslessWatchHoldsUntilItHasReadAndEndsIfItNeverDoes) 
   }
 }
 
+TEST_F(EventServiceTest, ALosslessWatchHoldsNobodyForWhatItsFilterLeavesOut) {
+  v1::WatchEventsRequest request;
+  request.mutable_lossless_hold()->set_seconds(30);
+  request.mutable_filter()->add_kinds(v1::EVENT_KIND_VM_STATE);
+  auto watch = Open(request);
+  for (int i = 0; i < 20'000; ++i) {
+    v1::Event event;
+    event.set_vm("b");
+    event.mutable_audit_failure();
+    journal_->Append(event);
+  }
+  Eventually([&] { return !journal_->HeldUntil("b").has_value(); });
+}
+
 TEST_F(EventServiceTest, WatchRefusesBadCursorsAndChoices) {
   v1::WatchEventsRequest request;
   request.set_start_cursor("nonsense");

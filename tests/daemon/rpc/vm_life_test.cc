@@ -141,6 +141,26 @@ TEST_F(VmLifeTest, UpdateRefusesWhatCannotChange) {
   EXPECT_EQ(Get("demo").SerializeAsString(), before.SerializeAsString());
 }
 
+TEST_F(VmLifeTest, AQuotaIsTakenAwayWithWhatBelongsToIt) {
+  Make("demo");
+  v1::UpdateVmRequest request = UpdateOf("demo", {"conversion_policy"});
+  v1::ConversionPolicy& policy = *request.mutable_vm()->mutable_conversion_policy();
+  policy.set_max_conversions_per_second(10);
+  policy.set_conversion_burst(20);
+  policy.set_ping_pong_limit(3);
+  policy.mutable_ping_pong_window()->set_seconds(5);
+  ASSERT_TRUE(Update(request).ok());
+  request = UpdateOf("demo", {"conversion_policy.max_conversions_per_second",
+                              "conversion_policy.ping_pong_limit"});
+  ASSERT_TRUE(Update(request).ok());
+  EXPECT_EQ(updated_.vm().conversion_policy().conversion_burst(), 0u);
+  EXPECT_FALSE(updated_.vm().conversion_policy().has_ping_pong_window());
+  // Who asks for a part alone is told.
+  request = UpdateOf("demo", {"conversion_policy.conversion_burst"});
+  request.mutable_vm()->mutable_conversion_policy()->set_conversion_burst(2);
+  ExpectBadField(Update(request), "INVALID_FIELD", "vm.conversion_policy.conversion_burst");
+}
+
 TEST_F(VmLifeTest, UpdateMayBeTried) {
   Make("demo");
   const v1::Vm before = Get("demo");

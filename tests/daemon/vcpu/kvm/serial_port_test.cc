@@ -98,6 +98,10 @@ TEST_F(Serial, ItLooksLikeA16550AToADriverThatProbes) {
   port_.Write(kData, 'z');
   EXPECT_EQ(port_.Read(kData), 'z');
   EXPECT_EQ(said_, "");
+  for (size_t i = 0; i < 2 * SerialPort::kCapacity; ++i) port_.Write(kData, 'y');
+  size_t heard = 0;
+  while (port_.Read(kLsr) & 1) heard += port_.Read(kData) == 'y';
+  EXPECT_EQ(heard, SerialPort::kCapacity) << "the rest is overrun";
   ASSERT_TRUE(port_.Type("gone"));
   port_.Write(kFcr, 0x03);
   EXPECT_EQ(port_.Read(kLsr) & 1, 0);
