@@ -29,7 +29,8 @@ class Factory final : public grpc::experimental::ServerInterceptorFactoryInterfa
 
 }  // namespace
 
-Gatekeeper::Gatekeeper(Rules rules, AuditLog* audit) : audit_(audit), rules_(std::make_shared<const Rules>(std::move(rules))) {}
+Gatekeeper::Gatekeeper(Rules rules, AuditLog* audit)
+    : audit_(audit), rules_(std::make_shared<const Rules>(std::move(rules))) {}
 
 std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>
 Gatekeeper::MakeInterceptorFactory(const UnixDoor* door) {
@@ -66,7 +67,8 @@ void Gatekeeper::Replace(Rules rules) {
 
 absl::Status Gatekeeper::Admit(Call* call, uint32_t connections) {
   std::unique_lock lock(mutex_);
-  // A look at the revocations parses the certificate: not under the lock, on which every call waits.
+  // A look at the revocations parses the certificate: not under the lock, on which every call
+  // waits.
   for (std::shared_ptr<const Rules> looked_at; looked_at != rules_;) {
     looked_at = rules_;
     lock.unlock();

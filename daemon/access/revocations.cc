@@ -24,8 +24,8 @@ absl::Status Refuse(const std::string& key, const std::string& path, const std::
   return absl::FailedPreconditionError(absl::StrCat("tcp.", key, ": ", path, " ", what));
 }
 
-// The issuer by the hash of its canonical form: the same name may be encoded in several ways. Should
-// two authorities ever have one hash, a certificate too many is refused, none too few.
+// The issuer by the hash of its canonical form: the same name may be encoded in several ways.
+// Should two authorities ever have one hash, a certificate too many is refused, none too few.
 std::string NameOf(const X509_NAME* issuer, const ASN1_INTEGER* serial) {
   unsigned char* bytes = nullptr;
   const int size = i2d_ASN1_INTEGER(serial, &bytes);

@@ -3,20 +3,16 @@
 #define TWINROOT_DAEMON_EVENTS_ENTRY_H_
 
 #include <cstdint>
-#include <memory>
 
-#include "twinroot/v1/event.pb.h"
+#include "daemon/events/sealed_event.h"
 
 namespace twinroot::events {
-
-// Shared with readers, who copy it without a lock; never changed.
-using SharedEvent = std::shared_ptr<const v1::Event>;
 
 struct Entry {
   enum class What : uint8_t {
     kEvent,
     kLost,
-    kLeftOut,  // a filter did not want it; nobody has parsed it
+    kLeftOut,  // a filter did not want it; nobody has read it
   };
   What what = What::kEvent;
   uint64_t position = 0;

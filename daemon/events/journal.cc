@@ -1,7 +1,5 @@
 #include "daemon/events/journal.h"
 
-#include <google/protobuf/util/time_util.h>
-
 #include <algorithm>
 #include <fstream>
 #include <utility>
@@ -50,8 +48,7 @@ bool Absorb(const Chunk& chunk, const Filter& filter, size_t max, Journal::Page&
       continue;
     }
     page.next = entry.end();
-    if (entry.what == Entry::What::kEvent &&
-        filter.Wants(entry.event->vm(), entry.event->kind_case())) {
+    if (entry.what == Entry::What::kEvent && filter.Wants(entry.event->vm(), entry.event->kind())) {
       page.events.push_back(entry.event);
       page.told = page.next;
     }
@@ -104,19 +101,18 @@ void Journal::SetObserver(std::function<void(const v1::Event&)> observer) {
   state_->observer = std::move(observer);
 }
 
-void Journal::Append(v1::Event event) {
-  auto kept = std::make_shared<v1::Event>(std::move(event));
+void Journal::Append(const v1::Event& event) {
+  auto sealed = std::make_shared<SealedEvent>(event);
   std::vector<Entry> dropped;  // freed without the lock
   bool wake_writer = false;
   {
     std::lock_guard lock(state_->mutex);
-    *kept->mutable_time() =
-        google::protobuf::util::TimeUtil::NanosecondsToTimestamp(absl::GetCurrentTimeNanos());
-    kept->set_cursor(CursorText(state_->epoch, state_->tail.next() + 1));
-    kept->set_vm_sequence(kept->vm().empty() ? 0 : ++state_->vm_sequences[kept->vm()]);
-    if (kept->has_vm_state() && kept->vm_state().deleted()) state_->vm_sequences.erase(kept->vm());
-    if (state_->observer) state_->observer(*kept);
-    if (!state_->tail.Append(std::move(kept))) ++state_->lost;
+    const uint64_t sequence = event.vm().empty() ? 0 : ++state_->vm_sequences[event.vm()];
+    sealed->Place(absl::GetCurrentTimeNanos(), sequence,
+                  CursorText(state_->epoch, state_->tail.next() + 1));
+    if (sealed->deletes_vm()) state_->vm_sequences.erase(event.vm());
+    if (state_->observer) state_->observer(event);
+    if (!state_->tail.Append(std::move(sealed))) ++state_->lost;
     if (state_->store == nullptr) {
       dropped = state_->tail.Commit(state_->tail.next());
       state_->first = state_->tail.first();
@@ -179,8 +175,7 @@ uint64_t Journal::horizon() const {
 }
 
 absl::Status Journal::OutOfRange(const char* what, const char* reason) const {
-  const std::string oldest =
-      CursorText(state_->epoch, std::max(state_->first, state_->horizon));
+  const std::string oldest = CursorText(state_->epoch, std::max(state_->first, state_->horizon));
   return WithReason(
       absl::OutOfRangeError(absl::StrCat(what, "; the oldest cursor is ", oldest,
                                          ": list the VMs again and watch from there")),

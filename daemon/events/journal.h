@@ -50,13 +50,13 @@ class Journal {
   // Commits everything; if the disk refuses, what waits is lost as if the daemon were killed.
   ~Journal();
 
-  // Sees every appended event, in order, under the journal's lock: metrics use it, and so count
-  // lost ones too. Set before the first Append.
+  // Sees every event as it was given to Append, in order, under the journal's lock: metrics use it,
+  // and so count lost ones too. Set before the first Append.
   void SetObserver(std::function<void(const v1::Event&)> observer);
 
-  // Fills in cursor, vm_sequence (if `event.vm` is set) and time. A VM's sequence begins anew after
-  // the event that says it was deleted.
-  void Append(v1::Event event);
+  // The event, which has none of them yet, gets a cursor, a vm_sequence (if `event.vm` is set) and
+  // a time. A VM's sequence begins anew after the event that says it was deleted.
+  void Append(const v1::Event& event);
   // Waits until everything before `position` is committed, at most so long, and not while the disk
   // refuses; the result is `position`, or what is committed if that is less.
   uint64_t WaitCommitted(uint64_t position, absl::Duration timeout) const;

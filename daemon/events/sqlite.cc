@@ -48,7 +48,7 @@ Statement& Statement::BindText(int index, const std::string& text) {
   return *this;
 }
 
-Statement& Statement::BindBytes(int index, const std::string& bytes) {
+Statement& Statement::BindBytes(int index, std::string_view bytes) {
   sqlite3_bind_blob(statement_.get(), index, bytes.data(), static_cast<int>(bytes.size()),
                     SQLITE_STATIC);
   return *this;
@@ -81,11 +81,10 @@ uint64_t Statement::Number(int column) const {
   return static_cast<uint64_t>(sqlite3_column_int64(statement_.get(), column));
 }
 
-std::string Statement::Bytes(int column) const {
+std::string_view Statement::Bytes(int column) const {
   const void* bytes = sqlite3_column_blob(statement_.get(), column);
   const int size = sqlite3_column_bytes(statement_.get(), column);
-  return bytes == nullptr ? std::string()
-                          : std::string(static_cast<const char*>(bytes), static_cast<size_t>(size));
+  return {static_cast<const char*>(bytes), static_cast<size_t>(size)};
 }
 
 bool Statement::IsNull(int column) const {
@@ -130,7 +129,7 @@ absl::StatusOr<std::string> Database::Text(const std::string& sql) {
   if (!statement.ok()) return statement.status();
   const absl::StatusOr<bool> row = statement->Step();
   if (!row.ok()) return row.status();
-  return *row ? statement->Bytes(0) : std::string();
+  return std::string(*row ? statement->Bytes(0) : std::string_view());
 }
 
 void Database::RollBack() {

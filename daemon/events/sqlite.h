@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -24,7 +25,7 @@ class Statement {
   // Parameters, from 1. Text and bytes must live until the next Step; they are not copied.
   Statement& Bind(int index, uint64_t value);
   Statement& BindText(int index, const std::string& text);
-  Statement& BindBytes(int index, const std::string& bytes);
+  Statement& BindBytes(int index, std::string_view bytes);
   Statement& BindNull(int index);
 
   // True: there is a row. False: there is none (left); the statement may be bound and run again.
@@ -36,7 +37,8 @@ class Statement {
 
   // Columns of the row, from 0.
   uint64_t Number(int column) const;
-  std::string Bytes(int column) const;
+  // Until the next step.
+  std::string_view Bytes(int column) const;
   bool IsNull(int column) const;
 
  private:

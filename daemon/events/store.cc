@@ -1,7 +1,5 @@
 #include "daemon/events/store.h"
 
-#include <google/protobuf/util/time_util.h>
-
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -9,8 +7,6 @@
 
 namespace twinroot::events {
 namespace {
-
-using google::protobuf::util::TimeUtil;
 
 // What a batch leaves of one VM: its newest event, or that its name is free again.
 struct VmMark {
@@ -68,10 +64,9 @@ absl::Status Store::Prepare() {
 absl::Status Store::Commit(const std::vector<Entry>& entries) {
   return writer_.Transact([&] {
     std::map<std::string, VmMark> vms;
-    std::string bytes;
     const std::string nobody;
     for (const Entry& entry : entries) {
-      const v1::Event* event = entry.event.get();
+      const SealedEvent* event = entry.event.get();
       Statement& insert = statements_->insert;
       insert.Bind(1, entry.position).Bind(2, entry.count);
       if (event == nullptr) {
@@ -80,15 +75,12 @@ absl::Status Store::Commit(const std::vector<Entry>& entries) {
             .Bind(5, v1::Event::kGap)
             .BindNull(6);
       } else {
-        bytes.clear();
-        event->AppendToString(&bytes);
-        insert.Bind(3, static_cast<uint64_t>(TimeUtil::TimestampToNanoseconds(event->time())))
+        insert.Bind(3, static_cast<uint64_t>(event->time()))
             .BindText(4, event->vm())
-            .Bind(5, event->kind_case())
-            .BindBytes(6, bytes);
+            .Bind(5, event->kind())
+            .BindBytes(6, event->stored());
         if (!event->vm().empty()) {
-          vms[event->vm()] = {event->vm_sequence(), entry.position,
-                              event->has_vm_state() && event->vm_state().deleted()};
+          vms[event->vm()] = {event->vm_sequence(), entry.position, event->deletes_vm()};
         }
       }
       if (absl::Status status = insert.Run(); !status.ok()) return status;
@@ -118,18 +110,19 @@ absl::StatusOr<std::vector<Entry>> Store::Read(uint64_t position, uint64_t end, 
     Entry& entry = entries.emplace_back();
     entry.position = read.Number(0);
     entry.count = read.Number(1);
+    const std::string vm(read.Bytes(2));
+    const auto kind = static_cast<v1::Event::KindCase>(read.Number(3));
+    const std::string_view event = read.Bytes(4);
     if (read.IsNull(4)) {
       entry.what = Entry::What::kLost;
-    } else if (!filter.Wants(read.Bytes(2), static_cast<v1::Event::KindCase>(read.Number(3)))) {
+    } else if (!filter.Wants(vm, kind)) {
       entry.what = Entry::What::kLeftOut;
+    } else if (!scratch_.ParseFromArray(event.data(), static_cast<int>(event.size()))) {
+      // Bytes that are no event would stop everybody at this place for ever.
+      entry.what = Entry::What::kLost;
     } else {
-      auto event = std::make_shared<v1::Event>();
-      if (!event->ParseFromString(read.Bytes(4))) {
-        entry.what = Entry::What::kLost;
-        continue;
-      }
-      event->set_cursor(CursorText(opening_.epoch, entry.end()));
-      entry.event = std::move(event);
+      entry.event = std::make_shared<const SealedEvent>(vm, kind, event,
+                                                        CursorText(opening_.epoch, entry.end()));
     }
   }
   read.Reset();

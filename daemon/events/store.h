@@ -80,8 +80,9 @@ class Store {
   std::optional<StoreLock> lock_;  // held from Open on
   Opening opening_;
   Database writer_;
-  std::mutex read_mutex_;  // guards reader_ and its statement
+  std::mutex read_mutex_;  // guards reader_, its statement, and scratch_
   Database reader_;
+  v1::Event scratch_;
   std::unique_ptr<Statements> statements_;
 };
 

@@ -167,7 +167,7 @@ absl::Status Store::Load(const std::string& boot_id) {
     const absl::StatusOr<bool> vm = vms->Step();
     if (!vm.ok()) return vm.status();
     if (!*vm) break;
-    opening_.vm_sequences[vms->Bytes(0)] = vms->Number(1);
+    opening_.vm_sequences[std::string(vms->Bytes(0))] = vms->Number(1);
   }
   absl::StatusOr<Statement> mark =
       writer_.Prepare("UPDATE journal SET epoch = ?, boot_id = ?, clean = 0");

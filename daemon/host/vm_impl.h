@@ -135,7 +135,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
  private:
   vcpu::Verdict StopAtMmio(vcpu::VcpuIndex vcpu, mmu::Gpa gpa, mmu::MemoryKind alias);
   // Nothing is told of a VM after its end was.
-  void Publish(v1::Event event);
+  void Publish(const v1::Event& event);
   VmImpl(VmSpec spec, const House& house);
   static VmStatus Stopped(vcpu::StopReason reason, std::string message);
   static VmStatus Exited(uint32_t code);

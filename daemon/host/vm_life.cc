@@ -29,9 +29,9 @@ VmStatus VmImpl::Exited(uint32_t code) {
   return status;
 }
 
-void VmImpl::Publish(v1::Event event) {
+void VmImpl::Publish(const v1::Event& event) {
   std::lock_guard lock(state_mutex_);
-  if (!deleted_) house_.journal->Append(std::move(event));
+  if (!deleted_) house_.journal->Append(event);
 }
 
 void VmImpl::PublishDefined() {

@@ -32,7 +32,7 @@ AuditStream::Next AuditStream::Produce(v1::AuditResponse* message, absl::Status*
     v1::Event event;
     event.set_vm(vm->spec().name);
     event.mutable_audit_failure()->set_detail(message->detail());
-    context_->journal->Append(std::move(event));
+    context_->journal->Append(event);
   }
   return Next::kWrite;
 }

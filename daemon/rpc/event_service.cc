@@ -109,8 +109,7 @@ grpc::ServerWriteReactor<v1::WatchEventsResponse>* EventService::WatchEvents(
       return new Failed(std::move(status));
     }
   }
-  auto* stream =
-      new EventStream(context_, *position, *std::move(filter), std::move(lossless));
+  auto* stream = new EventStream(context_, *position, *std::move(filter), std::move(lossless));
   // The VMs are looked at after the position was taken: what changes meanwhile is told again,
   // and nothing is missed.
   if (initial_state) stream->BeginWithState();
@@ -144,7 +143,7 @@ absl::Status EventService::List(const v1::ListEventsRequest& request,
   // What happened before the call is in the list, or the disk is in trouble.
   *end = journal.WaitCommitted(*end, kSettle);
   const Journal::Page page =
-      AppendPage(journal, *position, *page_size, *filter, response->mutable_events(), *end);
+      ReadPage(journal, *position, *page_size, *filter, TellIn(response), *end);
   response->set_next_cursor(journal.CursorAt(std::min(page.next, *end)));
   response->set_end_cursor(journal.CursorAt(*end));
   return absl::OkStatus();

@@ -16,20 +16,20 @@ constexpr size_t kVmsAtOnce = 256;
 
 }  // namespace
 
-events::Journal::Page AppendPage(const events::Journal& journal, uint64_t position, size_t max,
-                                 const events::Filter& filter,
-                                 google::protobuf::RepeatedPtrField<v1::Event>* out, uint64_t end) {
+events::Journal::Page ReadPage(const events::Journal& journal, uint64_t position, size_t max,
+                               const events::Filter& filter, const TellEvent& tell, uint64_t end) {
   events::Journal::Page page = journal.Read(position, max, filter, end);
   if (page.missed > 0) {
-    v1::Event* event = out->Add();
+    v1::Event event;
     const std::string to = journal.CursorAt(page.missed_from + page.missed);
-    event->set_cursor(to);
-    host::SetTimestamp(absl::Now(), *event->mutable_time());
-    event->mutable_gap()->set_from_cursor(journal.CursorAt(page.missed_from));
-    event->mutable_gap()->set_to_cursor(to);
-    event->mutable_gap()->set_count(page.missed);
+    event.set_cursor(to);
+    host::SetTimestamp(absl::Now(), *event.mutable_time());
+    event.mutable_gap()->set_from_cursor(journal.CursorAt(page.missed_from));
+    event.mutable_gap()->set_to_cursor(to);
+    event.mutable_gap()->set_count(page.missed);
+    tell(event.SerializeAsString());
   }
-  for (const events::SharedEvent& event : page.events) *out->Add() = *event;
+  for (const events::SharedEvent& event : page.events) tell(event->bytes());
   return page;
 }
 
@@ -57,7 +57,7 @@ void EventStream::BeginWithState() {
       v1::Event event = host::StateEvent(after, vm->status());
       event.set_cursor(cursor);
       host::SetTimestamp(absl::Now(), *event.mutable_time());
-      initial_.push_back(std::move(event));
+      initial_.push_back(event.SerializeAsString());
     }
     if (vms.size() < kVmsAtOnce) break;
   }
@@ -83,14 +83,14 @@ void EventStream::Begin() {
 
 bool EventStream::Blocks() const { return context_->journal->ReadsDisk(position_); }
 
-v1::Event EventStream::Bookmark() {
+std::string EventStream::Bookmark() {
   // A watch that began a moment ago may stand before events that no cursor may name yet.
   told_ = context_->journal->WaitCommitted(position_, absl::ZeroDuration());
   v1::Event event;
   event.set_cursor(context_->journal->CursorAt(told_));
   host::SetTimestamp(absl::Now(), *event.mutable_time());
   event.mutable_bookmark();
-  return event;
+  return event.SerializeAsString();
 }
 
 void EventStream::TellReached() {
@@ -114,10 +114,11 @@ absl::Status EventStream::TooSlow() const {
 
 EventStream::Next EventStream::Produce(v1::WatchEventsResponse* message, absl::Status* end) {
   if (farewell_) return Next::kEnd;
+  const TellEvent tell = TellIn(message);
   TellReached();  // what was read before was sent by now
   if (!initial_.empty()) {
-    while (!initial_.empty() && message->events_size() < kMaxEvents) {
-      *message->add_events() = std::move(initial_.front());
+    for (int i = 0; i < kMaxEvents && !initial_.empty(); ++i) {
+      tell(initial_.front());
       initial_.pop_front();
     }
     return Next::kWrite;
@@ -130,9 +131,9 @@ EventStream::Next EventStream::Produce(v1::WatchEventsResponse* message, absl::S
   const bool draining = context_->draining;
   // One place is kept for a gap.
   const events::Journal::Page page =
-      AppendPage(*context_->journal, position_, kMaxEvents - 1, filter_, message->mutable_events());
+      ReadPage(*context_->journal, position_, kMaxEvents - 1, filter_, tell);
   position_ = page.next;
-  if (message->events_size() > 0) {
+  if (page.told > 0) {
     told_ = page.told;
     return Next::kWrite;
   }
@@ -142,7 +143,7 @@ EventStream::Next EventStream::Produce(v1::WatchEventsResponse* message, absl::S
   if (page.more && !expires) return Next::kAgain;
   if (draining) farewell_ = true;
   if (draining || expires || tick_.exchange(false)) {
-    *message->add_events() = Bookmark();
+    tell(Bookmark());
     return Next::kWrite;
   }
   return Next::kWait;

@@ -14,16 +14,15 @@
 #include "daemon/events/journal.h"
 #include "daemon/rpc/context.h"
 #include "daemon/rpc/pump.h"
+#include "daemon/rpc/told_events.h"
 #include "twinroot/v1/event.pb.h"
 
 namespace twinroot::rpc {
 
-// Reads up to `max` events into `out`, after a gap event if some were missed before them. May read
-// the disk.
-events::Journal::Page AppendPage(const events::Journal& journal, uint64_t position, size_t max,
-                                 const events::Filter& filter,
-                                 google::protobuf::RepeatedPtrField<v1::Event>* out,
-                                 uint64_t end = std::numeric_limits<uint64_t>::max());
+// Reads up to `max` events, and tells a gap before them if some were missed. May read the disk.
+events::Journal::Page ReadPage(const events::Journal& journal, uint64_t position, size_t max,
+                               const events::Filter& filter, const TellEvent& tell,
+                               uint64_t end = std::numeric_limits<uint64_t>::max());
 
 class EventStream final : public Pump<v1::WatchEventsResponse> {
  public:
@@ -40,16 +39,16 @@ class EventStream final : public Pump<v1::WatchEventsResponse> {
   bool Blocks() const override;
   // Whatever is before position_ was sent, or is left out by the filter.
   void TellReached();
-  v1::Event Bookmark();
+  std::string Bookmark();
   absl::Status TooSlow() const;
 
   Context* const context_;
   const events::Filter filter_;
   // Produce's own.
   uint64_t position_;
-  uint64_t told_;  // of the last cursor that was sent, or that the caller had
-  std::deque<v1::Event> initial_;
-  bool farewell_ = false;  // the last bookmark was sent
+  uint64_t told_;                    // of the last cursor that was sent, or that the caller had
+  std::deque<std::string> initial_;  // as TellEvent takes them
+  bool farewell_ = false;            // the last bookmark was sent
 
   const events::LosslessWatches::Handle lossless_;
 

@@ -14,7 +14,15 @@ _SUMMARY = re.compile(
 
 
 def _count(conversions):
-    return dict(collections.Counter((c["direction"], c["cause"]) for _, c in conversions))
+    """Ranges by direction and cause. Of a range that took long, several events tell the pieces."""
+    ranges = []
+    for _, c in conversions:
+        last = ranges[-1] if ranges else None
+        if last and last["id"] == c["id"] and int(last["gpa"]) + int(last["size"]) == int(c["gpa"]):
+            last["size"] = int(last["size"]) + int(c["size"])
+        else:
+            ranges.append(dict(c))
+    return dict(collections.Counter((c["direction"], c["cause"]) for c in ranges))
 
 
 class Conversions(harness.E2eTest):

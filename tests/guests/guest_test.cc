@@ -95,8 +95,8 @@ class Guests : public testing::Test {
       const events::Journal::Page page = journal_.Read(position, 1000, {});
       EXPECT_EQ(page.missed, 0u);
       for (const events::SharedEvent& event : page.events) {
-        if (event->vm() == vm && event->has_conversion()) {
-          conversions.push_back(event->conversion());
+        if (event->vm() == vm && event->kind() == v1::Event::kConversion) {
+          conversions.push_back(event->Parse().conversion());
         }
       }
       if (page.next == position) return conversions;

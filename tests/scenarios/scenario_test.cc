@@ -202,7 +202,9 @@ std::vector<v1::Conversion> ConversionsOf(const events::Journal& journal, const 
   for (uint64_t position = from;;) {
     const events::Journal::Page page = journal.Read(position, 1000, filter);
     for (const events::SharedEvent& event : page.events) {
-      if (event->has_conversion()) conversions.push_back(event->conversion());
+      if (event->kind() == v1::Event::kConversion) {
+        conversions.push_back(event->Parse().conversion());
+      }
     }
     if (page.next == position) return conversions;
     position = page.next;

@@ -67,9 +67,10 @@ void Watch(const Journal& journal, int watcher, std::string cursor, uint64_t see
       absl::StrAppend(&lines, "G ", watcher, " ", journal.CursorAt(page.missed_from), " ",
                       journal.CursorAt(page.missed_from + page.missed), " ", page.missed, "\n");
     }
-    for (const SharedEvent& event : page.events) {
-      absl::StrAppend(&lines, "E ", watcher, " ", event->cursor(), " ", event->conversion().id(),
-                      " ", event->vm(), " ", event->vm_sequence(), "\n");
+    for (const SharedEvent& sealed : page.events) {
+      const v1::Event event = sealed->Parse();
+      absl::StrAppend(&lines, "E ", watcher, " ", event.cursor(), " ", event.conversion().id(), " ",
+                      event.vm(), " ", event.vm_sequence(), "\n");
     }
     Say(lines);
     if (last && page.next == *position) return;

@@ -40,7 +40,7 @@ TEST_F(JournalFile, ARestartKeepsEventsCursorsAndSequences) {
   Append(2, "b");
   Settle();
   const std::string end = journal_->Cursor();
-  const std::string middle = ReadAll(*journal_, 0).events[1]->cursor();
+  const std::string middle = ReadAll(*journal_, 0).events[1]->Parse().cursor();
   Open();
   EXPECT_EQ(journal_->opening().previous_end(), Started::PREVIOUS_END_CLEAN);
   EXPECT_TRUE(journal_->opening().epoch_kept());
@@ -51,7 +51,7 @@ TEST_F(JournalFile, ARestartKeepsEventsCursorsAndSequences) {
   ASSERT_TRUE(position.ok()) << position.status();
   const Told told = ReadAll(*journal_, *position);
   EXPECT_EQ(told.ids, (std::vector<uint64_t>{3, 4, 5, 6}));
-  EXPECT_EQ(told.events.back()->vm_sequence(), 4u);
+  EXPECT_EQ(told.events.back()->Parse().vm_sequence(), 4u);
   EXPECT_EQ(told.missed, 0u);
 }
 
@@ -72,7 +72,7 @@ TEST_F(JournalFile, ADeletedVmsNameBeginsAnewAcrossARestart) {
   Open();
   Append(1, "a");
   Settle();
-  EXPECT_EQ(ReadAll(*journal_, 0).events.back()->vm_sequence(), 1u);
+  EXPECT_EQ(ReadAll(*journal_, 0).events.back()->Parse().vm_sequence(), 1u);
 }
 
 TEST_F(JournalFile, ReadersSeeTheSameFromDiskAndFromMemory) {
@@ -87,7 +87,7 @@ TEST_F(JournalFile, ReadersSeeTheSameFromDiskAndFromMemory) {
   ASSERT_EQ(all.ids.size(), 5000u);
   for (uint64_t i = 0; i < 5000; ++i) {
     ASSERT_EQ(all.ids[i], i);
-    ASSERT_EQ(all.events[i]->cursor(), journal_->CursorAt(i + 1));
+    ASSERT_EQ(all.events[i]->Parse().cursor(), journal_->CursorAt(i + 1));
   }
   v1::EventFilter rare;
   rare.set_vm("rare");
@@ -192,7 +192,7 @@ TEST_F(JournalFile, WhatFindsNoRoomWhileTheDiskIsFullIsADurableGap) {
     EXPECT_EQ(told.ids[54], 55u);
     EXPECT_EQ(told.ids[55], 106u);
     // The VM's sequence shows the same hole.
-    EXPECT_EQ(told.events[55]->vm_sequence(), 106u);
+    EXPECT_EQ(told.events[55]->Parse().vm_sequence(), 106u);
     // A cursor from within the hole.
     EXPECT_EQ(ReadAll(*journal_, 60).missed, 45u);
     Open();
@@ -313,9 +313,10 @@ TEST_F(JournalFile, ManyThreadsAppendAndManyReadWithoutHoleOrRepeat) {
       while (position < kEach * kThreads) {
         const Journal::Page page = journal_->Read(position, 64, {});
         ASSERT_EQ(page.missed, 0u);
-        for (const SharedEvent& event : page.events) {
-          ASSERT_EQ(event->vm_sequence(), ++sequences[event->vm()]);
-          ASSERT_EQ(event->cursor(), journal_->CursorAt(++position));
+        for (const SharedEvent& sealed : page.events) {
+          const v1::Event event = sealed->Parse();
+          ASSERT_EQ(event.vm_sequence(), ++sequences[event.vm()]);
+          ASSERT_EQ(event.cursor(), journal_->CursorAt(++position));
         }
         ASSERT_EQ(page.next, position);
       }

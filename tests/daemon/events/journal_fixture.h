@@ -45,7 +45,7 @@ inline Told ReadAll(const Journal& journal, uint64_t position, const Filter& fil
     }
     told.missed += page.missed;
     for (const SharedEvent& event : page.events) {
-      told.ids.push_back(event->conversion().id());
+      told.ids.push_back(event->Parse().conversion().id());
       told.events.push_back(event);
     }
     if (page.next == told.next) {

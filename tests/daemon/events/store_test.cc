@@ -31,18 +31,18 @@ class StoreTest : public ::testing::Test {
     store_ = *std::move(store);
   }
   // Of which `count` are one hole if there are more than one.
-  static Entry EntryAt(uint64_t position, uint64_t count = 1) {
+  static Entry EntryAt(uint64_t position, uint64_t count = 1, const std::string& vm = "a") {
     Entry entry;
     entry.position = position;
     entry.count = count;
     entry.what = count == 1 ? Entry::What::kEvent : Entry::What::kLost;
     if (count == 1) {
-      auto event = std::make_shared<v1::Event>();
-      event->set_vm("a");
-      event->set_vm_sequence(position + 1);
-      event->mutable_time()->set_seconds(static_cast<int64_t>(1000 + position));
-      event->mutable_conversion()->set_id(position);
-      entry.event = std::move(event);
+      v1::Event event;
+      event.set_vm(vm);
+      event.mutable_conversion()->set_id(position);
+      auto sealed = std::make_shared<SealedEvent>(event);
+      sealed->Place(static_cast<int64_t>(1000 + position) * 1'000'000'000, position + 1, "");
+      entry.event = std::move(sealed);
     }
     return entry;
   }
@@ -100,7 +100,7 @@ TEST_F(StoreTest, AStoreThatWasNotClosedKeepsItsEpochInTheSameBootOnly) {
   EXPECT_EQ(store_->opening().next, 3u);
   const auto entries = store_->Read(0, 9, 9, {});
   ASSERT_TRUE(entries.ok());
-  EXPECT_EQ(entries->back().event->cursor(), store_->opening().epoch + "-3");
+  EXPECT_EQ(entries->back().event->Parse().cursor(), store_->opening().epoch + "-3");
 }
 
 TEST_F(StoreTest, AHostThatDoesNotTellItsBootHasAnotherOne) {
@@ -181,7 +181,7 @@ TEST_F(StoreTest, ACommitIsRepeatedWithoutHarm) {
   const auto entries = store_->Read(0, 99, 99, {});
   ASSERT_TRUE(entries.ok());
   ASSERT_EQ(entries->size(), 4u);
-  EXPECT_EQ((*entries)[3].event->conversion().id(), 3u);
+  EXPECT_EQ((*entries)[3].event->Parse().conversion().id(), 3u);
 }
 
 TEST_F(StoreTest, ReadBeginsInsideAHoleAndEndsBeforeTheEnd) {
@@ -217,11 +217,7 @@ TEST_F(StoreTest, ExpiredLooksAtSoManyOfTheOldest) {
 TEST_F(StoreTest, NamesWhoseEventsAreGoneBeginAnew) {
   Open();
   Add(0, 3);
-  Entry other = EntryAt(3);
-  auto event = std::make_shared<v1::Event>(*other.event);
-  event->set_vm("b");
-  other.event = event;
-  ASSERT_TRUE(store_->Commit({other}).ok());
+  ASSERT_TRUE(store_->Commit({EntryAt(3, 1, "b")}).ok());
   EXPECT_EQ(*store_->DropBefore(3, 100), 3u);
   Open();
   EXPECT_FALSE(store_->opening().vm_sequences.contains("a"));

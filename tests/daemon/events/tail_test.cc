@@ -5,7 +5,7 @@
 namespace twinroot::events {
 namespace {
 
-SharedEvent AnEvent() { return std::make_shared<v1::Event>(); }
+SharedEvent AnEvent() { return std::make_shared<const SealedEvent>(v1::Event()); }
 
 TEST(Tail, WhatWaitsIsNotRead) {
   Tail tail(10, 100, 100);

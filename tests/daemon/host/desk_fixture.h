@@ -121,7 +121,7 @@ class DeskFixture : public testing::Test {
     do {
       page = journal_.Read(page.next, 100'000, {});
       for (const auto& shared : page.events) {
-        if (shared->vm() == vm) events.push_back(*shared);
+        if (shared->vm() == vm) events.push_back(shared->Parse());
       }
     } while (page.more);
     return events;

@@ -20,8 +20,7 @@ class HeldBackTest : public DeskFixture {
   void CatchUp() { watches().Reached(*watch_, journal_.next(), journal_.next()); }
   events::LosslessWatches& watches() { return journal_.lossless(); }
 
-  events::LosslessWatches::Handle watch_ =
-      journal_.lossless().Add({}, 0, absl::Seconds(30));
+  events::LosslessWatches::Handle watch_ = journal_.lossless().Add({}, 0, absl::Seconds(30));
 };
 
 TEST_F(HeldBackTest, AnAccessWaitsUntilTheWatchHasCaughtUp) {

@@ -54,7 +54,9 @@ class KvmNative : public VmFixture {
     v1::EventFilter all;
     for (uint64_t position = 0;;) {
       const auto page = journal_.Read(position, 1000, events::Filter(all));
-      for (const auto& event : page.events) conversions += event->has_conversion();
+      for (const auto& event : page.events) {
+        conversions += event->kind() == v1::Event::kConversion;
+      }
       if (page.next == position) return conversions;
       position = page.next;
     }

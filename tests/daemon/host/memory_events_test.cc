@@ -21,7 +21,7 @@ class MemoryEvents : public VmFixture {
     for (const v1::EventKind kind : kinds) filter.add_kinds(kind);
     std::vector<v1::Event> told;
     for (const auto& event : journal_.Read(0, 1000, events::Filter(filter)).events) {
-      told.push_back(*event);
+      told.push_back(event->Parse());
     }
     return told;
   }

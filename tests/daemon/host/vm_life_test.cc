@@ -210,7 +210,7 @@ TEST_F(VmLife, PausesAreEvents) {
   ASSERT_TRUE(vm_->Stop(vcpu::StopReason::kStopRequested).ok());
   std::vector<v1::Vm::State> states;
   for (const auto& event : journal_.Read(0, 10000, {}).events) {
-    if (event->has_vm_state()) states.push_back(event->vm_state().state());
+    if (event->kind() == v1::Event::kVmState) states.push_back(event->Parse().vm_state().state());
   }
   EXPECT_EQ(states, (std::vector<v1::Vm::State>{v1::Vm::STATE_DEFINED, v1::Vm::STATE_RUNNING,
                                                 v1::Vm::STATE_PAUSED, v1::Vm::STATE_RUNNING,
@@ -229,8 +229,8 @@ TEST_F(VmLife, ANewPolicyDecidesTheNextRequest) {
   ASSERT_TRUE(vm_->Update(settings, std::nullopt).ok()) << "no change, no event";
   std::vector<std::string> changed;
   for (const auto& event : journal_.Read(0, 10000, {}).events) {
-    if (event->has_vm_updated()) {
-      changed.push_back(absl::StrJoin(event->vm_updated().changed().paths(), "+"));
+    if (event->kind() == v1::Event::kVmUpdated) {
+      changed.push_back(absl::StrJoin(event->Parse().vm_updated().changed().paths(), "+"));
     }
   }
   EXPECT_EQ(changed, (std::vector<std::string>{"conversion_policy+labels", "labels"}));

@@ -78,10 +78,10 @@ TEST_F(HostServiceTest, AuditTellsOfEachVmByName) {
   EXPECT_EQ(answers[0].detail(), "");
   EXPECT_EQ(answers[1].vm(), "b");
   EXPECT_EQ(answers[1].verdict(), v1::AuditResponse::VERDICT_BROKEN);
-  const auto told = journal_->Read(0, 100, {}).events;
-  ASSERT_TRUE(told.back()->has_audit_failure());
-  EXPECT_EQ(told.back()->vm(), answers[1].vm());
-  EXPECT_EQ(told.back()->audit_failure().detail(), answers[1].detail());
+  const v1::Event told = journal_->Read(0, 100, {}).events.back()->Parse();
+  ASSERT_TRUE(told.has_audit_failure());
+  EXPECT_EQ(told.vm(), answers[1].vm());
+  EXPECT_EQ(told.audit_failure().detail(), answers[1].detail());
   EXPECT_EQ(answers[1].detail(), "found 3 tables, counted 2");
   EXPECT_EQ(answers[2].vm(), "c");
 }
