@@ -17,6 +17,12 @@ struct EnableArguments {
   bool initially_all_set = false;
   bool no_eager_split = false;
   uint32_t ring_entries = 0;
+  std::string request_id;
+};
+
+struct DisableArguments {
+  std::string name;
+  std::string request_id;
 };
 
 int Enable(Session& session, const EnableArguments& arguments) {
@@ -27,6 +33,7 @@ int Enable(Session& session, const EnableArguments& arguments) {
   request.set_initially_all_set(arguments.initially_all_set);
   request.set_no_eager_split(arguments.no_eager_split);
   request.set_ring_entries(arguments.ring_entries);
+  request.set_request_id(arguments.request_id);
   const auto response = session.client().Call<v1::EnableDirtyLogResponse>(
       absl::StrCat("cannot enable the dirty log of vm ", arguments.name),
       [&](grpc::ClientContext* context, v1::EnableDirtyLogResponse* answer) {
@@ -37,9 +44,11 @@ int Enable(Session& session, const EnableArguments& arguments) {
   return kOk;
 }
 
-int Disable(Session& session, const std::string& name) {
+int Disable(Session& session, const DisableArguments& arguments) {
+  const std::string& name = arguments.name;
   v1::DisableDirtyLogRequest request;
   request.set_vm(name);
+  request.set_request_id(arguments.request_id);
   const auto response = session.client().Call<v1::DisableDirtyLogResponse>(
       absl::StrCat("cannot disable the dirty log of vm ", name),
       [&](grpc::ClientContext* context, v1::DisableDirtyLogResponse* answer) {
@@ -130,6 +139,7 @@ void AddEnable(CLI::App* dirty, Invocation* invocation) {
                    "Pages in each vCPU's ring, 129 to 65536; a vCPU whose ring is full waits for "
                    "a harvest (0: no rings)")
       ->type_name("NUMBER");
+  AddRequestId(verb, &arguments->request_id);
 }
 
 }  // namespace
@@ -151,10 +161,11 @@ void AddDirtyCommands(CLI::App* root, Invocation* invocation) {
   AddVmName(verb, &clear->name);
   AddRanges(verb, &clear->ranges)->required();
 
-  const auto name = std::make_shared<std::string>();
+  const auto disable = std::make_shared<DisableArguments>();
   verb = AddVerb(dirty, "disable", "End the log; pages become large again", invocation,
-                 [name](Session& session) { return Disable(session, *name); });
-  AddVmName(verb, name.get());
+                 [disable](Session& session) { return Disable(session, *disable); });
+  AddVmName(verb, &disable->name);
+  AddRequestId(verb, &disable->request_id);
 }
 
 }  // namespace twinroot::cli

@@ -221,6 +221,8 @@ Journal::Page Journal::Read(uint64_t position, size_t max, const Filter& filter,
   Page page;
   page.next = position;
   for (size_t scanned = 0; scanned < kMaxScan && page.events.size() < max;) {
+    // What the page has room for, first: without a filter that is all that is read.
+    const size_t most = scanned == 0 ? std::min(kChunk, max) : kChunk;
     Chunk chunk;
     bool from_disk = false;
     {
@@ -235,11 +237,11 @@ Journal::Page Journal::Read(uint64_t position, size_t max, const Filter& filter,
         chunk.end = std::min(end, tail.first());
         from_disk = true;
       } else {
-        chunk.entries = tail.Read(page.next, end, kChunk);
+        chunk.entries = tail.Read(page.next, end, most);
       }
     }
     if (from_disk) {
-      auto entries = state_->store->Read(page.next, chunk.end, kChunk, filter);
+      auto entries = state_->store->Read(page.next, chunk.end, most, filter);
       if (entries.ok()) {
         chunk.entries = *std::move(entries);
       } else {
@@ -249,7 +251,7 @@ Journal::Page Journal::Read(uint64_t position, size_t max, const Filter& filter,
                       std::string(entries.status().message()));
       }
     }
-    if (chunk.entries.size() == kChunk) chunk.end = std::min(chunk.end, chunk.entries.back().end());
+    if (chunk.entries.size() == most) chunk.end = std::min(chunk.end, chunk.entries.back().end());
     scanned += std::max<size_t>(chunk.entries.size(), 1);
     if (!Absorb(chunk, filter, max, page)) break;
   }

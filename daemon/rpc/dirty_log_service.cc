@@ -69,8 +69,8 @@ absl::StatusOr<mmu::DirtyLogOptions> OptionsOf(const v1::EnableDirtyLogRequest& 
 grpc::ServerUnaryReactor* DirtyLogService::EnableDirtyLog(grpc::CallbackServerContext* call,
                                                           const v1::EnableDirtyLogRequest* request,
                                                           v1::EnableDirtyLogResponse* response) {
-  return OnWorker(context_->calls, call,
-                  [this, request, response] { return Enable(*request, response); });
+  return OnceOnWorker(*context_, call, *request, response,
+                      [this, request, response] { return Enable(*request, response); });
 }
 
 absl::Status DirtyLogService::Enable(const v1::EnableDirtyLogRequest& request,
@@ -89,8 +89,8 @@ absl::Status DirtyLogService::Enable(const v1::EnableDirtyLogRequest& request,
 grpc::ServerUnaryReactor* DirtyLogService::DisableDirtyLog(
     grpc::CallbackServerContext* call, const v1::DisableDirtyLogRequest* request,
     v1::DisableDirtyLogResponse* response) {
-  return OnWorker(context_->calls, call,
-                  [this, request, response] { return Disable(*request, response); });
+  return OnceOnWorker(*context_, call, *request, response,
+                      [this, request, response] { return Disable(*request, response); });
 }
 
 absl::Status DirtyLogService::Disable(const v1::DisableDirtyLogRequest& request,

@@ -138,6 +138,18 @@ TEST_F(DirtyLogServiceTest, EnableRefusesChoicesThatDoNotGoTogether) {
       "ring_entries");
 }
 
+TEST_F(DirtyLogServiceTest, EnableAndDisableMayBeSentAgain) {
+  v1::EnableDirtyLogRequest enable = EnableRequest();
+  enable.set_request_id("on");
+  v1::EnableDirtyLogResponse first, again;
+  ASSERT_TRUE(Enable(enable, &first).ok());
+  demo().FailNextMemoryCall(WithReason(absl::FailedPreconditionError("on"), reason::kDirtyLogOn));
+  ASSERT_TRUE(Enable(enable, &again).ok());
+  EXPECT_EQ(again.SerializeAsString(), first.SerializeAsString());
+  // The VM was not asked again: its refusal is still to come.
+  ExpectError(Enable(EnableRequest()), StatusCode::FAILED_PRECONDITION, "DIRTY_LOG_ON");
+}
+
 TEST_F(DirtyLogServiceTest, DisableTellsWhatBecameLargeAgain) {
   v1::DisableDirtyLogResponse response;
   ASSERT_TRUE(Disable("demo", &response).ok());
