@@ -52,9 +52,14 @@ write_package_key() {
   [[ -f $file && $(<"$file") == "$line" ]] || echo "$line" >"$file"
 }
 
+# What nobody used for two weeks goes, and of the rest what was longest unused beyond 40 GB: builds
+# under three sanitizers fill a disk in days.
 prune_disk_cache() {
-  local cache=$HOME/.cache/twinroot/bazel
-  [[ ! -d $cache ]] || find "$cache" -type f -atime +14 -mtime +14 -delete
+  local cache=$HOME/.cache/twinroot/bazel limit=40000000000
+  [[ -d $cache ]] || return 0
+  find "$cache" -type f -atime +14 -mtime +14 -delete
+  find "$cache" -type f -printf '%A@ %s %p\n' | sort -rn |
+    awk -v limit=$limit '(kept += $2) > limit { print $3 }' | xargs -r -d '\n' rm -f
 }
 
 # Everything that a build needs. After it, bazel_run works.
