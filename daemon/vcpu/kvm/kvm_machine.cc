@@ -202,9 +202,7 @@ uint64_t KvmMachine::exits() const {
 }
 
 void KvmMachine::Pause() {
-  gate_.Pause([this] {
-    for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) vcpu->Kick();
-  });
+  gate_.Pause([this](VcpuIndex vcpu) { vcpus_[vcpu]->Kick(); });
   // A kick takes a vCPU out of a fault that the handler has begun to serve.
   std::lock_guard served(serve_mutex_);
 }
@@ -227,8 +225,15 @@ void KvmMachine::SettleLeaves() {
 }
 
 void KvmMachine::RenewProjection(Projection& projection) {
+  // One that is held may be inside an access of KVM's own, which must not fail: later, then. To
+  // look before saves a pause, to look after is sure.
+  if (gate_.AnyHeld()) return SettleSoon();
   std::lock_guard no_start(start_mutex_);
   Pause();
+  if (gate_.AnyHeld()) {
+    Resume();
+    return SettleSoon();
+  }
   if (absl::Status status = projection.Renew(); !status.ok()) {
     client_->OnFatal(StopReason::kBackendError, std::string(status.message()));
   }
