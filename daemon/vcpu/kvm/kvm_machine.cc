@@ -128,7 +128,7 @@ absl::Status KvmMachine::CreateVcpus() {
 
 absl::Status KvmMachine::Load(const BootPlan& plan) {
   if (plan.image.kernel()) {
-    LoadKernel(plan, *ram_);
+    if (absl::Status status = LoadKernel(plan, *ram_); !status.ok()) return status;
   } else if (absl::Status status = LoadGuest(plan, *ram_); !status.ok()) {
     return status;
   }
