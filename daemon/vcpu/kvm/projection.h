@@ -112,11 +112,14 @@ class Projection : public mmu::ExternalTables {
 
   // With mutex_ held: until nothing of the range is being settled.
   void AwaitSettled(std::unique_lock<std::mutex>& lock, const Window& window, mmu::GfnRange range);
-  // The rest with use_ held. True: the leaf was not large before.
-  bool MakeLarge(Window& window, mmu::GfnRange leaf);
+  // The rest with use_ held. How it was before.
+  Block MakeLarge(Window& window, mmu::GfnRange leaf);
   absl::Status WatchWrites();
   absl::Status Map(const Window& window, mmu::GfnRange range, Userfault::Rights rights);
   absl::Status TakeAway(Window& window, mmu::GfnRange range);
+  // What is mapped, taken away by itself: the process's other threads map and fault meanwhile, as
+  // they cannot while a mapping is replaced. So it comes before that.
+  static void Empty(const Window& window);
 
   const mmu::MemoryKind kind_;
   Userfault* const userfault_;

@@ -62,6 +62,11 @@ absl::Status Userfault::Register(std::byte* start, uint64_t length, Watch watch)
       absl::StrCat("userfaultfd cannot watch guest memory: ", std::strerror(errno)));
 }
 
+void Userfault::Unregister(std::byte* start, uint64_t length) {
+  uffdio_range range = RangeOf(start, length);
+  ioctl(fd_.get(), UFFDIO_UNREGISTER, &range);
+}
+
 absl::Status Userfault::Continue(std::byte* start, uint64_t length, Rights rights) {
   const uint64_t mode =
       UFFDIO_CONTINUE_MODE_DONTWAKE | (rights == Rights::kRead ? kContinueProtected : 0);

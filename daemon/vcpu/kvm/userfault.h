@@ -34,6 +34,9 @@ class Userfault {
   // writes too; never less.
   absl::Status Register(std::byte* start, uint64_t length, Watch watch = Watch::kAccesses);
 
+  // Nobody stops there any more, and whoever waits goes on.
+  void Unregister(std::byte* start, uint64_t length);
+
   // Maps pages that the memfd has, without waking anybody. Pages that are mapped already are fine,
   // and keep the rights that they have. kRead needs Watch::kWritesToo.
   absl::Status Continue(std::byte* start, uint64_t length, Rights rights = Rights::kWrite);

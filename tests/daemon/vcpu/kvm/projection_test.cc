@@ -247,6 +247,25 @@ TEST_F(ProjectionTest, ZapsAndProtectionsAreFinalWhileLeavesSettle) {
   }
 }
 
+TEST_F(ProjectionTest, ALogThatSplitNothingLeavesWholeLeavesToo) {
+  if (!CanSettle() || !CanLog()) return;
+  ASSERT_TRUE(projection_->WithholdWrite({Gfn(0), kBlock}).ok());
+  EXPECT_FALSE(projection_->NeedsRenewal());
+  ASSERT_TRUE(Set(0, Level::k2M).ok());
+  ASSERT_TRUE(projection_->NeedsRenewal());
+  ASSERT_TRUE(projection_->Renew().ok());
+  ASSERT_TRUE(Set(0, Level::k2M).ok());
+  EXPECT_TRUE(projection_->Settle());
+  EXPECT_EQ(Counts().whole, 1u);
+}
+
+TEST_F(ProjectionTest, WhereSetFailsNothingIsLeft) {
+  ASSERT_TRUE(Set(0, Level::k2M).ok());
+  ram_->Discard({Gfn(kBlock - 1), 1}, MemoryKind::kPrivate);
+  EXPECT_FALSE(projection_->Set(Gfn(0), Level::k2M, Access::All(), {}).ok());
+  EXPECT_EQ(At(0, kBlock), Mapped{}) << "the old leaf may have had fewer rights";
+}
+
 TEST_F(ProjectionTest, OnlyPagesOf4KAnd2MAreTaken) {
   EXPECT_EQ(Set(0, Level::k1G).code(), absl::StatusCode::kUnimplemented);
   EXPECT_EQ(projection_->Split(Gfn(0), Level::k1G).code(), absl::StatusCode::kUnimplemented);
