@@ -95,7 +95,6 @@ absl::Status KvmMachine::CreateVcpus() {
   Vcpu::Environment environment;
   environment.vm = &vm_;
   environment.run_bytes = system_->vcpu_run_bytes();
-  environment.cpuid = &system_->cpuid();
   environment.sync_regs = system_->sync_regs();
   environment.client = client_;
   environment.layout = &layout_;
@@ -110,15 +109,15 @@ absl::Status KvmMachine::CreateVcpus() {
     std::optional<Cpuid2> own;
     if (pc_ != nullptr) {
       own = GuestCpuid(system_->cpuid(), index, config_.vcpus, pc_->deadline_timer());
-      environment.cpuid = &*own;
     }
-    absl::StatusOr<std::unique_ptr<Vcpu>> vcpu = Vcpu::Create(index, environment);
+    absl::StatusOr<std::unique_ptr<Vcpu>> vcpu =
+        Vcpu::Create(index, environment, own.has_value() ? *own : system_->cpuid());
     if (!vcpu.ok()) return vcpu.status();
     vcpus_.push_back(*std::move(vcpu));
   }
   if (native_.has_value() && system_->prefaults()) {
-    environment.cpuid = &system_->cpuid();
-    absl::StatusOr<std::unique_ptr<Vcpu>> vcpu = Vcpu::Create(config_.vcpus, environment);
+    absl::StatusOr<std::unique_ptr<Vcpu>> vcpu =
+        Vcpu::Create(config_.vcpus, environment, system_->cpuid());
     if (!vcpu.ok()) return vcpu.status();
     std::lock_guard lock(prefault_mutex_);  // of a Prefault that comes as early
     prefaulter_ = *std::move(vcpu);

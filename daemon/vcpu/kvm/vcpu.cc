@@ -69,7 +69,8 @@ int KickSignal() {
 }
 
 absl::StatusOr<std::unique_ptr<Vcpu>> Vcpu::Create(vcpu::VcpuIndex index,
-                                                   const Environment& environment) {
+                                                   const Environment& environment,
+                                                   const Cpuid2& cpuid) {
   KvmFd fd = environment.vm->Make(KVM_CREATE_VCPU, index);
   if (!fd.valid()) {
     return absl::ResourceExhaustedError(
@@ -82,7 +83,7 @@ absl::StatusOr<std::unique_ptr<Vcpu>> Vcpu::Create(vcpu::VcpuIndex index,
   }
   std::unique_ptr<Vcpu> vcpu(
       new Vcpu(index, environment, std::move(fd), static_cast<kvm_run*>(run)));
-  if (vcpu->fd_.Ioctl(kSetCpuid2, environment.cpuid) != 0) {
+  if (vcpu->fd_.Ioctl(kSetCpuid2, &cpuid) != 0) {
     return absl::FailedPreconditionError(absl::StrCat("KVM_SET_CPUID2: ", std::strerror(errno)));
   }
   return vcpu;

@@ -33,8 +33,7 @@ class Vcpu {
  public:
   struct Environment {
     const KvmFd* vm = nullptr;
-    size_t run_bytes = 0;  // KVM_GET_VCPU_MMAP_SIZE
-    const Cpuid2* cpuid = nullptr;
+    size_t run_bytes = 0;      // KVM_GET_VCPU_MMAP_SIZE
     bool sync_regs = false;    // KVM_CAP_SYNC_REGS has general registers
     PcPorts* ports = nullptr;  // of an operating system's PC, or null
     vcpu::MachineClient* client = nullptr;
@@ -48,7 +47,8 @@ class Vcpu {
   };
 
   static absl::StatusOr<std::unique_ptr<Vcpu>> Create(vcpu::VcpuIndex index,
-                                                      const Environment& environment);
+                                                      const Environment& environment,
+                                                      const Cpuid2& cpuid);
   ~Vcpu();
 
   absl::Status SetState(const kvm_regs& regs, const kvm_sregs& sregs);
