@@ -230,8 +230,9 @@ Vcpu::Next Vcpu::HandleRunError(int error) {
   if (error == EFAULT && run_->exit_reason == kExitMemoryFault) return HandleMemoryFault();
   // Bare EFAULT: the host could not give KVM a page just now, and says no address. The guest tries
   // the same access again.
-  if (error == EFAULT && ++repeated_errors_ < kMaxRepeatedErrors) return Next::kRun;
-  return Fatal(StopReason::kBackendError, absl::StrCat("KVM_RUN: ", std::strerror(error)));
+  if (error == EFAULT && repeated_errors_.Add()) return Next::kRun;
+  return Fatal(error == ENOMEM ? StopReason::kOutOfMemory : StopReason::kBackendError,
+               absl::StrCat("KVM_RUN: ", std::strerror(error)));
 }
 
 }  // namespace twinroot::kvm
