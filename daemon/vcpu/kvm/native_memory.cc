@@ -15,7 +15,17 @@ namespace twinroot::kvm {
 using mmu::Gfn;
 using mmu::GfnRange;
 using mmu::kPageShift;
+using mmu::Level;
 using mmu::MemoryKind;
+
+namespace {
+
+GfnRange LeafOf(Gfn gfn) {
+  constexpr uint64_t kFrames = mmu::FramesPerEntry(Level::k2M);
+  return {gfn - gfn.value % kFrames, kFrames};
+}
+
+}  // namespace
 
 absl::Status NativeMemory::Open(const Projection& trap, uint32_t& slot) {
   for (size_t i = 0; i < trap.windows().size(); ++i) {
@@ -73,7 +83,15 @@ absl::Status NativeMemory::Set(Gfn gfn, mmu::Level level, mmu::Access, mmu::Pfn)
 
 absl::Status NativeMemory::Remove(GfnRange range) {
   // KVM zaps and flushes before it answers.
-  return SetAttributes(range, 0);
+  absl::Status status = SetAttributes(range, 0);
+  if (status.ok()) return status;
+  // To take away it first makes room for what was never set. In parts there is nothing to make:
+  // each is all set, or was never.
+  for (Gfn gfn = range.first; gfn < range.end(); gfn = LeafOf(gfn).end()) {
+    status = SetAttributes(Intersection(LeafOf(gfn), range), 0);
+    if (!status.ok()) return status;
+  }
+  return status;
 }
 
 mmu::Level NativeMemory::LargestLeaf(Gfn gfn, MemoryKind kind) {
@@ -92,14 +110,17 @@ absl::StatusOr<mmu::PageSource::Page> NativeMemory::Resolve(Gfn gfn, MemoryKind 
     return absl::FailedPreconditionError(absl::StrCat("no private memory behind guest address 0x",
                                                       absl::Hex(gfn.value << kPageShift)));
   }
-  const uint64_t frame = gfn - slot->range.first;
-  // KVM would allocate it by itself, and tell nobody why it could not.
-  if (slot->memfd.api().Fallocate(slot->memfd.get(), FALLOC_FL_KEEP_SIZE, frame << kPageShift,
-                                  mmu::kPageSize) != 0) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the host has no memory for a private guest page: ", std::strerror(errno)));
-  }
-  return Page{slot->pfn + frame, mmu::Level::k2M};
+  // KVM would allocate pages by itself, and tell nobody why it could not: so all of a leaf.
+  const mmu::Pfn pfn = slot->pfn + (gfn - slot->range.first);
+  const auto allocate = [&](GfnRange part) {
+    return slot->memfd.api().Fallocate(slot->memfd.get(), FALLOC_FL_KEEP_SIZE,
+                                       (part.first - slot->range.first) << kPageShift,
+                                       part.count << kPageShift) == 0;
+  };
+  if (wanted >= Level::k2M && allocate(LeafOf(gfn))) return Page{pfn, Level::k2M};
+  if (allocate({gfn, 1})) return Page{pfn, Level::k4K};
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the host has no memory for a private guest page: ", std::strerror(errno)));
 }
 
 absl::Status NativeMemory::Reserve(GfnRange, MemoryKind) {
