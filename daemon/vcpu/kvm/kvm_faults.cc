@@ -4,6 +4,7 @@
 
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "daemon/vcpu/kvm/fault_wait.h"
@@ -84,11 +85,24 @@ bool KvmMachine::CheckTrapped(VcpuIndex vcpu, mmu::Gfn gfn) {
 }
 
 void KvmMachine::WakeWorkers() {
-  std::lock_guard lock(parked_mutex_);
-  std::erase_if(workers_parked_, [this](const Parked& fault) {
-    if (fault.resumed) projection(fault.kind).Wake(fault.gfn);
-    return fault.resumed;
-  });
+  std::vector<Parked> resumed;
+  {
+    std::lock_guard lock(parked_mutex_);
+    std::erase_if(workers_parked_, [&resumed](const Parked& fault) {
+      if (fault.resumed) resumed.push_back(fault);
+      return fault.resumed;
+    });
+  }
+  for (const Parked& fault : resumed) WakeWorker(fault);
+}
+
+void KvmMachine::WakeWorker(const Parked& fault) {
+  if (!native_.has_value() || fault.kind != MemoryKind::kPrivate) {
+    return projection(fault.kind).Wake(fault.gfn);
+  }
+  if (const absl::Status status = native_->LetGo(fault.gfn); !status.ok()) {
+    client_->OnFatal(StopReason::kBackendError, std::string(status.message()));
+  }
 }
 
 void KvmMachine::SignalHandler() {

@@ -96,6 +96,7 @@ class KvmMachine : public vcpu::Machine {
   void WakeResumed();
   void WakeIfResumed(vcpu::VcpuIndex vcpu);
   void WakeWorkers();
+  void WakeWorker(const Parked& fault);
   // False: the access would stop here for ever, and the VM was told so.
   bool CheckTrapped(vcpu::VcpuIndex vcpu, mmu::Gfn gfn);
   void SignalHandler();
