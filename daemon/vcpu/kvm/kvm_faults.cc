@@ -69,13 +69,20 @@ void KvmMachine::WakeIfResumed(VcpuIndex vcpu) {
 // The guest reaches a private page past the trap once its leaf is there. KVM itself, when it
 // emulates an instruction of the guest or on it, reads the host's side, and stops here again.
 bool KvmMachine::CheckTrapped(VcpuIndex vcpu, mmu::Gfn gfn) {
-  constexpr int kMaxTimes = 1000;  // another vCPU may just have mapped it
+  // Another vCPU may just have mapped it.
+  const int max_times = pc_ != nullptr ? 8 : 1000;
   if (engine_ == nullptr) return true;
   const auto walk =
       engine_->Translate(layout_.GpaOf(gfn, MemoryKind::kPrivate), MemoryKind::kPrivate);
   Trapped& trapped = trapped_[vcpu];
   if (!walk.ok() || !walk->mapped || trapped.gfn != gfn) trapped = {gfn, 0};
-  if (++trapped.times < kMaxTimes) return true;
+  if (++trapped.times < max_times) return true;
+  if (pc_ != nullptr) {
+    // An operating system takes exceptions: what KVM cannot read it makes one of. So ends every
+    // undefined instruction, by which Linux warns, since KVM looks at it first.
+    LetGo({MemoryKind::kPrivate, gfn});
+    return false;
+  }
   client_->OnFatal(
       StopReason::kUnhandledExit,
       absl::StrCat("vcpu ", vcpu, ": KVM emulates an access to private memory at 0x",
@@ -93,10 +100,10 @@ void KvmMachine::WakeWorkers() {
       return fault.resumed;
     });
   }
-  for (const Parked& fault : resumed) WakeWorker(fault);
+  for (const Parked& fault : resumed) LetGo(fault);
 }
 
-void KvmMachine::WakeWorker(const Parked& fault) {
+void KvmMachine::LetGo(const Parked& fault) {
   if (!native_.has_value() || fault.kind != MemoryKind::kPrivate) {
     return projection(fault.kind).Wake(fault.gfn);
   }

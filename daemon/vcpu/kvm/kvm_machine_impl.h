@@ -96,8 +96,8 @@ class KvmMachine : public vcpu::Machine {
   void WakeResumed();
   void WakeIfResumed(vcpu::VcpuIndex vcpu);
   void WakeWorkers();
-  void WakeWorker(const Parked& fault);
-  // False: the access would stop here for ever, and the VM was told so.
+  void LetGo(const Parked& fault);  // what is no vCPU's own access
+  // False: the access would stop here for ever, and this was its end.
   bool CheckTrapped(vcpu::VcpuIndex vcpu, mmu::Gfn gfn);
   void SignalHandler();
   std::optional<vcpu::VcpuIndex> VcpuOf(uint32_t thread) const;

@@ -35,10 +35,10 @@ class NativeMemory : public mmu::ExternalTables, public mmu::PageSource {
   // Makes a guest_memfd for each window of the trap, and of both a memslot, from `slot` on.
   absl::Status Open(Projection& trap, uint32_t& slot);
 
-  // A thread of the kernel's waits in the trap in place of a halted vCPU (KVM's asynchronous page
-  // faults). Nothing ever comes there, and no signal reaches it: it goes on with an error, which
-  // nobody looks at, and the vCPU finds the frame private. Where it is not private by now it waits
-  // anew, and is told of anew.
+  // The kernel itself waits in the trap: a thread of its own in place of a halted vCPU (KVM's
+  // asynchronous page faults), or KVM for what it emulates. Nothing ever comes there, and no signal
+  // ends it: it goes on with an error. The first does not look at it, and the vCPU finds the frame
+  // private. Where the frame is not private by now it waits anew, and is told of anew.
   absl::Status LetGo(mmu::Gfn gfn);
 
   // ExternalTables. Large leaves are attributes of many frames, so they split and merge by nothing.
