@@ -21,6 +21,7 @@ check() { # NAME COMMAND...
 }
 
 ulimit -c 0
+export TWINROOT_PATIENCE=900  # an emulated processor, on a host that may be busy
 check machine tests/daemon/vcpu/kvm/kvm_machine_test
 check kernels tests/daemon/vcpu/kvm/kernel_boot_test
 check guests tests/guests/guest_test
