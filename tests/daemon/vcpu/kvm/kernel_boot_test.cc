@@ -100,6 +100,20 @@ TEST_P(KernelBoot, AnUndefinedInstructionIsTheGuestsOwn) {
   EXPECT_EQ(Said(), "ok");
 }
 
+// Then KVM has a worker of its own fetch them while the vCPU halts.
+TEST_P(KernelBoot, PagesComeWithInterruptsOnToo) {
+  const std::string touch(
+      "\xfb\xbf\x00\x00\x40\x00"              // sti; mov edi, 4 MiB
+      "\xc6\x07\x01\x81\xc7\x00\x00\x20\x00"  // mov byte [rdi], 1; add edi, 2 MiB
+      "\x81\xff\x00\x00\x00\x02\x72\xef",     // cmp edi, 32 MiB; jb: again
+      23);
+  Boot(kvm::BzKernel(touch + kSayOk + kPowerOff + kSpin));
+  const VmStatus status = End();
+  EXPECT_EQ(status.exit_code, 0u) << status.stop_reason << ": " << status.stop_message;
+  EXPECT_EQ(Said(), "ok");
+  EXPECT_TRUE(vm_->Audit().ok());
+}
+
 TEST_P(KernelBoot, WhatIsTypedReachesTheGuest) {
   EXPECT_EQ(kEcho.size(), 15u);
   Boot(kvm::PvhKernel(kEcho + kEcho + kPowerOff + kSpin));
