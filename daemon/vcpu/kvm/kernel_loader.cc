@@ -151,7 +151,7 @@ absl::Status LoadKernel(const BootPlan& plan, memory::GuestRam& ram) {
   const uint64_t initrd = InitrdBase(plan, ram.bytes());
   low.Put(initrd, plan.initrd);
   low.Put(kCmdline, plan.cmdline);  // memory is zero behind the text
-  low.Put(kAcpi, MakeAcpiTables(kAcpi, plan.vcpus));
+  low.Put(kAcpi, MakeAcpiTables(kAcpi, plan.vcpus, !plan.native));
   if (plan.image.protocol == GuestImage::Protocol::kLinux64) {
     WriteBootParams(plan, initrd, ram.bytes(), low);
     WritePageTables(low);

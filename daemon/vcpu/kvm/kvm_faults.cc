@@ -56,7 +56,7 @@ void KvmMachine::WakeResumed() {
   for (const Parked& parked : resumed) WakePage(parked);
 }
 
-bool KvmMachine::WakePage(const Parked& page) {
+bool KvmMachine::WakePage(const Parked& page, bool let_go) {
   std::vector<VcpuIndex> vcpus;
   bool workers;
   {
@@ -74,20 +74,37 @@ bool KvmMachine::WakePage(const Parked& page) {
     // Nothing comes to where they wait: out of KVM, and in again, where the attribute counts.
     for (const VcpuIndex vcpu : vcpus) vcpus_[vcpu]->Kick();
   }
-  if (!trapped || workers) projection(page.kind).Wake(page.gfn);
+  if (!trapped) {
+    projection(page.kind).Wake(page.gfn);
+  } else if (workers || let_go) {
+    if (const absl::Status status = native_->LetGo(page.gfn); !status.ok()) {
+      client_->OnFatal(StopReason::kBackendError, std::string(status.message()));
+    }
+  }
   return true;
 }
 
 // The guest reaches a private page past the trap once its leaf is there. KVM itself, when it
 // emulates an instruction of the guest or on it, reads the host's side, and stops here again.
 bool KvmMachine::CheckTrapped(VcpuIndex vcpu, mmu::Gfn gfn) {
-  constexpr int kMaxTimes = 1000;  // another vCPU may just have mapped it
+  // Another vCPU may just have mapped it.
+  const int max_times = pc_ != nullptr ? 8 : 1000;
   if (engine_ == nullptr) return true;
   const auto walk =
       engine_->Translate(layout_.GpaOf(gfn, MemoryKind::kPrivate), MemoryKind::kPrivate);
   Trapped& trapped = trapped_[vcpu];
   if (!walk.ok() || !walk->mapped || trapped.gfn != gfn) trapped = {gfn, 0};
-  if (++trapped.times < kMaxTimes) return true;
+  if (++trapped.times < max_times) return true;
+  if (pc_ != nullptr) {
+    // An operating system takes exceptions: what KVM cannot read it makes one of. So ends every
+    // undefined instruction, by which Linux warns, since KVM looks at it first.
+    const Parked page{MemoryKind::kPrivate, gfn};
+    if (!WakePage(page, /*let_go=*/true)) {  // paused meanwhile: it comes again
+      Park(vcpu, {page.kind, page.gfn, /*resumed=*/true});
+      gate_.Hold(vcpu);
+    }
+    return false;
+  }
   client_->OnFatal(
       StopReason::kUnhandledExit,
       absl::StrCat("vcpu ", vcpu, ": KVM emulates an access to private memory at 0x",

@@ -26,6 +26,10 @@ namespace {
 // between low and high memory.
 constexpr unsigned long kTssAddress = 0xfffbd000;
 
+// In IA32_APIC_BASE: the local APIC is reached by MSRs. KVM has to emulate whatever accesses it in
+// memory, and cannot read instructions that lie in native private memory.
+constexpr uint64_t kX2Apic = 1 << 10;
+
 }  // namespace
 
 absl::Status KvmMachine::Open() {
@@ -108,7 +112,8 @@ absl::Status KvmMachine::CreateVcpus() {
   for (VcpuIndex index = 0; index < config_.vcpus; ++index) {
     std::optional<Cpuid2> own;
     if (pc_ != nullptr) {
-      own = GuestCpuid(system_->cpuid(), index, config_.vcpus, pc_->deadline_timer());
+      own =
+          GuestCpuid(system_->cpuid(), index, config_.vcpus, pc_->deadline_timer(), config_.native);
     }
     absl::StatusOr<std::unique_ptr<Vcpu>> vcpu =
         Vcpu::Create(index, environment, own.has_value() ? *own : system_->cpuid());
@@ -159,10 +164,11 @@ absl::Status KvmMachine::Start() {
     for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) {
       absl::StatusOr<kvm_sregs> sregs = vcpu->GetSregs();
       if (!sregs.ok()) return sregs.status();
-      kvm_regs regs;
+      kvm_regs regs = {};
       if (pc_ != nullptr) {
-        if (vcpu->index() != 0) break;  // they wait in KVM for the kernel to start them
-        SetKernelEntry(plan->image, *sregs, regs);
+        if (config_.native) sregs->apic_base |= kX2Apic;
+        // The others wait in KVM for the kernel to start them, which leaves the APIC as it is.
+        if (vcpu->index() == 0) SetKernelEntry(plan->image, *sregs, regs);
       } else {
         SetEntryState(*plan, ram_->low_bytes(), vcpu->index(), *sregs, regs);
       }

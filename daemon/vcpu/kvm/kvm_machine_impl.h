@@ -97,9 +97,10 @@ class KvmMachine : public vcpu::Machine {
   void ServeFault(std::optional<vcpu::VcpuIndex> vcpu, const Parked& fault, mmu::Access access);
   void Park(std::optional<vcpu::VcpuIndex> vcpu, const Parked& fault);
   void WakeResumed();
-  // Everybody who waits there, unless the gate keeps one of them.
-  bool WakePage(const Parked& page);
-  // False: the access would stop here for ever, and the VM was told so.
+  // Everybody who waits there, unless the gate keeps one of them. `let_go`: of a private page that
+  // only KVM's own accesses stop at, which end there.
+  bool WakePage(const Parked& page, bool let_go = false);
+  // False: the access would stop here for ever, and this was its end.
   bool CheckTrapped(vcpu::VcpuIndex vcpu, mmu::Gfn gfn);
   void SignalHandler();
   std::optional<vcpu::VcpuIndex> VcpuOf(uint32_t thread) const;

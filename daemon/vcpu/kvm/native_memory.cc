@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -27,7 +28,8 @@ GfnRange LeafOf(Gfn gfn) {
 
 }  // namespace
 
-absl::Status NativeMemory::Open(const Projection& trap, uint32_t& slot) {
+absl::Status NativeMemory::Open(Projection& trap, uint32_t& slot) {
+  trap_ = &trap;
   for (size_t i = 0; i < trap.windows().size(); ++i) {
     const Projection::Window& window = trap.windows()[i];
     CreateGuestMemfd create;
@@ -50,48 +52,76 @@ absl::Status NativeMemory::Open(const Projection& trap, uint32_t& slot) {
                                                        std::strerror(errno)));
     }
     // The memory of the VM is those of its slots in the same order.
-    slots_.push_back(
-        {window.range, mmu::PfnOf(ram_->slots()[i].private_pages.hpa()), std::move(memfd)});
+    slots_.push_back({window.range, mmu::PfnOf(ram_->slots()[i].private_pages.hpa()),
+                      std::move(memfd), std::vector<bool>(window.range.count)});
   }
   return absl::OkStatus();
 }
 
-const NativeMemory::Slot* NativeMemory::Find(Gfn gfn) const {
-  for (const Slot& slot : slots_) {
+NativeMemory::Slot* NativeMemory::Find(Gfn gfn) {
+  for (Slot& slot : slots_) {
     if (slot.range.Contains(gfn)) return &slot;
   }
   return nullptr;
 }
 
-absl::Status NativeMemory::SetAttributes(GfnRange range, uint64_t attributes) {
+absl::Status NativeMemory::SetAttributes(GfnRange range, bool is_private) {
   MemoryAttributes request;
   request.address = range.first.value << kPageShift;
   request.size = range.count << kPageShift;
-  request.attributes = attributes;
+  request.attributes = is_private ? kMemoryAttributePrivate : 0;
   int result;
   do {
     result = vm_->Ioctl(kSetMemoryAttributes, &request);
   } while (result != 0 && (errno == EINTR || errno == EAGAIN));
-  if (result == 0) return absl::OkStatus();
+  if (result == 0) {
+    for (Slot& slot : slots_) {
+      const uint64_t begin = std::max(range.first.value, slot.range.first.value);
+      const uint64_t end = std::min(range.end().value, slot.range.end().value);
+      for (uint64_t gfn = begin; gfn < end; ++gfn) {
+        slot.is_private[gfn - slot.range.first.value] = is_private;
+      }
+    }
+    return absl::OkStatus();
+  }
   return absl::ResourceExhaustedError(
       absl::StrCat("KVM_SET_MEMORY_ATTRIBUTES: ", std::strerror(errno)));
 }
 
 absl::Status NativeMemory::Set(Gfn gfn, mmu::Level level, mmu::Access, mmu::Pfn) {
-  return SetAttributes({gfn, mmu::FramesPerEntry(level)}, kMemoryAttributePrivate);
+  std::lock_guard lock(mutex_);
+  return SetAttributes({gfn, mmu::FramesPerEntry(level)}, true);
 }
 
 absl::Status NativeMemory::Remove(GfnRange range) {
+  std::lock_guard lock(mutex_);
+  const auto first = poisoned_.lower_bound(range.first);
+  const auto end = poisoned_.lower_bound(range.end());
+  if (first != end) {
+    if (absl::Status status = trap_->Remove(range); !status.ok()) return status;
+    poisoned_.erase(first, end);
+  }
   // KVM zaps and flushes before it answers.
-  absl::Status status = SetAttributes(range, 0);
+  absl::Status status = SetAttributes(range, false);
   if (status.ok()) return status;
   // To take away it first makes room for what was never set. In parts there is nothing to make:
   // each is all set, or was never.
   for (Gfn gfn = range.first; gfn < range.end(); gfn = LeafOf(gfn).end()) {
-    status = SetAttributes(Intersection(LeafOf(gfn), range), 0);
+    status = SetAttributes(Intersection(LeafOf(gfn), range), false);
     if (!status.ok()) return status;
   }
   return status;
+}
+
+absl::Status NativeMemory::LetGo(Gfn gfn) {
+  std::lock_guard lock(mutex_);
+  const Slot* const slot = Find(gfn);
+  if (slot == nullptr || !slot->is_private[gfn - slot->range.first]) {
+    trap_->Wake(gfn);
+    return absl::OkStatus();
+  }
+  poisoned_.insert(gfn);
+  return trap_->Poison(gfn);
 }
 
 mmu::Level NativeMemory::LargestLeaf(Gfn gfn, MemoryKind kind) {

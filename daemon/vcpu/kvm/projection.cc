@@ -94,6 +94,13 @@ void Projection::Wake(Gfn gfn) {
   }
 }
 
+absl::Status Projection::Poison(Gfn gfn) {
+  std::shared_lock use(use_);
+  const Window* const window = WindowOf(gfn);
+  if (window == nullptr || revoked_.load(std::memory_order_acquire)) return absl::OkStatus();
+  return userfault_->Poison(AddressOf(*window, gfn), mmu::kPageSize);
+}
+
 void Projection::Revoke() {
   revoked_.store(true, std::memory_order_release);
   std::unique_lock use(use_);

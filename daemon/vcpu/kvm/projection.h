@@ -63,6 +63,9 @@ class Projection : public mmu::ExternalTables {
   std::optional<mmu::Gfn> GfnAt(uint64_t address) const;
   // Lets vCPUs that wait for this frame try again.
   void Wake(mmu::Gfn gfn);
+  // Lets those that wait for this frame, and are no vCPUs, go on with an error; nothing is mapped
+  // there. Until Remove an access to it ends badly, so nobody may come.
+  absl::Status Poison(mmu::Gfn gfn);
   // Takes everything away for good: whoever waits or comes gets an error instead of the page.
   void Revoke();
 

@@ -47,6 +47,10 @@ class Userfault {
   // Gives it back, without waking anybody.
   absl::Status Unprotect(std::byte* start, uint64_t length);
 
+  // Has accesses to pages that are not mapped fail (a signal, or an error of the kernel's own), and
+  // threads that wait for them go on so, until the range is dropped with MADV_DONTNEED. Linux 6.6.
+  absl::Status Poison(std::byte* start, uint64_t length);
+
   // Lets threads that wait for a fault in the range try again.
   void Wake(std::byte* start, uint64_t length);
 

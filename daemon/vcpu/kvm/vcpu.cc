@@ -44,6 +44,15 @@ class OpenToKicks {
   sigset_t before_;
 };
 
+// A page of the trap may be poisoned (NativeMemory::LetGo) while this vCPU is on its way to it,
+// from before its frame became private. KVM sends a signal then, and tries again.
+void BlockMemoryErrors() {
+  sigset_t errors;
+  sigemptyset(&errors);
+  sigaddset(&errors, SIGBUS);
+  pthread_sigmask(SIG_BLOCK, &errors, nullptr);
+}
+
 bool StayOn(const std::vector<uint32_t>& cpus) {
   if (cpus.empty()) return true;
   cpu_set_t* const set = CPU_ALLOC(cpus.back() + 1);  // they are sorted
@@ -123,6 +132,7 @@ absl::StatusOr<kvm_sregs> Vcpu::GetSregs() {
 void Vcpu::StartThread() {
   thread_ = std::thread([this] {
     const OpenToKicks open(thread_id_);
+    if (environment_.native) BlockMemoryErrors();
     if (!StayOn(environment_.cpus)) {
       Fatal(StopReason::kBackendError,
             absl::StrCat("its thread cannot run on the processors that vm.placement names: ",
