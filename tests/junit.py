@@ -42,8 +42,11 @@ class _Result(unittest.TextTestResult):
 
 
 def main():
-    """unittest.main() for a Bazel test; exits 1 on a failure or when there is no case."""
-    suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"])
+    """unittest.main() for a Bazel test, of all cases or of those whose names (Class, Class.test) are
+    arguments; exits 1 on a failure or when there is no case."""
+    module, names = sys.modules["__main__"], sys.argv[1:]
+    load = unittest.defaultTestLoader
+    suite = load.loadTestsFromNames(names, module) if names else load.loadTestsFromModule(module)
     result = unittest.TextTestRunner(resultclass=_Result, verbosity=2).run(suite)
     root = ElementTree.Element("testsuites")
     for test, kind, message in result.cases.values():

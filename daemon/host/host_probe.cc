@@ -15,7 +15,7 @@ namespace {
 
 using Result = HostCheck::Result;
 
-constexpr absl::Duration kProbeTimeout = absl::Seconds(2);
+constexpr absl::Duration kProbeTimeout = absl::Seconds(10);
 constexpr uint32_t kProbeExitCode = 42;
 constexpr int kUsualMappings = 65530;  // the kernel's default
 
@@ -63,7 +63,7 @@ absl::StatusOr<absl::Duration> RunGuest(const VmImpl::House& house, BackendKind 
   if (!vm.ok()) return vm.status();
   absl::Status failure = (*vm)->Start();
   if (failure.ok() && !WaitStopped(**vm, kProbeTimeout)) {
-    failure = absl::DeadlineExceededError("a guest of three instructions did not end in 2 s");
+    failure = absl::DeadlineExceededError("a guest of three instructions did not end in 10 s");
   }
   (void)(*vm)->Stop(vcpu::StopReason::kStopRequested);
   const VmStatus status = (*vm)->status();

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "daemon/callbacks.h"
 #include "daemon/events/journal.h"
 #include "daemon/host/console.h"
@@ -154,9 +155,8 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   absl::Status CheckContent(const mmu::AttributeChange& change) const;
   // Errors if one of the ranges is not memory.
   absl::Status CheckMemory(const std::vector<mmu::GfnRange>& ranges) const;
-  // Shared memory, any alignment: runs `copy` on each piece while the pages stay shared.
-  absl::Status AccessShared(uint64_t gpa, uint64_t size,
-                            const std::function<void(std::byte* data, uint64_t size)>& copy);
+  // Runs `access` while the pages stay shared, whatever the range's alignment.
+  absl::Status AccessShared(uint64_t gpa, uint64_t size, absl::FunctionRef<absl::Status()> access);
 
   const VmSpec spec_;
   const House house_;

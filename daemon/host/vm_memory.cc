@@ -1,5 +1,4 @@
 // What VmImpl does with its memory for callers of the API.
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -52,7 +51,7 @@ absl::StatusOr<mmu::Translation> VmImpl::Translate(uint64_t gpa, MemoryKind alia
 }
 
 absl::Status VmImpl::AccessShared(uint64_t gpa, uint64_t size,
-                                  const std::function<void(std::byte*, uint64_t)>& copy) {
+                                  absl::FunctionRef<absl::Status()> access) {
   if (size == 0) return absl::OkStatus();
   if (gpa + size < gpa || engine_->layout().HasStolenBits(mmu::Gpa(gpa))) {
     return WithReason(absl::InvalidArgumentError(absl::StrCat(
@@ -62,31 +61,31 @@ absl::Status VmImpl::AccessShared(uint64_t gpa, uint64_t size,
   }
   const uint64_t first = gpa >> kPageShift;
   const uint64_t last = (gpa + size - 1) >> kPageShift;
-  return engine_->WithSharedPages({mmu::Gfn(first), last - first + 1}, [&] {
-    ram_->ForEachPiece(gpa, size, MemoryKind::kShared, copy);
-  });
+  absl::Status accessed;
+  absl::Status status =
+      engine_->WithSharedPages({mmu::Gfn(first), last - first + 1}, [&] { accessed = access(); });
+  status.Update(accessed);
+  return status;
 }
 
 absl::StatusOr<std::string> VmImpl::ReadMemory(uint64_t gpa, uint64_t size) {
-  std::string data;
-  data.reserve(size);
-  absl::Status status = AccessShared(gpa, size, [&](std::byte* bytes, uint64_t count) {
-    data.append(reinterpret_cast<const char*>(bytes), count);
-  });
+  std::string data(size, '\0');
+  absl::Status status = AccessShared(
+      gpa, size, [&] { return ram_->Read(gpa, MemoryKind::kShared, absl::MakeSpan(data)); });
   if (!status.ok()) return status;
   return data;
 }
 
 absl::Status VmImpl::WriteMemory(uint64_t gpa, const std::string& data) {
-  size_t written = 0;
-  absl::Status status = AccessShared(gpa, data.size(), [&](std::byte* bytes, uint64_t count) {
-    std::memcpy(bytes, data.data() + written, count);
-    written += count;
+  bool touched = false;
+  absl::Status status = AccessShared(gpa, data.size(), [&] {
+    touched = true;
+    return ram_->Write(gpa, MemoryKind::kShared, data);
   });
-  if (written != 0) {
+  if (touched) {
     // After the bytes: a harvest that takes the mark must find them.
     const uint64_t first = gpa >> kPageShift;
-    const uint64_t last = (gpa + written - 1) >> kPageShift;
+    const uint64_t last = (gpa + data.size() - 1) >> kPageShift;
     engine_->MarkDirty({mmu::Gfn(first), last - first + 1});
   }
   return status;

@@ -15,6 +15,25 @@
 
 namespace twinroot::memory {
 
+namespace {
+
+// All of it by a call that may do a part.
+template <typename Call>
+absl::Status Transfer(uint64_t offset, uint64_t length, const Call& call) {
+  for (uint64_t done = 0; done < length;) {
+    const ssize_t bytes = call(done, static_cast<off_t>(offset + done));
+    if (bytes > 0) {
+      done += static_cast<uint64_t>(bytes);
+    } else if (bytes == 0 || errno != EINTR) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("the host cannot reach guest memory: ", std::strerror(errno)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::StatusOr<Backing> Backing::Create(const char* name, uint64_t size, HpaSpace* space) {
   const int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) {
@@ -65,6 +84,25 @@ absl::Status Backing::Allocate(uint64_t offset, uint64_t length) {
   }
   return absl::ResourceExhaustedError(
       absl::StrCat("the host has no memory for a guest page: ", std::strerror(errno)));
+}
+
+absl::Status Backing::Provide(uint64_t offset, uint64_t length) {
+  const uint64_t begin = offset & ~mmu::kPageOffsetMask;
+  const uint64_t end = (offset + length + mmu::kPageOffsetMask) & ~mmu::kPageOffsetMask;
+  if (length == 0 || AreAllocated(begin, end - begin)) return absl::OkStatus();
+  return Allocate(begin, end - begin);
+}
+
+absl::Status Backing::Read(uint64_t offset, absl::Span<char> to) const {
+  return Transfer(offset, to.size(), [&](uint64_t done, off_t at) {
+    return pread(fd_, to.data() + done, to.size() - done, at);
+  });
+}
+
+absl::Status Backing::Write(uint64_t offset, std::string_view from) {
+  return Transfer(offset, from.size(), [&](uint64_t done, off_t at) {
+    return pwrite(fd_, from.data() + done, from.size() - done, at);
+  });
 }
 
 void Backing::Discard(uint64_t offset, uint64_t length) {

@@ -7,9 +7,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "daemon/memory/allocated_pages.h"
 #include "daemon/memory/hpa_space.h"
 #include "daemon/memory/mapping.h"
@@ -29,11 +31,18 @@ class Backing {
   int fd() const { return fd_; }
   uint64_t size() const { return mapping_.size(); }
   mmu::Hpa hpa() const { return hpas_.base(); }
-  // The daemon's own view: touching it allocates and never blocks on a vCPU.
+  // The daemon's own view: it never blocks on a vCPU. Touching a page that is not allocated
+  // allocates it, or ends the process where the host has no memory: Provide first.
   std::byte* data() const { return mapping_.data(); }
 
   // Offsets and lengths below are multiples of 4096 and inside.
   absl::Status Allocate(uint64_t offset, uint64_t length);
+  // Of any offset and length: allocates the pages that are not yet.
+  absl::Status Provide(uint64_t offset, uint64_t length);
+  // Pages that are not allocated read zero and stay so.
+  absl::Status Read(uint64_t offset, absl::Span<char> to) const;
+  // What was provided. Reading and writing tell of a page that the host has lost.
+  absl::Status Write(uint64_t offset, std::string_view from);
   // Allocate has said so, and nothing was discarded there since: without a question to the kernel.
   // Means nothing while the page is being discarded.
   bool IsAllocated(uint64_t offset) const { return allocated_->Has(offset / mmu::kPageSize); }

@@ -123,23 +123,40 @@ GuestRam::Place GuestRam::Find(Gfn gfn) {
   return {};
 }
 
-bool GuestRam::ForEachPiece(uint64_t gpa, uint64_t size, MemoryKind kind,
-                            const std::function<void(std::byte*, uint64_t)>& piece) {
-  if (gpa + size < gpa) return false;
-  for (const bool count_only : {true, false}) {
-    uint64_t at = gpa;
-    const uint64_t end = gpa + size;
-    while (at < end) {
-      const Place place = Find(Gfn(at >> kPageShift));
-      if (place.slot == nullptr) return false;
-      Backing& pages = place.slot->pages(kind);
-      const uint64_t offset = (place.frame << kPageShift) + (at & mmu::kPageOffsetMask);
-      const uint64_t length = std::min(end - at, pages.size() - offset);
-      if (!count_only) piece(pages.data() + offset, length);
-      at += length;
+absl::Status GuestRam::ForEachPiece(uint64_t gpa, uint64_t size, MemoryKind kind, Piece piece) {
+  if (gpa + size < gpa) return absl::OutOfRangeError("the range wraps around");
+  for (uint64_t done = 0; done < size;) {
+    const uint64_t at = gpa + done;
+    const Place place = Find(Gfn(at >> kPageShift));
+    if (place.slot == nullptr) {
+      return absl::OutOfRangeError(absl::StrCat("no memory at 0x", absl::Hex(at)));
     }
+    Backing& pages = place.slot->pages(kind);
+    const uint64_t offset = (place.frame << kPageShift) + (at & mmu::kPageOffsetMask);
+    const uint64_t length = std::min(size - done, pages.size() - offset);
+    if (absl::Status status = piece(pages, offset, done, length); !status.ok()) return status;
+    done += length;
   }
-  return true;
+  return absl::OkStatus();
+}
+
+absl::Status GuestRam::Read(uint64_t gpa, MemoryKind kind, absl::Span<char> to) {
+  return ForEachPiece(gpa, to.size(), kind,
+                      [&](Backing& pages, uint64_t offset, uint64_t done, uint64_t length) {
+                        return pages.Read(offset, to.subspan(done, length));
+                      });
+}
+
+absl::Status GuestRam::Write(uint64_t gpa, MemoryKind kind, std::string_view from) {
+  const absl::Status provided = ForEachPiece(
+      gpa, from.size(), kind, [](Backing& pages, uint64_t offset, uint64_t, uint64_t length) {
+        return pages.Provide(offset, length);
+      });
+  if (!provided.ok()) return provided;
+  return ForEachPiece(gpa, from.size(), kind,
+                      [&](Backing& pages, uint64_t offset, uint64_t done, uint64_t length) {
+                        return pages.Write(offset, from.substr(done, length));
+                      });
 }
 
 absl::Status GuestRam::Populate(GfnRange range, MemoryKind kind) {

@@ -7,15 +7,17 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <list>
 #include <memory>
 #include <optional>
 #include <shared_mutex>
+#include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "daemon/memory/backing.h"
 #include "daemon/memory/hpa_space.h"
 #include "mmu/types/gfn_range.h"
@@ -77,10 +79,10 @@ class GuestRam : public mmu::PageSource {
   // Leaves that became small because the host had no memory for all of a large one.
   uint64_t leaves_without_memory() const { return leaves_without_memory_.load(); }
 
-  // Calls `piece` for each part of [gpa, gpa + size) with the daemon's own view of its bytes.
-  // False, and no call, if some byte lies outside memory.
-  bool ForEachPiece(uint64_t gpa, uint64_t size, mmu::MemoryKind kind,
-                    const std::function<void(std::byte* data, uint64_t size)>& piece);
+  // The bytes from `gpa` on. kOutOfRange: some lie outside memory. Reading allocates nothing.
+  // Writing changes nothing where the host has no memory for all of them.
+  absl::Status Read(uint64_t gpa, mmu::MemoryKind kind, absl::Span<char> to);
+  absl::Status Write(uint64_t gpa, mmu::MemoryKind kind, std::string_view from);
 
   // Allocates what of the range is memory, slots that come and go notwithstanding.
   absl::Status Populate(mmu::GfnRange range, mmu::MemoryKind kind);
@@ -102,6 +104,10 @@ class GuestRam : public mmu::PageSource {
     uint64_t frame = 0;       // of the slot
   };
   Place Find(mmu::Gfn gfn);
+  // Calls `piece` with each part of [gpa, gpa + size): an offset into a backing, the bytes before
+  // it, its length.
+  using Piece = absl::FunctionRef<absl::Status(Backing&, uint64_t, uint64_t, uint64_t)>;
+  absl::Status ForEachPiece(uint64_t gpa, uint64_t size, mmu::MemoryKind kind, Piece piece);
 
   const uint64_t bytes_;
   const Commit commit_;

@@ -86,7 +86,8 @@ class MachineClient {
 
   // A vCPU touched what its tables do not allow. After kParked, ResumeFault(vcpu) follows, perhaps
   // before this call has returned. The same access may be reported again while it is parked (a
-  // signal woke the vCPU): the answer is again kParked, and still one ResumeFault follows.
+  // signal woke the vCPU, or another vCPU that waited for the same page was resumed): the answer is
+  // again kParked, and still one ResumeFault follows.
   virtual Verdict OnEptViolation(VcpuIndex vcpu, const mmu::Fault& fault) = 0;
 
   // A vCPU met an entry that no table may hold. Nullopt: nor does the VM know it; the machine calls

@@ -5,6 +5,10 @@
 // for somebody else. It may be inside and yet unable to move, because the host holds it in a fault
 // that another thread serves: then it is held. Pause ends when every vCPU is outside or held, and
 // none passes or is released until Resume.
+//
+// A held vCPU moves again in two ways. It is released, together with all others whom the same act
+// wakes. Or a signal takes it out of its fault and it comes by itself: then it meets this gate
+// before the guest, and is held no more. A hold that comes later than that is void.
 #ifndef TWINROOT_DAEMON_VCPU_PAUSE_GATE_H_
 #define TWINROOT_DAEMON_VCPU_PAUSE_GATE_H_
 
@@ -15,6 +19,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "absl/types/span.h"
 #include "daemon/vcpu/machine.h"
 
 namespace twinroot::vcpu {
@@ -31,7 +36,7 @@ class PauseGate {
   }
   void Leave(VcpuIndex vcpu) {
     std::lock_guard lock(mutex_);
-    vcpus_[vcpu].inside = false;
+    vcpus_[vcpu] = {};
     changed_.notify_all();
   }
   // Between two steps of its work.
@@ -44,29 +49,39 @@ class PauseGate {
   // By whoever serves its fault.
   void Hold(VcpuIndex vcpu) {
     std::lock_guard lock(mutex_);
-    vcpus_[vcpu].held = true;
+    vcpus_[vcpu].held = vcpus_[vcpu].inside;
     changed_.notify_all();
   }
-  // False: the machine is paused, and the vCPU stays held; try again after Resume.
-  bool Release(VcpuIndex vcpu) {
+  // Those that are woken together. False: the machine is paused and holds one of them, so none may
+  // be woken; try again after Resume. One that is not held may go: Pause waits for it.
+  bool Release(absl::Span<const VcpuIndex> vcpus) {
     std::lock_guard lock(mutex_);
-    if (paused_ != 0 && !stopped_) return false;
-    vcpus_[vcpu].held = false;
+    if (paused_ != 0 && !stopped_ &&
+        std::any_of(vcpus.begin(), vcpus.end(), [this](VcpuIndex at) { return vcpus_[at].held; })) {
+      return false;
+    }
+    for (const VcpuIndex vcpu : vcpus) vcpus_[vcpu].held = false;
     return true;
   }
+  bool AnyHeld() {
+    std::lock_guard lock(mutex_);
+    return std::any_of(vcpus_.begin(), vcpus_.end(), [](const Place& at) { return at.held; });
+  }
 
-  // Several may pause it; the last Resume counts. `kick` makes vCPUs that execute come back to the
-  // gate. Not by a vCPU's thread.
-  void Pause(absl::FunctionRef<void()> kick) {
-    {
-      std::lock_guard lock(mutex_);
-      ++paused_;
-    }
-    kick();
+  // Several may pause it; the last Resume counts. `kick` makes a vCPU that executes come back to
+  // the gate; a held one is left alone. Not by a vCPU's thread.
+  void Pause(absl::FunctionRef<void(VcpuIndex)> kick) {
     std::unique_lock lock(mutex_);
+    ++paused_;
+    for (VcpuIndex vcpu = 0; vcpu < vcpus_.size(); ++vcpu) {
+      if (!vcpus_[vcpu].executes()) continue;
+      lock.unlock();
+      kick(vcpu);
+      lock.lock();
+    }
     changed_.wait(lock, [this] {
       return stopped_ || std::none_of(vcpus_.begin(), vcpus_.end(),
-                                      [](const Place& at) { return at.inside && !at.held; });
+                                      [](const Place& at) { return at.executes(); });
     });
   }
   void Resume() {
@@ -87,7 +102,8 @@ class PauseGate {
  private:
   struct Place {
     bool inside = false;
-    bool held = false;
+    bool held = false;  // and inside
+    bool executes() const { return inside && !held; }
   };
 
   std::mutex mutex_;

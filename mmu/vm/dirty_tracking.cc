@@ -149,12 +149,12 @@ absl::Status TakeBack(const Turn& turn, AddressSpaceState& vm, const DirtyLog& l
                     batch);
     }
   });
+  // An external table may give W where a leaf here has none: a large leaf lost it before its pages
+  // were cleared (SplitForLog), or the last round failed between the two.
   absl::Status status;
-  if (!batch.empty()) {
-    for (const PageWords& pages : groups) {
-      status.Update(
-          WithholdWriteOutside(vm, {pages.first, pages.words.size() * DirtyBitmap::kWordBits}));
-    }
+  for (const PageWords& pages : groups) {
+    status.Update(
+        WithholdWriteOutside(vm, {pages.first, pages.words.size() * DirtyBitmap::kWordBits}));
   }
   status.Update(batch.Finish(turn));
   if (!status.ok()) {

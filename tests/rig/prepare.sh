@@ -7,7 +7,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/twinroot/rig
 
 "$here/../../tools/install_packages.sh" $(grep -Ev '^(#|$)' "$here/packages.txt") >&2
 # What was prepared is used as it is: no network is needed then.
-key=$(cat "$here"/{prepare.sh,kernel.sh,init,guest_init} | sha256sum | cut -c1-16)
+key=$(cat "$here"/{prepare.sh,kernel.sh,qemu.sh,qemu.patch,init,guest_init} | sha256sum | cut -c1-16)
 ready=$cache/$key
 if [[ ! -f $ready/ready ]]; then
   version=$(apt-cache depends linux-headers-6.12-amd64 2>/dev/null |
@@ -20,6 +20,7 @@ if [[ ! -f $ready/ready ]]; then
   new=$(mktemp -d "$cache/new.XXXXXX")
   trap 'rm -rf "$new"' EXIT
   "$here/kernel.sh" "$new" "$version" >&2
+  "$here/qemu.sh" "$new/qemu" >&2
 
   initrd() { # FOLDER FILE: packs it
     (cd "$1" && find . | cpio -o -H newc --quiet | gzip -1) >"$2"

@@ -170,7 +170,9 @@ void Accompany(host::Vm& vm, const Scenario& scenario, Pages* harvested) {
   for (;;) {
     if (host::WaitStopped(vm, absl::Milliseconds(2))) return;
     ASSERT_LT(absl::Now(), deadline) << "the guest does not end";
-    if (harvested != nullptr && scenario.dirty_log().ring_entries() != 0) {
+    // Each harvest takes from the guest's own pages, too, the right to be written: one after the
+    // other would leave a slow host's guest no time for anything else.
+    if (harvested != nullptr && vm.counters().vcpus_waiting_for_harvest != 0) {
       HarvestInto(vm, *harvested);
     }
     const std::vector<host::PendingConversion> pending = vm.Pending();

@@ -99,7 +99,7 @@ std::string Fadt(uint64_t facs, uint64_t dsdt) {
   return std::move(fadt).Finish();
 }
 
-std::string Madt(uint32_t vcpus) {
+std::string Madt(uint32_t vcpus, bool with_io_apic) {
   Table madt("APIC", 4, 44);
   madt.Put(36, static_cast<uint32_t>(kLocalApic));
   madt.Put(40, uint32_t{1});  // there are 8259s too
@@ -108,14 +108,16 @@ std::string Madt(uint32_t vcpus) {
     const char entry[] = {0, 8, id, id, 1, 0, 0, 0};  // enabled
     madt.Append(std::string_view(entry, sizeof entry));
   }
-  Table io_apic(12);
-  io_apic.Put(0, uint8_t{1});
-  io_apic.Put(1, uint8_t{12});
-  io_apic.Put(4, static_cast<uint32_t>(kIoApic));
-  madt.Append(std::move(io_apic).TakeAsIs());
-  // ISA interrupts go to the pins of their numbers; the SCI alone is a level, active high.
-  const char sci[] = {2, 10, 0, kSciInterrupt, kSciInterrupt, 0, 0, 0, 0x0d, 0};
-  madt.Append(std::string_view(sci, sizeof sci));
+  if (with_io_apic) {
+    Table io_apic(12);
+    io_apic.Put(0, uint8_t{1});
+    io_apic.Put(1, uint8_t{12});
+    io_apic.Put(4, static_cast<uint32_t>(kIoApic));
+    madt.Append(std::move(io_apic).TakeAsIs());
+    // ISA interrupts go to the pins of their numbers; the SCI alone is a level, active high.
+    const char sci[] = {2, 10, 0, kSciInterrupt, kSciInterrupt, 0, 0, 0, 0x0d, 0};
+    madt.Append(std::string_view(sci, sizeof sci));
+  }
   const char nmi[] = {4, 6, '\xff', 0, 0, 1};  // LINT1 of every processor
   madt.Append(std::string_view(nmi, sizeof nmi));
   return std::move(madt).Finish();
@@ -123,7 +125,7 @@ std::string Madt(uint32_t vcpus) {
 
 }  // namespace
 
-std::string MakeAcpiTables(uint64_t gpa, uint32_t vcpus) {
+std::string MakeAcpiTables(uint64_t gpa, uint32_t vcpus, bool io_apic) {
   std::string blob(64, '\0');  // the root pointer comes last
   const auto add = [&blob, gpa](const std::string& table) {
     const uint64_t at = gpa + blob.size();
@@ -134,7 +136,7 @@ std::string MakeAcpiTables(uint64_t gpa, uint32_t vcpus) {
   const uint64_t facs = add(Facs());
   const uint64_t dsdt = add(Dsdt());
   const uint64_t fadt = add(Fadt(facs, dsdt));
-  const uint64_t madt = add(Madt(vcpus));
+  const uint64_t madt = add(Madt(vcpus, io_apic));
   Table list("XSDT", 1, 36 + 2 * 8);
   list.Put(36, fadt);
   list.Put(44, madt);

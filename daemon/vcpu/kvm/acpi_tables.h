@@ -15,8 +15,9 @@ inline constexpr uint16_t kPortReset = 0xCF9;
 inline constexpr uint8_t kResetValue = 0x06;
 inline constexpr uint8_t kSleepTypeOff = 5;  // of the state S5
 
-// What lies at `gpa` (a multiple of 16), beginning with the root pointer.
-std::string MakeAcpiTables(uint64_t gpa, uint32_t vcpus);
+// What lies at `gpa` (a multiple of 16), beginning with the root pointer. Without an I/O APIC
+// interrupts come through the 8259s.
+std::string MakeAcpiTables(uint64_t gpa, uint32_t vcpus, bool io_apic = true);
 
 }  // namespace twinroot::kvm
 

@@ -127,7 +127,7 @@ absl::Status LoadGuest(const BootPlan& plan, memory::GuestRam& ram) {
   WriteDirectories(ram, low, kPrivatePdpt, kPrivatePds, 0, 0);
   WriteDirectories(ram, low, kSharedPdpt, kSharedPds, uint64_t{1} << plan.shared_bit,
                    kPteNoExecute);
-  return absl::OkStatus();
+  return low.status();
 }
 
 void SetEntryState(const BootPlan& plan, uint64_t low_memory_bytes, uint32_t vcpu, kvm_sregs& sregs,

@@ -20,14 +20,9 @@ absl::StatusOr<BootPlan> PlanBoot(const KvmMachineConfig& config, uint64_t memor
   plan.vcpus = config.vcpus;
   plan.shared_bit = shared_bit;
   plan.cpl = config.cpl;
+  plan.native = config.native;
   if (config.initrd != nullptr) plan.initrd = *config.initrd;
   if (plan.image.kernel()) {
-    if (config.native) {
-      // A worker of KVM's that waits for a private page in place of a halted vCPU could not be let
-      // go: no signal reaches it, and nothing ever comes to where it waits.
-      return absl::InvalidArgumentError(
-          "image: kvm-native boots no operating systems; use backend kvm");
-    }
     if (!plan.program.empty()) {
       return absl::InvalidArgumentError("program: a kernel takes none; leave it out");
     }

@@ -34,6 +34,7 @@ struct BootPlan {
   uint32_t vcpus = 1;
   int shared_bit = 47;
   int cpl = 3;  // 3 or 0; kernels start in 0
+  bool native = false;
 };
 
 // kInvalidArgument says what is wrong with which part. The plan looks into the config's bytes.

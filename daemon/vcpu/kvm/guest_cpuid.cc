@@ -14,6 +14,10 @@ constexpr uint32_t Bit(int position) { return uint32_t{1} << position; }
 constexpr uint32_t kEcxVmx = Bit(5), kEcxDeadlineTimer = Bit(24), kEcxHypervisor = Bit(31);
 constexpr uint32_t kEdxManyThreads = Bit(28);
 constexpr uint32_t kAmdEcxSvm = Bit(2);  // leaf 0x80000001
+// Leaf 0x40000001: the guest names a place in its memory, and KVM writes there.
+constexpr uint32_t kKvmWritesToMemory =
+    Bit(KVM_FEATURE_CLOCKSOURCE) | Bit(KVM_FEATURE_CLOCKSOURCE2) |
+    Bit(KVM_FEATURE_CLOCKSOURCE_STABLE_BIT) | Bit(KVM_FEATURE_STEAL_TIME) | Bit(KVM_FEATURE_PV_EOI);
 // Levels of leaf 0xB.
 constexpr uint32_t kLevelThread = 1 << 8, kLevelCore = 2 << 8;
 
@@ -27,7 +31,8 @@ void DescribeTopology(uint32_t vcpu, uint32_t vcpus, kvm_cpuid_entry2& entry) {
   entry.flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
 }
 
-void Edit(uint32_t vcpu, uint32_t vcpus, bool deadline_timer, kvm_cpuid_entry2& entry) {
+void Edit(uint32_t vcpu, uint32_t vcpus, bool deadline_timer, bool native,
+          kvm_cpuid_entry2& entry) {
   switch (entry.function) {
     case 0x1:
       entry.ebx = (entry.ebx & 0xffff) | std::min(vcpus, 255u) << 16 | vcpu << 24;
@@ -42,6 +47,7 @@ void Edit(uint32_t vcpu, uint32_t vcpus, bool deadline_timer, kvm_cpuid_entry2& 
     case 0x40000001:
       entry.eax &= ~(Bit(KVM_FEATURE_ASYNC_PF) | Bit(KVM_FEATURE_ASYNC_PF_VMEXIT) |
                      Bit(KVM_FEATURE_ASYNC_PF_INT));
+      if (native) entry.eax &= ~kKvmWritesToMemory;
       return;
     case 0x80000001:
       entry.ecx &= ~kAmdEcxSvm;
@@ -63,7 +69,8 @@ bool IsTopology(uint32_t function) { return function == 0xb || function == 0x1f;
 
 }  // namespace
 
-Cpuid2 GuestCpuid(const Cpuid2& supported, uint32_t vcpu, uint32_t vcpus, bool deadline_timer) {
+Cpuid2 GuestCpuid(const Cpuid2& supported, uint32_t vcpu, uint32_t vcpus, bool deadline_timer,
+                  bool native) {
   Cpuid2 cpuid;
   cpuid.nent = 0;
   for (uint32_t i = 0; i < supported.nent; ++i) {
@@ -78,7 +85,7 @@ Cpuid2 GuestCpuid(const Cpuid2& supported, uint32_t vcpu, uint32_t vcpus, bool d
       continue;
     }
     if (cpuid.nent == kMaxCpuidEntries) break;
-    Edit(vcpu, vcpus, deadline_timer, entry);
+    Edit(vcpu, vcpus, deadline_timer, native, entry);
     cpuid.entries[cpuid.nent++] = entry;
   }
   return cpuid;

@@ -11,8 +11,11 @@ namespace twinroot::kvm {
 // `supported` is what the host's KVM offers. Changed are: what names this vCPU and counts the
 // others (APIC ids, one thread a core, one package); a hypervisor is there; the APIC's deadline
 // timer, where KVM has it; no nested virtualization; no asynchronous page faults, which would have
-// the guest look on while a page is decided about.
-Cpuid2 GuestCpuid(const Cpuid2& supported, uint32_t vcpu, uint32_t vcpus, bool deadline_timer);
+// the guest look on while a page is decided about. With `native` private memory KVM reaches none of
+// it, so nothing is offered that KVM writes there: no clock, stolen time or end of interrupt in the
+// guest's memory.
+Cpuid2 GuestCpuid(const Cpuid2& supported, uint32_t vcpu, uint32_t vcpus, bool deadline_timer,
+                  bool native = false);
 
 }  // namespace twinroot::kvm
 

@@ -145,13 +145,13 @@ absl::Status CheckKernel(const BootPlan& plan, uint64_t memory_bytes) {
   return absl::OkStatus();
 }
 
-void LoadKernel(const BootPlan& plan, memory::GuestRam& ram) {
+absl::Status LoadKernel(const BootPlan& plan, memory::GuestRam& ram) {
   LowMemory low(ram);
   for (const GuestImage::Segment& segment : plan.image.segments) low.Put(segment.gpa, segment.data);
   const uint64_t initrd = InitrdBase(plan, ram.bytes());
   low.Put(initrd, plan.initrd);
   low.Put(kCmdline, plan.cmdline);  // memory is zero behind the text
-  low.Put(kAcpi, MakeAcpiTables(kAcpi, plan.vcpus));
+  low.Put(kAcpi, MakeAcpiTables(kAcpi, plan.vcpus, !plan.native));
   if (plan.image.protocol == GuestImage::Protocol::kLinux64) {
     WriteBootParams(plan, initrd, ram.bytes(), low);
     WritePageTables(low);
@@ -160,6 +160,7 @@ void LoadKernel(const BootPlan& plan, memory::GuestRam& ram) {
     WritePvhStart(plan, initrd, ram.bytes(), low);
     WriteGdt(false, low);
   }
+  return low.status();
 }
 
 void SetKernelEntry(const GuestImage& image, kvm_sregs& sregs, kvm_regs& regs) {

@@ -24,7 +24,8 @@ namespace twinroot::kvm {
 absl::Status CheckKernel(const BootPlan& plan, uint64_t memory_bytes);
 
 // Writes everything through the daemon's own view of private memory. The plan was checked.
-void LoadKernel(const BootPlan& plan, memory::GuestRam& ram);
+// kResourceExhausted: the host has no memory for it.
+absl::Status LoadKernel(const BootPlan& plan, memory::GuestRam& ram);
 
 // Of vCPU 0; changes `sregs` as KVM_GET_SREGS gave them.
 void SetKernelEntry(const GuestImage& image, kvm_sregs& sregs, kvm_regs& regs);

@@ -121,8 +121,17 @@ static_assert(offsetof(kvm_run, hypercall) == kMemoryFaultOffset);
 static_assert(sizeof(kvm_userspace_memory_region) == 32);
 // userfaultfd since Linux 6.4.
 inline constexpr uint64_t kUffdWpUnpopulated = uint64_t{1} << 13;
+inline constexpr uint64_t kUffdPoison = uint64_t{1} << 14;  // since 6.6
 inline constexpr uint64_t kContinueProtected = uint64_t{1} << 1;
 inline constexpr int kMadviseCollapse = 25;  // Linux 6.1; Debian's C library does not know it
+
+struct UffdPoison {
+  uffdio_range range;
+  uint64_t mode = 0;
+  int64_t updated = 0;
+};
+inline constexpr unsigned long kUffdPoisonIoctl = 0xc020aa08;
+static_assert(kUffdPoisonIoctl == _IOC(_IOC_READ | _IOC_WRITE, 0xAA, 0x08, sizeof(UffdPoison)));
 
 static_assert(sizeof(uffd_msg) == 32);
 static_assert(UFFDIO_CONTINUE == _IOC(_IOC_READ | _IOC_WRITE, 0xAA, 0x07, 32));

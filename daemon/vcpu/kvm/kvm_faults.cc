@@ -3,7 +3,7 @@
 #include <unistd.h>
 
 #include <thread>
-#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "daemon/vcpu/kvm/fault_wait.h"
@@ -43,52 +43,74 @@ bool KvmMachine::ServeNextFault() {
 void KvmMachine::WakeResumed() {
   uint64_t count;
   (void)!read(handler_event_.get(), &count, sizeof count);
-  for (VcpuIndex vcpu = 0; vcpu < config_.vcpus; ++vcpu) WakeIfResumed(vcpu);
-  const std::lock_guard serve(serve_mutex_);
-  if (gate_.paused()) return;
-  WakeWorkers();
-  for (const uffd_msg& message : std::exchange(deferred_, {})) ServeFault(message);
-}
-
-void KvmMachine::WakeIfResumed(VcpuIndex vcpu) {
-  std::optional<Parked> parked;
+  std::vector<Parked> resumed;
   {
     std::lock_guard lock(parked_mutex_);
-    if (!parked_[vcpu].has_value() || !parked_[vcpu]->resumed || !gate_.Release(vcpu)) return;
-    parked.swap(parked_[vcpu]);
+    for (const std::optional<Parked>& parked : parked_) {
+      if (parked.has_value() && parked->resumed) resumed.push_back(*parked);
+    }
+    for (const Parked& parked : workers_parked_) {
+      if (parked.resumed) resumed.push_back(parked);
+    }
   }
-  if (native_.has_value() && parked->kind == MemoryKind::kPrivate) {
-    // Nothing comes to where it waits: out of KVM, and in again, where the attribute counts.
-    vcpus_[vcpu]->Kick();
-  } else {
-    projection(parked->kind).Wake(parked->gfn);
+  for (const Parked& parked : resumed) WakePage(parked);
+}
+
+bool KvmMachine::WakePage(const Parked& page, bool let_go) {
+  std::vector<VcpuIndex> vcpus;
+  bool workers;
+  {
+    std::lock_guard lock(parked_mutex_);
+    for (VcpuIndex vcpu = 0; vcpu < parked_.size(); ++vcpu) {
+      if (parked_[vcpu].has_value() && parked_[vcpu]->IsOf(page)) vcpus.push_back(vcpu);
+    }
+    if (!gate_.Release(vcpus)) return false;
+    for (const VcpuIndex vcpu : vcpus) parked_[vcpu].reset();
+    workers =
+        std::erase_if(workers_parked_, [&](const Parked& parked) { return parked.IsOf(page); }) > 0;
   }
+  const bool trapped = native_.has_value() && page.kind == MemoryKind::kPrivate;
+  if (trapped) {
+    // Nothing comes to where they wait: out of KVM, and in again, where the attribute counts.
+    for (const VcpuIndex vcpu : vcpus) vcpus_[vcpu]->Kick();
+  }
+  if (!trapped) {
+    projection(page.kind).Wake(page.gfn);
+  } else if (workers || let_go) {
+    if (const absl::Status status = native_->LetGo(page.gfn); !status.ok()) {
+      client_->OnFatal(StopReason::kBackendError, std::string(status.message()));
+    }
+  }
+  return true;
 }
 
 // The guest reaches a private page past the trap once its leaf is there. KVM itself, when it
 // emulates an instruction of the guest or on it, reads the host's side, and stops here again.
 bool KvmMachine::CheckTrapped(VcpuIndex vcpu, mmu::Gfn gfn) {
-  constexpr int kMaxTimes = 1000;  // another vCPU may just have mapped it
+  // Another vCPU may just have mapped it.
+  const int max_times = pc_ != nullptr ? 8 : 1000;
   if (engine_ == nullptr) return true;
   const auto walk =
       engine_->Translate(layout_.GpaOf(gfn, MemoryKind::kPrivate), MemoryKind::kPrivate);
   Trapped& trapped = trapped_[vcpu];
   if (!walk.ok() || !walk->mapped || trapped.gfn != gfn) trapped = {gfn, 0};
-  if (++trapped.times < kMaxTimes) return true;
+  if (++trapped.times < max_times) return true;
+  if (pc_ != nullptr) {
+    // An operating system takes exceptions: what KVM cannot read it makes one of. So ends every
+    // undefined instruction, by which Linux warns, since KVM looks at it first.
+    const Parked page{MemoryKind::kPrivate, gfn};
+    if (!WakePage(page, /*let_go=*/true)) {  // paused meanwhile: it comes again
+      Park(vcpu, {page.kind, page.gfn, /*resumed=*/true});
+      gate_.Hold(vcpu);
+    }
+    return false;
+  }
   client_->OnFatal(
       StopReason::kUnhandledExit,
       absl::StrCat("vcpu ", vcpu, ": KVM emulates an access to private memory at 0x",
                    absl::Hex(gfn.value << mmu::kPageShift),
                    ", which only the guest's own instructions reach: use shared memory for it"));
   return false;
-}
-
-void KvmMachine::WakeWorkers() {
-  std::lock_guard lock(parked_mutex_);
-  std::erase_if(workers_parked_, [this](const Parked& fault) {
-    if (fault.resumed) projection(fault.kind).Wake(fault.gfn);
-    return fault.resumed;
-  });
 }
 
 void KvmMachine::SignalHandler() {
@@ -112,13 +134,15 @@ void KvmMachine::ServeFault(const uffd_msg& message) {
     return;
   }
   const std::optional<VcpuIndex> vcpu = VcpuOf(fault.feat.ptid);
-  if (!vcpu.has_value() && gate_.paused()) {
-    deferred_.push_back(message);  // its vCPU, whichever it is, is paused: it may not be told of
-    return;
-  }
   for (const MemoryKind kind : mmu::kAllKinds) {
     const std::optional<mmu::Gfn> gfn = projection(kind).GfnAt(fault.address);
     if (!gfn.has_value()) continue;
+    if (gate_.paused()) {
+      // Nobody is told, and nothing is mapped: it comes again after Resume.
+      Park(vcpu, {kind, *gfn, /*resumed=*/true});
+      if (vcpu.has_value()) gate_.Hold(*vcpu);
+      return;
+    }
     const bool trapped = native_.has_value() && kind == MemoryKind::kPrivate;
     if (trapped && !CheckTrapped(vcpu.value_or(0), *gfn)) return;
     // A fetch looks like a read here.
@@ -129,35 +153,25 @@ void KvmMachine::ServeFault(const uffd_msg& message) {
   }
 }
 
-void KvmMachine::ServeFault(std::optional<VcpuIndex> vcpu, Parked fault, mmu::Access access) {
-  {
-    // Before the client knows of it: it may be resumed at once.
-    std::lock_guard lock(parked_mutex_);
-    if (vcpu.has_value()) {
-      parked_[*vcpu] = fault;
-    } else {
-      workers_parked_.push_back(fault);
-    }
+void KvmMachine::Park(std::optional<VcpuIndex> vcpu, const Parked& fault) {
+  std::lock_guard lock(parked_mutex_);
+  if (vcpu.has_value()) {
+    parked_[*vcpu] = fault;
+  } else {
+    workers_parked_.push_back(fault);
   }
+}
+
+void KvmMachine::ServeFault(std::optional<VcpuIndex> vcpu, const Parked& fault,
+                            mmu::Access access) {
+  Park(vcpu, fault);  // before the client knows of it: it may be resumed at once
   const Projection::Faulting faulting(fault.gfn);
   const mmu::Gpa gpa = layout_.GpaOf(fault.gfn, fault.kind);
   const Verdict verdict = client_->OnEptViolation(vcpu.value_or(0), {gpa, access});
-  if (!vcpu.has_value()) {
-    if (verdict == Verdict::kResume) {
-      std::lock_guard lock(parked_mutex_);
-      for (Parked& parked : workers_parked_) {
-        if (parked.kind == fault.kind && parked.gfn == fault.gfn) parked.resumed = true;
-      }
-    }
-    WakeWorkers();
-    return;
-  }
-  if (verdict == Verdict::kResume) {
-    std::lock_guard lock(parked_mutex_);
-    parked_[*vcpu]->resumed = true;
-  }
-  gate_.Hold(*vcpu);
-  WakeIfResumed(*vcpu);
+  // Not held yet: it comes to the gate by itself where a pause has begun meanwhile.
+  if (verdict == Verdict::kResume && WakePage(fault)) return;
+  if (verdict == Verdict::kResume) Park(vcpu, {fault.kind, fault.gfn, /*resumed=*/true});
+  if (vcpu.has_value()) gate_.Hold(*vcpu);
 }
 
 void KvmMachine::ResumeFault(VcpuIndex vcpu) {

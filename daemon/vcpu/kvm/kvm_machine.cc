@@ -26,6 +26,10 @@ namespace {
 // between low and high memory.
 constexpr unsigned long kTssAddress = 0xfffbd000;
 
+// In IA32_APIC_BASE: the local APIC is reached by MSRs. KVM has to emulate whatever accesses it in
+// memory, and cannot read instructions that lie in native private memory.
+constexpr uint64_t kX2Apic = 1 << 10;
+
 }  // namespace
 
 absl::Status KvmMachine::Open() {
@@ -95,7 +99,6 @@ absl::Status KvmMachine::CreateVcpus() {
   Vcpu::Environment environment;
   environment.vm = &vm_;
   environment.run_bytes = system_->vcpu_run_bytes();
-  environment.cpuid = &system_->cpuid();
   environment.sync_regs = system_->sync_regs();
   environment.client = client_;
   environment.layout = &layout_;
@@ -109,16 +112,17 @@ absl::Status KvmMachine::CreateVcpus() {
   for (VcpuIndex index = 0; index < config_.vcpus; ++index) {
     std::optional<Cpuid2> own;
     if (pc_ != nullptr) {
-      own = GuestCpuid(system_->cpuid(), index, config_.vcpus, pc_->deadline_timer());
-      environment.cpuid = &*own;
+      own =
+          GuestCpuid(system_->cpuid(), index, config_.vcpus, pc_->deadline_timer(), config_.native);
     }
-    absl::StatusOr<std::unique_ptr<Vcpu>> vcpu = Vcpu::Create(index, environment);
+    absl::StatusOr<std::unique_ptr<Vcpu>> vcpu =
+        Vcpu::Create(index, environment, own.has_value() ? *own : system_->cpuid());
     if (!vcpu.ok()) return vcpu.status();
     vcpus_.push_back(*std::move(vcpu));
   }
   if (native_.has_value() && system_->prefaults()) {
-    environment.cpuid = &system_->cpuid();
-    absl::StatusOr<std::unique_ptr<Vcpu>> vcpu = Vcpu::Create(config_.vcpus, environment);
+    absl::StatusOr<std::unique_ptr<Vcpu>> vcpu =
+        Vcpu::Create(config_.vcpus, environment, system_->cpuid());
     if (!vcpu.ok()) return vcpu.status();
     std::lock_guard lock(prefault_mutex_);  // of a Prefault that comes as early
     prefaulter_ = *std::move(vcpu);
@@ -128,7 +132,7 @@ absl::Status KvmMachine::CreateVcpus() {
 
 absl::Status KvmMachine::Load(const BootPlan& plan) {
   if (plan.image.kernel()) {
-    LoadKernel(plan, *ram_);
+    if (absl::Status status = LoadKernel(plan, *ram_); !status.ok()) return status;
   } else if (absl::Status status = LoadGuest(plan, *ram_); !status.ok()) {
     return status;
   }
@@ -160,10 +164,11 @@ absl::Status KvmMachine::Start() {
     for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) {
       absl::StatusOr<kvm_sregs> sregs = vcpu->GetSregs();
       if (!sregs.ok()) return sregs.status();
-      kvm_regs regs;
+      kvm_regs regs = {};
       if (pc_ != nullptr) {
-        if (vcpu->index() != 0) break;  // they wait in KVM for the kernel to start them
-        SetKernelEntry(plan->image, *sregs, regs);
+        if (config_.native) sregs->apic_base |= kX2Apic;
+        // The others wait in KVM for the kernel to start them, which leaves the APIC as it is.
+        if (vcpu->index() == 0) SetKernelEntry(plan->image, *sregs, regs);
       } else {
         SetEntryState(*plan, ram_->low_bytes(), vcpu->index(), *sregs, regs);
       }
@@ -202,9 +207,7 @@ uint64_t KvmMachine::exits() const {
 }
 
 void KvmMachine::Pause() {
-  gate_.Pause([this] {
-    for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) vcpu->Kick();
-  });
+  gate_.Pause([this](VcpuIndex vcpu) { vcpus_[vcpu]->Kick(); });
   // A kick takes a vCPU out of a fault that the handler has begun to serve.
   std::lock_guard served(serve_mutex_);
 }
@@ -227,8 +230,15 @@ void KvmMachine::SettleLeaves() {
 }
 
 void KvmMachine::RenewProjection(Projection& projection) {
+  // One that is held may be inside an access of KVM's own, which must not fail: later, then. To
+  // look before saves a pause, to look after is sure.
+  if (gate_.AnyHeld()) return SettleSoon();
   std::lock_guard no_start(start_mutex_);
   Pause();
+  if (gate_.AnyHeld()) {
+    Resume();
+    return SettleSoon();
+  }
   if (absl::Status status = projection.Renew(); !status.ok()) {
     client_->OnFatal(StopReason::kBackendError, std::string(status.message()));
   }

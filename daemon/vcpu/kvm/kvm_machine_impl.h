@@ -70,11 +70,13 @@ class KvmMachine : public vcpu::Machine {
 
  private:
   // A fault that a vCPU waits in: a frame of one alias. It is woken once it is resumed and the gate
-  // lets it go.
+  // lets it go. The host wakes by pages: whoever else waits for that page goes too, and is told of
+  // again. While the machine is paused faults are not served, only kept until Resume.
   struct Parked {
     mmu::MemoryKind kind;
     mmu::Gfn gfn;
     bool resumed = false;
+    bool IsOf(const Parked& page) const { return kind == page.kind && gfn == page.gfn; }
   };
 
   Projection& projection(mmu::MemoryKind kind) { return *projections_[static_cast<size_t>(kind)]; }
@@ -92,11 +94,13 @@ class KvmMachine : public vcpu::Machine {
   // False: the VM ends.
   bool ServeNextFault();
   void ServeFault(const uffd_msg& message);
-  void ServeFault(std::optional<vcpu::VcpuIndex> vcpu, Parked fault, mmu::Access access);
+  void ServeFault(std::optional<vcpu::VcpuIndex> vcpu, const Parked& fault, mmu::Access access);
+  void Park(std::optional<vcpu::VcpuIndex> vcpu, const Parked& fault);
   void WakeResumed();
-  void WakeIfResumed(vcpu::VcpuIndex vcpu);
-  void WakeWorkers();
-  // False: the access would stop here for ever, and the VM was told so.
+  // Everybody who waits there, unless the gate keeps one of them. `let_go`: of a private page that
+  // only KVM's own accesses stop at, which end there.
+  bool WakePage(const Parked& page, bool let_go = false);
+  // False: the access would stop here for ever, and this was its end.
   bool CheckTrapped(vcpu::VcpuIndex vcpu, mmu::Gfn gfn);
   void SignalHandler();
   std::optional<vcpu::VcpuIndex> VcpuOf(uint32_t thread) const;
@@ -123,7 +127,6 @@ class KvmMachine : public vcpu::Machine {
   // fetch a page while the vCPU halts: the vCPU can be paused, and nobody knows which it is; the VM
   // is told of vCPU 0.
   std::vector<Parked> workers_parked_;     // guarded by parked_mutex_
-  std::vector<uffd_msg> deferred_;         // while the machine is paused; the handler's own
   std::atomic<bool> counts_exits_{false};  // the vCPUs are all there
   std::atomic<bool> stop_{false};
   std::atomic<bool> settling_soon_{false};

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -15,9 +16,20 @@ namespace twinroot::kvm {
 using mmu::Gfn;
 using mmu::GfnRange;
 using mmu::kPageShift;
+using mmu::Level;
 using mmu::MemoryKind;
 
-absl::Status NativeMemory::Open(const Projection& trap, uint32_t& slot) {
+namespace {
+
+GfnRange LeafOf(Gfn gfn) {
+  constexpr uint64_t kFrames = mmu::FramesPerEntry(Level::k2M);
+  return {gfn - gfn.value % kFrames, kFrames};
+}
+
+}  // namespace
+
+absl::Status NativeMemory::Open(Projection& trap, uint32_t& slot) {
+  trap_ = &trap;
   for (size_t i = 0; i < trap.windows().size(); ++i) {
     const Projection::Window& window = trap.windows()[i];
     CreateGuestMemfd create;
@@ -40,40 +52,76 @@ absl::Status NativeMemory::Open(const Projection& trap, uint32_t& slot) {
                                                        std::strerror(errno)));
     }
     // The memory of the VM is those of its slots in the same order.
-    slots_.push_back(
-        {window.range, mmu::PfnOf(ram_->slots()[i].private_pages.hpa()), std::move(memfd)});
+    slots_.push_back({window.range, mmu::PfnOf(ram_->slots()[i].private_pages.hpa()),
+                      std::move(memfd), std::vector<bool>(window.range.count)});
   }
   return absl::OkStatus();
 }
 
-const NativeMemory::Slot* NativeMemory::Find(Gfn gfn) const {
-  for (const Slot& slot : slots_) {
+NativeMemory::Slot* NativeMemory::Find(Gfn gfn) {
+  for (Slot& slot : slots_) {
     if (slot.range.Contains(gfn)) return &slot;
   }
   return nullptr;
 }
 
-absl::Status NativeMemory::SetAttributes(GfnRange range, uint64_t attributes) {
+absl::Status NativeMemory::SetAttributes(GfnRange range, bool is_private) {
   MemoryAttributes request;
   request.address = range.first.value << kPageShift;
   request.size = range.count << kPageShift;
-  request.attributes = attributes;
+  request.attributes = is_private ? kMemoryAttributePrivate : 0;
   int result;
   do {
     result = vm_->Ioctl(kSetMemoryAttributes, &request);
   } while (result != 0 && (errno == EINTR || errno == EAGAIN));
-  if (result == 0) return absl::OkStatus();
+  if (result == 0) {
+    for (Slot& slot : slots_) {
+      const uint64_t begin = std::max(range.first.value, slot.range.first.value);
+      const uint64_t end = std::min(range.end().value, slot.range.end().value);
+      for (uint64_t gfn = begin; gfn < end; ++gfn) {
+        slot.is_private[gfn - slot.range.first.value] = is_private;
+      }
+    }
+    return absl::OkStatus();
+  }
   return absl::ResourceExhaustedError(
       absl::StrCat("KVM_SET_MEMORY_ATTRIBUTES: ", std::strerror(errno)));
 }
 
 absl::Status NativeMemory::Set(Gfn gfn, mmu::Level level, mmu::Access, mmu::Pfn) {
-  return SetAttributes({gfn, mmu::FramesPerEntry(level)}, kMemoryAttributePrivate);
+  std::lock_guard lock(mutex_);
+  return SetAttributes({gfn, mmu::FramesPerEntry(level)}, true);
 }
 
 absl::Status NativeMemory::Remove(GfnRange range) {
+  std::lock_guard lock(mutex_);
+  const auto first = poisoned_.lower_bound(range.first);
+  const auto end = poisoned_.lower_bound(range.end());
+  if (first != end) {
+    if (absl::Status status = trap_->Remove(range); !status.ok()) return status;
+    poisoned_.erase(first, end);
+  }
   // KVM zaps and flushes before it answers.
-  return SetAttributes(range, 0);
+  absl::Status status = SetAttributes(range, false);
+  if (status.ok()) return status;
+  // To take away it first makes room for what was never set. In parts there is nothing to make:
+  // each is all set, or was never.
+  for (Gfn gfn = range.first; gfn < range.end(); gfn = LeafOf(gfn).end()) {
+    status = SetAttributes(Intersection(LeafOf(gfn), range), false);
+    if (!status.ok()) return status;
+  }
+  return status;
+}
+
+absl::Status NativeMemory::LetGo(Gfn gfn) {
+  std::lock_guard lock(mutex_);
+  const Slot* const slot = Find(gfn);
+  if (slot == nullptr || !slot->is_private[gfn - slot->range.first]) {
+    trap_->Wake(gfn);
+    return absl::OkStatus();
+  }
+  poisoned_.insert(gfn);
+  return trap_->Poison(gfn);
 }
 
 mmu::Level NativeMemory::LargestLeaf(Gfn gfn, MemoryKind kind) {
@@ -92,14 +140,17 @@ absl::StatusOr<mmu::PageSource::Page> NativeMemory::Resolve(Gfn gfn, MemoryKind 
     return absl::FailedPreconditionError(absl::StrCat("no private memory behind guest address 0x",
                                                       absl::Hex(gfn.value << kPageShift)));
   }
-  const uint64_t frame = gfn - slot->range.first;
-  // KVM would allocate it by itself, and tell nobody why it could not.
-  if (slot->memfd.api().Fallocate(slot->memfd.get(), FALLOC_FL_KEEP_SIZE, frame << kPageShift,
-                                  mmu::kPageSize) != 0) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the host has no memory for a private guest page: ", std::strerror(errno)));
-  }
-  return Page{slot->pfn + frame, mmu::Level::k2M};
+  // KVM would allocate pages by itself, and tell nobody why it could not: so all of a leaf.
+  const mmu::Pfn pfn = slot->pfn + (gfn - slot->range.first);
+  const auto allocate = [&](GfnRange part) {
+    return slot->memfd.api().Fallocate(slot->memfd.get(), FALLOC_FL_KEEP_SIZE,
+                                       (part.first - slot->range.first) << kPageShift,
+                                       part.count << kPageShift) == 0;
+  };
+  if (wanted >= Level::k2M && allocate(LeafOf(gfn))) return Page{pfn, Level::k2M};
+  if (allocate({gfn, 1})) return Page{pfn, Level::k4K};
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the host has no memory for a private guest page: ", std::strerror(errno)));
 }
 
 absl::Status NativeMemory::Reserve(GfnRange, MemoryKind) {

@@ -12,7 +12,9 @@
 #define TWINROOT_DAEMON_VCPU_KVM_NATIVE_MEMORY_H_
 
 #include <cstdint>
+#include <mutex>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -31,7 +33,13 @@ class NativeMemory : public mmu::ExternalTables, public mmu::PageSource {
   NativeMemory(const KvmFd* vm, memory::GuestRam* ram) : vm_(vm), ram_(ram) {}
 
   // Makes a guest_memfd for each window of the trap, and of both a memslot, from `slot` on.
-  absl::Status Open(const Projection& trap, uint32_t& slot);
+  absl::Status Open(Projection& trap, uint32_t& slot);
+
+  // The kernel itself waits in the trap: a thread of its own in place of a halted vCPU (KVM's
+  // asynchronous page faults), or KVM for what it emulates. Nothing ever comes there, and no signal
+  // ends it: it goes on with an error. The first does not look at it, and the vCPU finds the frame
+  // private. Where the frame is not private by now it waits anew, and is told of anew.
+  absl::Status LetGo(mmu::Gfn gfn);
 
   // ExternalTables. Large leaves are attributes of many frames, so they split and merge by nothing.
   mmu::Level MaxLevel() const override { return mmu::Level::k2M; }
@@ -55,13 +63,20 @@ class NativeMemory : public mmu::ExternalTables, public mmu::PageSource {
     mmu::GfnRange range;
     mmu::Pfn pfn;  // of its first frame, as the engine was told
     KvmFd memfd;
+    std::vector<bool> is_private;  // by frame, as KVM has it; guarded by mutex_
   };
-  absl::Status SetAttributes(mmu::GfnRange range, uint64_t attributes);
-  const Slot* Find(mmu::Gfn gfn) const;
+  // With mutex_ held.
+  absl::Status SetAttributes(mmu::GfnRange range, bool is_private);
+  Slot* Find(mmu::Gfn gfn);
 
   const KvmFd* const vm_;
   memory::GuestRam* const ram_;
-  std::vector<Slot> slots_;  // fixed after Open
+  Projection* trap_ = nullptr;
+  std::vector<Slot> slots_;  // fixed after Open, but for is_private
+  std::mutex mutex_;
+  // What LetGo has poisoned. KVM reaches a poisoned page of the trap only where the frame is not
+  // private, and would have the daemon killed: so it goes before the attribute does.
+  std::set<mmu::Gfn> poisoned_;  // guarded by mutex_
 };
 
 }  // namespace twinroot::kvm

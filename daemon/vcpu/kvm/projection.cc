@@ -94,14 +94,25 @@ void Projection::Wake(Gfn gfn) {
   }
 }
 
+absl::Status Projection::Poison(Gfn gfn) {
+  std::shared_lock use(use_);
+  const Window* const window = WindowOf(gfn);
+  if (window == nullptr || revoked_.load(std::memory_order_acquire)) return absl::OkStatus();
+  return userfault_->Poison(AddressOf(*window, gfn), mmu::kPageSize);
+}
+
 void Projection::Revoke() {
   revoked_.store(true, std::memory_order_release);
   std::unique_lock use(use_);
   for (const Window& window : windows_) {
+    Empty(window);
     // The new mapping is not watched and grants nothing. It waits for faults that are about to
     // queue themselves (they hold the old mapping's lock), so the wake below misses none.
-    mmap(window.mapping.data(), window.mapping.size(), PROT_NONE,
-         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (mmap(window.mapping.data(), window.mapping.size(), PROT_NONE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
+      // Then at least nobody waits: the access gets its page, and the guest is not entered again.
+      userfault_->Unregister(window.mapping.data(), window.mapping.size());
+    }
     userfault_->Wake(window.mapping.data(), window.mapping.size());
   }
 }
@@ -142,30 +153,43 @@ absl::Status Projection::Set(Gfn gfn, Level level, mmu::Access access, mmu::Pfn)
     if (absl::Status status = WatchWrites(); !status.ok()) return status;
   }
   const Rights rights = access.write() ? Rights::kWrite : Rights::kRead;
-  if (level == Level::k4K) return Map(*window, {gfn, 1}, rights);
-
-  const GfnRange leaf{gfn, kBlockFrames};
-  const bool is_new = MakeLarge(*window, leaf);
-  if (!is_new && faulting_here != nullptr && leaf.Contains(*faulting_here)) {
-    const Gfn around = *faulting_here - faulting_here->value % kNeighbours;
-    return Map(*window, {around, kNeighbours}, rights);
+  const GfnRange leaf{gfn, mmu::FramesPerEntry(level)};
+  GfnRange part = leaf;
+  bool is_new = false;
+  if (level == Level::k2M) {
+    const Block before = MakeLarge(*window, leaf);
+    is_new = before == Block::kSmall;
+    if (!is_new && faulting_here != nullptr && leaf.Contains(*faulting_here)) {
+      part = {*faulting_here - faulting_here->value % kNeighbours, kNeighbours};
+    } else if (before == Block::kWhole && !watches_writes_.load(std::memory_order_acquire)) {
+      return absl::OkStatus();  // what the kernel has dropped of it comes back by faults
+    }
   }
-  absl::Status status = Map(*window, leaf, rights);
-  if (is_new && !status.ok()) TakeAway(*window, leaf).IgnoreError();
-  if (is_new && status.ok()) unsettled_();
-  return status;
+  if (absl::Status status = Map(*window, part, rights); !status.ok()) {
+    // A part may be mapped by now, with rights that the leaf has not. Whoever needs it asks again.
+    TakeAway(*window, leaf).IgnoreError();
+    return status;
+  }
+  if (is_new) {
+    // A log that split nothing ends without Merge.
+    if (access.write() && watches_writes_.load(std::memory_order_acquire)) {
+      needs_renewal_.store(true, std::memory_order_release);
+    }
+    unsettled_();
+  }
+  return absl::OkStatus();
 }
 
-bool Projection::MakeLarge(Window& window, GfnRange leaf) {
+Projection::Block Projection::MakeLarge(Window& window, GfnRange leaf) {
   const Spot spot = SpotOf(window, leaf.first);
   std::unique_lock lock(mutex_);
   AwaitSettled(lock, window, leaf);
   Block& block = window.blocks[spot.block];
-  if (block != Block::kSmall) return false;
+  if (block != Block::kSmall) return block;
   block = Block::kPieces;
   if (!window.listed[spot.block]) unsettled_spots_.push_back(spot);
   window.listed[spot.block] = true;
-  return true;
+  return Block::kSmall;
 }
 
 absl::Status Projection::Split(Gfn gfn, Level level) {
@@ -277,6 +301,10 @@ absl::Status Projection::TakeAway(Window& window, GfnRange range) {
       absl::StrCat("cannot take pages away from the guest: ", std::strerror(errno)));
 }
 
+void Projection::Empty(const Window& window) {
+  madvise(window.mapping.data(), window.mapping.size(), MADV_DONTNEED);
+}
+
 bool Projection::Settle() {
   std::shared_lock use(use_);
   std::unique_lock lock(mutex_);
@@ -319,6 +347,7 @@ absl::Status Projection::Renew() {
   std::unique_lock use(use_);
   if (revoked_.load(std::memory_order_acquire)) return absl::OkStatus();
   for (Window& window : windows_) {
+    Empty(window);
     // Nothing may be touched before it is watched.
     if (absl::Status status = window.mapping.Renew(window.fd, PROT_NONE); !status.ok()) {
       return status;

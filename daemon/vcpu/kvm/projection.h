@@ -63,6 +63,9 @@ class Projection : public mmu::ExternalTables {
   std::optional<mmu::Gfn> GfnAt(uint64_t address) const;
   // Lets vCPUs that wait for this frame try again.
   void Wake(mmu::Gfn gfn);
+  // Lets those that wait for this frame, and are no vCPUs, go on with an error; nothing is mapped
+  // there. Until Remove an access to it ends badly, so nobody may come.
+  absl::Status Poison(mmu::Gfn gfn);
   // Takes everything away for good: whoever waits or comes gets an error instead of the page.
   void Revoke();
 
@@ -112,11 +115,14 @@ class Projection : public mmu::ExternalTables {
 
   // With mutex_ held: until nothing of the range is being settled.
   void AwaitSettled(std::unique_lock<std::mutex>& lock, const Window& window, mmu::GfnRange range);
-  // The rest with use_ held. True: the leaf was not large before.
-  bool MakeLarge(Window& window, mmu::GfnRange leaf);
+  // The rest with use_ held. How it was before.
+  Block MakeLarge(Window& window, mmu::GfnRange leaf);
   absl::Status WatchWrites();
   absl::Status Map(const Window& window, mmu::GfnRange range, Userfault::Rights rights);
   absl::Status TakeAway(Window& window, mmu::GfnRange range);
+  // What is mapped, taken away by itself: the process's other threads map and fault meanwhile, as
+  // they cannot while a mapping is replaced. So it comes before that.
+  static void Empty(const Window& window);
 
   const mmu::MemoryKind kind_;
   Userfault* const userfault_;

@@ -19,6 +19,8 @@ constexpr uint64_t kNeeded =
     UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_THREAD_ID;
 // The second came with Linux 6.4, and so did kContinueProtected, which has no bit of its own.
 constexpr uint64_t kForWrites = UFFD_FEATURE_WP_HUGETLBFS_SHMEM | kUffdWpUnpopulated;
+// What is wished, if the kernel has it.
+constexpr uint64_t kWishes[] = {kForWrites | kUffdPoison, kForWrites, 0};
 
 uffdio_range RangeOf(std::byte* start, uint64_t length) {
   return {.start = reinterpret_cast<uintptr_t>(start), .len = length};
@@ -44,7 +46,7 @@ absl::StatusOr<Userfault> Userfault::Open() {
   absl::StatusOr<Fd> fd = OpenFd();
   if (!fd.ok()) return fd.status();
   // A refused request leaves the descriptor as it was.
-  for (const uint64_t wish : {kForWrites, uint64_t{0}}) {
+  for (const uint64_t wish : kWishes) {
     uffdio_api api = {.api = UFFD_API, .features = kNeeded | wish, .ioctls = 0};
     if (ioctl(fd->get(), UFFDIO_API, &api) == 0) return Userfault(*std::move(fd), wish != 0);
   }
@@ -60,6 +62,11 @@ absl::Status Userfault::Register(std::byte* start, uint64_t length, Watch watch)
   if (ioctl(fd_.get(), UFFDIO_REGISTER, &request) == 0) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat("userfaultfd cannot watch guest memory: ", std::strerror(errno)));
+}
+
+void Userfault::Unregister(std::byte* start, uint64_t length) {
+  uffdio_range range = RangeOf(start, length);
+  ioctl(fd_.get(), UFFDIO_UNREGISTER, &range);
 }
 
 absl::Status Userfault::Continue(std::byte* start, uint64_t length, Rights rights) {
@@ -102,6 +109,20 @@ absl::Status Userfault::Protect(std::byte* start, uint64_t length) {
 
 absl::Status Userfault::Unprotect(std::byte* start, uint64_t length) {
   return SetProtection(start, length, UFFDIO_WRITEPROTECT_MODE_DONTWAKE);
+}
+
+absl::Status Userfault::Poison(std::byte* start, uint64_t length) {
+  UffdPoison request = {.range = RangeOf(start, length), .mode = 0, .updated = 0};
+  while (ioctl(fd_.get(), kUffdPoisonIoctl, &request) != 0) {
+    if (errno == EAGAIN || errno == EINTR) continue;
+    if (errno == EEXIST) {  // done before; who came between waits still
+      Wake(start, length);
+      break;
+    }
+    return absl::FailedPreconditionError(absl::StrCat(
+        "userfaultfd cannot make an access fail, as Linux 6.6 can: ", std::strerror(errno)));
+  }
+  return absl::OkStatus();
 }
 
 void Userfault::Wake(std::byte* start, uint64_t length) {

@@ -34,6 +34,9 @@ class Userfault {
   // writes too; never less.
   absl::Status Register(std::byte* start, uint64_t length, Watch watch = Watch::kAccesses);
 
+  // Nobody stops there any more, and whoever waits goes on.
+  void Unregister(std::byte* start, uint64_t length);
+
   // Maps pages that the memfd has, without waking anybody. Pages that are mapped already are fine,
   // and keep the rights that they have. kRead needs Watch::kWritesToo.
   absl::Status Continue(std::byte* start, uint64_t length, Rights rights = Rights::kWrite);
@@ -43,6 +46,10 @@ class Userfault {
   absl::Status Protect(std::byte* start, uint64_t length);
   // Gives it back, without waking anybody.
   absl::Status Unprotect(std::byte* start, uint64_t length);
+
+  // Has accesses to pages that are not mapped fail (a signal, or an error of the kernel's own), and
+  // threads that wait for them go on so, until the range is dropped with MADV_DONTNEED. Linux 6.6.
+  absl::Status Poison(std::byte* start, uint64_t length);
 
   // Lets threads that wait for a fault in the range try again.
   void Wake(std::byte* start, uint64_t length);

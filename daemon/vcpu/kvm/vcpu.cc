@@ -44,6 +44,15 @@ class OpenToKicks {
   sigset_t before_;
 };
 
+// A page of the trap may be poisoned (NativeMemory::LetGo) while this vCPU is on its way to it,
+// from before its frame became private. KVM sends a signal then, and tries again.
+void BlockMemoryErrors() {
+  sigset_t errors;
+  sigemptyset(&errors);
+  sigaddset(&errors, SIGBUS);
+  pthread_sigmask(SIG_BLOCK, &errors, nullptr);
+}
+
 bool StayOn(const std::vector<uint32_t>& cpus) {
   if (cpus.empty()) return true;
   cpu_set_t* const set = CPU_ALLOC(cpus.back() + 1);  // they are sorted
@@ -69,7 +78,8 @@ int KickSignal() {
 }
 
 absl::StatusOr<std::unique_ptr<Vcpu>> Vcpu::Create(vcpu::VcpuIndex index,
-                                                   const Environment& environment) {
+                                                   const Environment& environment,
+                                                   const Cpuid2& cpuid) {
   KvmFd fd = environment.vm->Make(KVM_CREATE_VCPU, index);
   if (!fd.valid()) {
     return absl::ResourceExhaustedError(
@@ -82,7 +92,7 @@ absl::StatusOr<std::unique_ptr<Vcpu>> Vcpu::Create(vcpu::VcpuIndex index,
   }
   std::unique_ptr<Vcpu> vcpu(
       new Vcpu(index, environment, std::move(fd), static_cast<kvm_run*>(run)));
-  if (vcpu->fd_.Ioctl(kSetCpuid2, environment.cpuid) != 0) {
+  if (vcpu->fd_.Ioctl(kSetCpuid2, &cpuid) != 0) {
     return absl::FailedPreconditionError(absl::StrCat("KVM_SET_CPUID2: ", std::strerror(errno)));
   }
   return vcpu;
@@ -122,6 +132,7 @@ absl::StatusOr<kvm_sregs> Vcpu::GetSregs() {
 void Vcpu::StartThread() {
   thread_ = std::thread([this] {
     const OpenToKicks open(thread_id_);
+    if (environment_.native) BlockMemoryErrors();
     if (!StayOn(environment_.cpus)) {
       Fatal(StopReason::kBackendError,
             absl::StrCat("its thread cannot run on the processors that vm.placement names: ",
@@ -229,8 +240,9 @@ Vcpu::Next Vcpu::HandleRunError(int error) {
   if (error == EFAULT && run_->exit_reason == kExitMemoryFault) return HandleMemoryFault();
   // Bare EFAULT: the host could not give KVM a page just now, and says no address. The guest tries
   // the same access again.
-  if (error == EFAULT && ++repeated_errors_ < kMaxRepeatedErrors) return Next::kRun;
-  return Fatal(StopReason::kBackendError, absl::StrCat("KVM_RUN: ", std::strerror(error)));
+  if (error == EFAULT && repeated_errors_.Add()) return Next::kRun;
+  return Fatal(error == ENOMEM ? StopReason::kOutOfMemory : StopReason::kBackendError,
+               absl::StrCat("KVM_RUN: ", std::strerror(error)));
 }
 
 }  // namespace twinroot::kvm

@@ -23,6 +23,7 @@
 #include "daemon/vcpu/kvm/kvm_api.h"
 #include "daemon/vcpu/kvm/kvm_stats.h"
 #include "daemon/vcpu/kvm/pc_ports.h"
+#include "daemon/vcpu/kvm/repeated_errors.h"
 #include "daemon/vcpu/machine.h"
 #include "daemon/vcpu/pause_gate.h"
 #include "mmu/vm/gpa_layout.h"
@@ -33,8 +34,7 @@ class Vcpu {
  public:
   struct Environment {
     const KvmFd* vm = nullptr;
-    size_t run_bytes = 0;  // KVM_GET_VCPU_MMAP_SIZE
-    const Cpuid2* cpuid = nullptr;
+    size_t run_bytes = 0;      // KVM_GET_VCPU_MMAP_SIZE
     bool sync_regs = false;    // KVM_CAP_SYNC_REGS has general registers
     PcPorts* ports = nullptr;  // of an operating system's PC, or null
     vcpu::MachineClient* client = nullptr;
@@ -48,7 +48,8 @@ class Vcpu {
   };
 
   static absl::StatusOr<std::unique_ptr<Vcpu>> Create(vcpu::VcpuIndex index,
-                                                      const Environment& environment);
+                                                      const Environment& environment,
+                                                      const Cpuid2& cpuid);
   ~Vcpu();
 
   absl::Status SetState(const kvm_regs& regs, const kvm_sregs& sregs);
@@ -119,8 +120,8 @@ class Vcpu {
   const KvmFd fd_;
   kvm_run* const run_;
   const KvmStat exits_;
-  kvm_regs regs_;            // where KVM_CAP_SYNC_REGS is missing
-  int repeated_errors_ = 0;  // KVM_RUN failures without progress in between
+  kvm_regs regs_;  // where KVM_CAP_SYNC_REGS is missing
+  RepeatedErrors repeated_errors_;
   std::optional<mmu::Gpa> last_memory_fault_;
   std::thread thread_;
   std::atomic<pid_t> thread_id_{0};
@@ -132,10 +133,6 @@ class Vcpu {
   std::optional<vcpu::MapGpaAnswer> map_gpa_answer_;
   bool fetch_resumed_ = false;
 };
-
-// Has repeated_errors_ for a limit: KVM_RUN may fail a few times while the host changes mappings
-// below it; more often in a row than this, with no exit in between, is an error.
-inline constexpr int kMaxRepeatedErrors = 10000;
 
 // The signal that Kick sends; its handler does nothing. Installed once for the process.
 int KickSignal();

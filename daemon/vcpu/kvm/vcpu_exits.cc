@@ -61,7 +61,7 @@ const char* NameOf(uint32_t reason) {
 }  // namespace
 
 Vcpu::Next Vcpu::HandleExit() {
-  if (run_->exit_reason != KVM_EXIT_INTERNAL_ERROR) repeated_errors_ = 0;
+  if (run_->exit_reason != KVM_EXIT_INTERNAL_ERROR) repeated_errors_.Forget();
   switch (run_->exit_reason) {
     case KVM_EXIT_IO:
       if (run_->io.direction == KVM_EXIT_IO_OUT) return HandlePortOut();
@@ -232,8 +232,8 @@ Vcpu::Next Vcpu::HandleMmio() {
 // KVM's emulator gives up when it cannot read the instruction bytes, which happens while their page
 // is not projected. Let the engine map them; then the guest tries again.
 Vcpu::Next Vcpu::HandleInternalError() {
-  if (run_->internal.suberror == kInternalErrorEmulation &&
-      ++repeated_errors_ < kMaxRepeatedErrors && ResolveFetch()) {
+  if (run_->internal.suberror == kInternalErrorEmulation && repeated_errors_.Add() &&
+      ResolveFetch()) {
     return Next::kRun;
   }
   if (stopping()) return Next::kEnd;
@@ -289,9 +289,9 @@ Vcpu::Next Vcpu::HandleMemoryFault() {
   MemoryFault fault;
   std::memcpy(&fault, reinterpret_cast<const uint8_t*>(run_) + kMemoryFaultOffset, sizeof fault);
   const mmu::Gpa gpa(fault.gpa);
-  if (last_memory_fault_ != gpa) repeated_errors_ = 0;
+  if (last_memory_fault_ != gpa) repeated_errors_.Forget();
   last_memory_fault_ = gpa;
-  if (++repeated_errors_ >= kMaxRepeatedErrors) {
+  if (!repeated_errors_.Add()) {
     return Fatal(StopReason::kBackendError,
                  absl::StrCat("KVM refuses its access at 0x",
                               absl::Hex(environment_.layout->GfnOf(gpa).value << mmu::kPageShift),

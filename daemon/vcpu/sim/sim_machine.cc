@@ -114,7 +114,7 @@ void SimMachine::AnswerMapGpa(vcpu::VcpuIndex vcpu, vcpu::MapGpaAnswer answer) {
 
 // Each comes to the gate by itself, after one operation at most.
 void SimMachine::Pause() {
-  shared_.gate.Pause([] {});
+  shared_.gate.Pause([](vcpu::VcpuIndex) {});
 }
 
 void SimMachine::RequestStop() {

@@ -1,6 +1,8 @@
 #include "daemon/memory/guest_ram.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstring>
@@ -166,16 +168,51 @@ TEST(GuestRam, CopyTakesTheBytesAndLeavesHolesZero) {
   EXPECT_EQ(to[5 * 4096], std::byte{0});
 }
 
-TEST(GuestRam, PiecesCrossNoHoleBetweenTheSlots) {
+std::string ReadFrom(GuestRam& ram, uint64_t gpa, uint64_t size) {
+  std::string bytes(size, '?');
+  const absl::Status status = ram.Read(gpa, MemoryKind::kShared, absl::MakeSpan(bytes));
+  return status.ok() ? bytes : status.ToString();
+}
+
+TEST(GuestRam, BytesAreReadAndWrittenAcrossPages) {
+  HpaSpace space;
+  const auto ram = Make(4 * kMiB, space);
+  ASSERT_TRUE(ram->Write(2 * 4096 - 2, MemoryKind::kShared, "four").ok());
+  EXPECT_EQ(ReadFrom(*ram, 2 * 4096 - 3, 6), std::string("\0four\0", 6));
+  EXPECT_EQ(std::memcmp(ram->slots()[0].shared_pages.data() + 2 * 4096 - 2, "four", 4), 0);
+  EXPECT_EQ(ram->allocated_bytes(MemoryKind::kShared), 2 * 4096u);
+  EXPECT_EQ(ram->allocated_bytes(MemoryKind::kPrivate), 0u);
+}
+
+TEST(GuestRam, ReadingAllocatesNothing) {
+  HpaSpace space;
+  const auto ram = Make(4 * kMiB, space);
+  EXPECT_EQ(ReadFrom(*ram, 0, kMiB), std::string(kMiB, '\0'));
+  EXPECT_EQ(ram->allocated_bytes(MemoryKind::kShared), 0u);
+}
+
+TEST(GuestRam, WithoutMemoryAWriteIsAnErrorAndChangesNothing) {
+  HpaSpace space;
+  const auto ram = Make(4 * kMiB, space);
+  ASSERT_TRUE(ram->Write(0, MemoryKind::kShared, "there").ok());
+  Backing& pages = ram->slots()[0].shared_pages;
+  const int full = open("/dev/full", O_RDWR);  // allocates nothing
+  ASSERT_EQ(dup2(full, pages.fd()), pages.fd());
+  close(full);
+  EXPECT_EQ(ram->Write(4094, MemoryKind::kShared, "four").code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(std::memcmp(pages.data() + 4090, "\0\0\0\0\0", 6), 0);
+}
+
+TEST(GuestRam, NoAccessCrossesTheHoleBetweenTheSlots) {
   HpaSpace space;
   const auto ram = Make(4 * kGiB, space);
-  int calls = 0;
-  auto count = [&](std::byte*, uint64_t) { ++calls; };
-  EXPECT_TRUE(ram->ForEachPiece(3 * kGiB - 8, 8, MemoryKind::kShared, count));
-  EXPECT_EQ(calls, 1);
-  EXPECT_FALSE(ram->ForEachPiece(3 * kGiB - 8, 9, MemoryKind::kShared, count));
-  EXPECT_FALSE(ram->ForEachPiece(~uint64_t{0} - 4, 8, MemoryKind::kShared, count));
-  EXPECT_EQ(calls, 1) << "a refused range is not touched at all";
+  EXPECT_TRUE(ram->Write(3 * kGiB - 8, MemoryKind::kShared, "12345678").ok());
+  EXPECT_EQ(ram->Write(3 * kGiB - 8, MemoryKind::kShared, "abcdefghi").code(),
+            absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(ram->Write(~uint64_t{0} - 4, MemoryKind::kShared, "12345678").code(),
+            absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(ReadFrom(*ram, 3 * kGiB - 8, 8), "12345678") << "a refused range is not touched";
 }
 
 TEST(GuestRam, AddedSlotsComeMoveAndGo) {
@@ -194,10 +231,7 @@ TEST(GuestRam, AddedSlotsComeMoveAndGo) {
   ASSERT_TRUE(ram->Move(range, Gfn(0x9000)).ok());
   EXPECT_EQ(ram->Resolve(Gfn(0x8005), MemoryKind::kShared, Level::k4K).status().code(),
             absl::StatusCode::kFailedPrecondition);
-  std::byte seen{};
-  EXPECT_TRUE(ram->ForEachPiece(0x9005000, 1, MemoryKind::kShared,
-                                [&](std::byte* data, uint64_t) { seen = *data; }));
-  EXPECT_EQ(seen, std::byte{7});
+  EXPECT_EQ(ReadFrom(*ram, 0x9005000, 1), "\x07");
 
   ram->Remove(Gfn(0x9000));
   EXPECT_EQ(ram->Added(Gfn(0x9000)), nullptr);

@@ -27,7 +27,7 @@ TEST(PauseGateTest, NobodyPassesUntilResume) {
     });
   }
   for (int round = 0; round < 100; ++round) {
-    gate.Pause([] {});
+    gate.Pause([](VcpuIndex) {});
     const uint64_t before = steps;
     std::this_thread::sleep_for(std::chrono::microseconds(200));
     EXPECT_EQ(steps, before);
@@ -44,51 +44,108 @@ TEST(PauseGateTest, OneThatIsOutsideOrHeldNeedsNoWait) {
   gate.Enter(1);
   gate.Leave(0);
   gate.Hold(1);
-  gate.Pause([] {});
-  EXPECT_FALSE(gate.Release(1));
+  gate.Pause([](VcpuIndex) {});
+  EXPECT_FALSE(gate.Release({1}));
   gate.Resume();
-  EXPECT_TRUE(gate.Release(1));
+  EXPECT_TRUE(gate.Release({1}));
 }
 
 TEST(PauseGateTest, OfSeveralPausesTheLastResumeCounts) {
   PauseGate gate(1);
   gate.Enter(0);
   gate.Hold(0);
-  gate.Pause([] {});
-  gate.Pause([] {});
+  gate.Pause([](VcpuIndex) {});
+  gate.Pause([](VcpuIndex) {});
   gate.Resume();
-  EXPECT_FALSE(gate.Release(0));
+  EXPECT_FALSE(gate.Release({0}));
   gate.Resume();
-  EXPECT_TRUE(gate.Release(0));
+  EXPECT_TRUE(gate.Release({0}));
+}
+
+// Pause waits for this vCPU, the only one that executes.
+void ExpectAPauseWaitsFor(PauseGate& gate, VcpuIndex vcpu) {
+  std::atomic<bool> paused{false};
+  std::thread pauser([&] {
+    gate.Pause([](VcpuIndex) {});
+    paused = true;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_FALSE(paused);
+  gate.Leave(vcpu);
+  pauser.join();
 }
 
 TEST(PauseGateTest, PauseWaitsForAReleasedVcpu) {
   PauseGate gate(1);
   gate.Enter(0);
   gate.Hold(0);
-  EXPECT_TRUE(gate.Release(0));
-  std::atomic<bool> paused{false};
-  std::thread pauser([&] {
-    gate.Pause([] {});
-    paused = true;
-  });
-  std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  EXPECT_FALSE(paused);
+  EXPECT_TRUE(gate.Release({0}));
+  ExpectAPauseWaitsFor(gate, 0);
+}
+
+TEST(PauseGateTest, PauseWaitsForEveryVcpuThatWasWokenWithAnother) {
+  PauseGate gate(2);
+  for (const VcpuIndex vcpu : {0u, 1u}) {
+    gate.Enter(vcpu);
+    gate.Hold(vcpu);
+  }
+  EXPECT_TRUE(gate.Release({0, 1}));
+  gate.Leave(0);
+  ExpectAPauseWaitsFor(gate, 1);
+}
+
+TEST(PauseGateTest, AVcpuThatASignalTookOutOfItsFaultIsHeldNoMore) {
+  PauseGate gate(1);
+  gate.Enter(0);
+  gate.Hold(0);
+  gate.Pause([](VcpuIndex) {});
+  gate.Leave(0);
+  EXPECT_FALSE(gate.AnyHeld());
+  gate.Hold(0);  // too late
+  gate.Resume();
+  gate.Enter(0);
+  ExpectAPauseWaitsFor(gate, 0);
+}
+
+TEST(PauseGateTest, NoneIsWokenInAPauseWithOneThatIsHeld) {
+  PauseGate gate(2);
+  gate.Enter(0);
+  gate.Enter(1);
+  gate.Hold(1);
+  std::thread pauser([&] { gate.Pause([](VcpuIndex) {}); });
+  while (!gate.paused()) std::this_thread::yield();
+  EXPECT_FALSE(gate.Release({0, 1}));
+  EXPECT_TRUE(gate.AnyHeld());
+  EXPECT_TRUE(gate.Release({0})) << "it comes to the gate by itself";
   gate.Leave(0);
   pauser.join();
-  EXPECT_TRUE(paused);
+}
+
+TEST(PauseGateTest, OnlyVcpusThatExecuteAreKicked) {
+  PauseGate gate(3);  // one that never came
+  gate.Enter(0);
+  gate.Enter(1);
+  gate.Hold(1);
+  std::vector<VcpuIndex> kicked;
+  gate.Pause([&](VcpuIndex vcpu) {
+    kicked.push_back(vcpu);
+    gate.Leave(vcpu);
+  });
+  EXPECT_EQ(kicked, std::vector<VcpuIndex>{0});
 }
 
 TEST(PauseGateTest, TheKickComesWhenTheGateIsClosed) {
   PauseGate gate(1);
-  std::atomic<bool> kicked{false};
+  std::atomic<bool> kicked{false}, inside{false};
   std::thread vcpu([&] {
     gate.Enter(0);
+    inside = true;
     while (!kicked) std::this_thread::yield();
     gate.Pass(0);  // waits
     gate.Leave(0);
   });
-  gate.Pause([&] { kicked = true; });
+  while (!inside) std::this_thread::yield();
+  gate.Pause([&](VcpuIndex) { kicked = true; });
   gate.Resume();
   vcpu.join();
 }
@@ -96,14 +153,14 @@ TEST(PauseGateTest, TheKickComesWhenTheGateIsClosed) {
 TEST(PauseGateTest, StopEndsEveryWait) {
   PauseGate gate(2);
   gate.Enter(0);
-  std::thread pauser([&] { gate.Pause([] {}); });
-  while (gate.Release(1)) std::this_thread::yield();  // until the gate is closed
+  std::thread pauser([&] { gate.Pause([](VcpuIndex) {}); });
+  while (!gate.paused()) std::this_thread::yield();
   std::thread vcpu([&] { gate.Enter(1); });
   std::this_thread::sleep_for(std::chrono::milliseconds(5));
   gate.Stop();
   pauser.join();
   vcpu.join();
-  EXPECT_TRUE(gate.Release(0));
+  EXPECT_TRUE(gate.Release({0}));
 }
 
 }  // namespace

@@ -170,11 +170,9 @@ std::optional<Exit> GuestCpu::Vmcall() {
   };
   if (user()) return refuse(kNotPermitted);
   if (!forwards_map_gpa || regs.rax != kMapGpaHypercall) return refuse(kNoSuchHypercall);
-  const uint64_t bytes = regs.rcx * kPage;
-  if (regs.rbx % kPage != 0 || regs.rcx == 0 || bytes / kPage != regs.rcx ||
-      regs.rbx + bytes <= regs.rbx) {
-    return refuse(kInvalid);
-  }
+  // KVM counts pages: a range that wraps in bytes only is forwarded.
+  const uint64_t first = regs.rbx / kPage;
+  if (regs.rbx % kPage != 0 || first + regs.rcx <= first) return refuse(kInvalid);
   Exit exit;
   exit.kind = Exit::Kind::kHypercall;
   exit.map_gpa = {regs.rbx, regs.rcx, regs.rdx, 0};

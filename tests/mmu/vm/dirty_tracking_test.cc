@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -33,6 +34,12 @@ Access AccessOf(TestSpace& t, uint64_t gfn, MemoryKind kind = kPrivate) {
   return t.space->Translate(Gpa(gfn << kPageShift), kind)->access;
 }
 using Gfns = std::vector<uint64_t>;
+// Somebody took the right to write away outside of the engine since the last Take.
+bool Withheld(TestSpace& t, GfnRange range) {
+  const Calls calls = t.log.Take();
+  return std::count(calls.begin(), calls.end(),
+                    CallText("withhold", kPrivate, range.first.value, range.count)) != 0;
+}
 
 TEST(DirtyTrackingTest, F4_EnableSplitsWhatIsMappedAndTakesWWithOneFlush) {
   TestSpace t;
@@ -381,7 +388,24 @@ TEST(DirtyTrackingTest, F3_AnExternalTableThatFailsPutsTheMarksBack) {
   EXPECT_TRUE(std::holds_alternative<Fixed>(t.Touch(5, kPrivate, Access::Write())));
   t.external_private.fail_withholds = 1;
   EXPECT_FALSE(t.space->HarvestDirty(Frames(0, 2048)).ok());
+  t.log.Take();
   EXPECT_EQ(Harvest(*t.space), Gfns{5});
+  EXPECT_TRUE(Withheld(t, Frames(0, 2048))) << "the engine's leaf lost W when it failed";
+}
+
+TEST(DirtyTrackingTest, F4_AnExternalTableIsProtectedThoughItsLargeLeafLostWBefore) {
+  TestSpace t({.max_level = Level::k2M, .external = true});
+  t.external_private.can_withhold_write = t.external_shared.can_withhold_write = true;
+  ASSERT_TRUE(t.Fixes(0, kPrivate));
+  ASSERT_TRUE(
+      t.space->EnableDirtyLog({.clear = kManual, .initially_all_set = true, .eager_split = false})
+          .ok());
+  for (const uint64_t first : {0, 64}) {
+    t.log.Take();
+    ASSERT_TRUE(t.space->ClearDirty({Frames(first, 64), {~uint64_t{0}}}).ok());
+    EXPECT_EQ(t.LevelOf(first, kPrivate), Level::k2M) << "nothing has split it";
+    EXPECT_TRUE(Withheld(t, Frames(first, 64)));
+  }
 }
 
 }  // namespace

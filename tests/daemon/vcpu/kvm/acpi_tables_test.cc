@@ -25,8 +25,8 @@ uint8_t Sum(const std::string& bytes) {
 }
 
 // The tables as a kernel finds them, by signature; all checksums hold.
-std::map<std::string, std::string> Find(uint32_t vcpus) {
-  const std::string blob = MakeAcpiTables(kGpa, vcpus);
+std::map<std::string, std::string> Find(uint32_t vcpus, bool io_apic = true) {
+  const std::string blob = MakeAcpiTables(kGpa, vcpus, io_apic);
   EXPECT_EQ(blob.substr(0, 8), "RSD PTR ");
   EXPECT_EQ(Sum(blob.substr(0, 20)), 0);
   EXPECT_EQ(Sum(blob.substr(0, 36)), 0);
@@ -61,6 +61,15 @@ TEST(AcpiTables, EveryProcessorIsThere) {
     EXPECT_EQ(processors, vcpus);
     EXPECT_EQ(io_apics, 1u);
   }
+}
+
+TEST(AcpiTables, WithoutAnIoApicNothingRefersToOne) {
+  const std::string madt = Find(2, false)["APIC"];
+  for (size_t at = 44; at < madt.size(); at += At<uint8_t>(madt, at + 1)) {
+    const int type = At<uint8_t>(madt, at);
+    EXPECT_TRUE(type == 0 || type == 4) << type;  // processors, and their NMI
+  }
+  EXPECT_EQ(At<uint32_t>(madt, 40), 1u) << "the 8259s";
 }
 
 TEST(AcpiTables, TheyTellHowToPowerOffAndReset) {

@@ -1,6 +1,8 @@
 #include "daemon/vcpu/kvm/boot_loader.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <optional>
@@ -95,6 +97,15 @@ TEST_F(BootLoader, TheLargestMemoryFitsTheLoadersPages) {
   EXPECT_EQ(Walk(*ram_, sregs_.cr3, 65 * kGiB - 1)->gpa, 65 * kGiB - 1);
   EXPECT_FALSE(Walk(*ram_, sregs_.cr3, 65 * kGiB).has_value());
   EXPECT_EQ(std::memcmp(ram_->slots()[0].private_pages.data() + kImageBase, "some code", 9), 0);
+}
+
+TEST_F(BootLoader, AHostWithoutMemoryIsToldOfAndEndsNothing) {
+  Load(4 << 20);
+  ram_ = *memory::GuestRam::Create(4 << 20, &space_);
+  const int full = open("/dev/full", O_RDWR);  // allocates nothing
+  ASSERT_EQ(dup2(full, ram_->slots()[0].private_pages.fd()), ram_->slots()[0].private_pages.fd());
+  close(full);
+  EXPECT_EQ(LoadGuest(plan_, *ram_).code(), absl::StatusCode::kResourceExhausted);
 }
 
 TEST_F(BootLoader, BootInformationSaysWhatTheGuestInterfacePromises) {

@@ -1,5 +1,6 @@
 #include "daemon/vcpu/kvm/guest_cpuid.h"
 
+#include <asm/kvm_para.h>
 #include <gtest/gtest.h>
 
 #include <initializer_list>
@@ -58,6 +59,18 @@ TEST(GuestCpuid, AHypervisorIsThereWithoutNestingAndAsynchronousFaults) {
   EXPECT_EQ(Find(GuestCpuid(supported, 0, 1, true), 1).ecx, 1u << 31 | 1 << 24 | 1);
   EXPECT_EQ(Find(cpuid, 0x80000001).ecx, 1u);
   EXPECT_EQ(Find(cpuid, 0x40000001).eax, 1u << 0 | 1 << 24);
+}
+
+TEST(GuestCpuid, NothingIsOfferedThatKvmWouldWriteToNativePrivateMemory) {
+  constexpr uint32_t kUnhalt = 1 << KVM_FEATURE_PV_UNHALT, kSendIpi = 1 << KVM_FEATURE_PV_SEND_IPI;
+  const Cpuid2 supported = Supported({Leaf(0x40000001, ~uint32_t{0}, 0, 0, 0)});
+  const uint32_t offered = Find(GuestCpuid(supported, 0, 1, true, true), 0x40000001).eax;
+  for (const int feature :
+       {KVM_FEATURE_CLOCKSOURCE, KVM_FEATURE_CLOCKSOURCE2, KVM_FEATURE_CLOCKSOURCE_STABLE_BIT,
+        KVM_FEATURE_STEAL_TIME, KVM_FEATURE_PV_EOI, KVM_FEATURE_ASYNC_PF}) {
+    EXPECT_EQ(offered >> feature & 1, 0u) << feature;
+  }
+  EXPECT_EQ(offered & (kUnhalt | kSendIpi), kUnhalt | kSendIpi) << "registers are enough";
 }
 
 TEST(GuestCpuid, WhatIsNotOursIsLeftAsKvmSaysIt) {

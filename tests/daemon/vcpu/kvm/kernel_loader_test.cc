@@ -28,7 +28,7 @@ class KernelLoader : public testing::Test {
     ASSERT_TRUE(ram.ok());
     ram_ = *std::move(ram);
     ASSERT_TRUE(CheckKernel(plan_, memory).ok()) << CheckKernel(plan_, memory);
-    LoadKernel(plan_, *ram_);
+    ASSERT_TRUE(LoadKernel(plan_, *ram_).ok());
     SetKernelEntry(plan_.image, sregs_, regs_);
   }
   template <typename T>

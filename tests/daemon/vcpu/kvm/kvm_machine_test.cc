@@ -4,13 +4,16 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "daemon/vcpu/kvm/userfault.h"
@@ -36,15 +39,27 @@ class Client : public vcpu::MachineClient {
       faults.push_back(fault);
       if (park_shared && kind == MemoryKind::kShared) {
         parked_vcpu = vcpu;
+        all_parked.insert(vcpu);
         changed.notify_all();
         return Verdict::kParked;
       }
     }
+    Map(gfn, kind);
+    return Verdict::kResume;
+  }
+  void Map(mmu::Gfn gfn, MemoryKind kind) {
     const auto page = ram->Resolve(gfn, kind, mmu::Level::k4K);
     EXPECT_TRUE(page.ok());
     EXPECT_TRUE(
         machine->external(kind)->Set(gfn, mmu::Level::k4K, mmu::Access::All(), page->pfn).ok());
-    return Verdict::kResume;
+  }
+  void StopParking() {
+    std::lock_guard lock(mutex);
+    park_shared = false;
+  }
+  size_t CountFaults() {
+    std::lock_guard lock(mutex);
+    return faults.size();
   }
   vcpu::MapGpaVerdict OnMapGpa(VcpuIndex vcpu, const vcpu::MapGpaCall& call) override {
     std::lock_guard lock(mutex);
@@ -74,6 +89,17 @@ class Client : public vcpu::MachineClient {
     message = text;
     changed.notify_all();
   }
+  void RunLater(std::function<void()> task) override {
+    std::lock_guard lock(mutex);
+    later.push_back(std::move(task));
+  }
+  // What was to run later, now.
+  void RunTasks() {
+    std::unique_lock lock(mutex);
+    const auto tasks = std::exchange(later, {});
+    lock.unlock();
+    for (const auto& task : tasks) task();
+  }
 
   bool Wait(const std::function<bool()>& what) {
     std::unique_lock lock(mutex);
@@ -89,6 +115,8 @@ class Client : public vcpu::MachineClient {
   std::condition_variable changed;
   std::vector<mmu::Fault> faults;
   std::optional<VcpuIndex> parked_vcpu;
+  std::set<VcpuIndex> all_parked;
+  std::vector<std::function<void()>> later;
   std::optional<vcpu::MapGpaCall> map_gpa;
   std::string console, message;
   std::optional<uint8_t> exit_code;
@@ -237,10 +265,7 @@ TEST_F(KvmMachineTest, AParkedFaultWaitsUntilItIsResumed) {
   ASSERT_TRUE(client_.Wait([&] { return client_.parked_vcpu.has_value(); })) << client_.message;
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   EXPECT_FALSE(client_.exit_code.has_value()) << "the guest must not move";
-  {
-    std::lock_guard lock(client_.mutex);
-    client_.park_shared = false;
-  }
+  client_.StopParking();
   // An answer to a MapGPA is none to a fault.
   machine_->AnswerMapGpa(0, vcpu::MapGpaResult::kOk);
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -257,6 +282,73 @@ TEST_F(KvmMachineTest, AVcpuParkedInAFaultCanBeStopped) {
   ASSERT_TRUE(client_.Wait([&] { return client_.parked_vcpu.has_value(); })) << client_.message;
   StopAndJoin();
   EXPECT_FALSE(client_.exit_code.has_value());
+}
+
+TEST_F(KvmMachineTest, APauseStopsAVcpuThatWasWokenForAnother) {
+  client_.park_shared = true;
+  // mov al, [rbx]; test esi, esi; jz end; again: inc dword ptr [rbx + 8 rsi + 64]; jmp again;
+  // end: out 0xf5, al
+  Start(
+      kSharedAddress + std::string("\x8a\x03\x85\xf6\x74\x06\xff\x44\xf3\x40\xeb\xfa\xe6\xf5", 14),
+      2);
+  ASSERT_TRUE(client_.Wait([&] { return client_.all_parked.size() == 2; })) << client_.message;
+  client_.StopParking();
+  client_.Map(mmu::Gfn(0x200), MemoryKind::kShared);
+  machine_->ResumeFault(0);  // they wait for one page, and the host wakes by pages
+  ASSERT_TRUE(client_.Wait([&] { return client_.ended == 1; })) << client_.message;
+  const auto count = [this] {
+    return reinterpret_cast<const std::atomic<uint32_t>*>(ram_->slots()[0].shared_pages.data() +
+                                                          0x200048)
+        ->load();
+  };
+  for (int round = 0; round < 20; ++round) {
+    const uint32_t before = count();
+    const auto end = std::chrono::steady_clock::now() + kPatience;
+    while (count() == before && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    machine_->Pause();
+    const uint32_t paused = count();
+    ASSERT_NE(paused, before) << client_.message;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    ASSERT_EQ(count(), paused) << "in round " << round;
+    machine_->Resume();
+  }
+  StopAndJoin();
+}
+
+TEST_F(KvmMachineTest, NobodyIsToldOfAFaultWhileTheMachineIsPaused) {
+  client_.park_shared = true;
+  // In ring 0 some hosts emulate, and an access of the emulator's ends for no signal.
+  Start(kSharedAddress + std::string("\x8a\x03", 2) + Exit(7), 1, 0);
+  ASSERT_TRUE(client_.Wait([&] { return client_.parked_vcpu.has_value(); })) << client_.message;
+  machine_->Pause();
+  const size_t before = client_.CountFaults();
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(client_.CountFaults(), before);
+  machine_->Resume();
+  client_.StopParking();
+  machine_->ResumeFault(0);
+  ASSERT_TRUE(client_.Wait([&] { return client_.exit_code.has_value(); })) << client_.message;
+  StopAndJoin();
+}
+
+TEST_F(KvmMachineTest, ProjectionsAreNotRenewedUnderAnAccessThatWaits) {
+  client_.park_shared = true;
+  Start(kSharedAddress + std::string("\x8a\x03", 2) + Exit(7), 1, 0);
+  ASSERT_TRUE(client_.Wait([&] { return client_.parked_vcpu.has_value(); })) << client_.message;
+  mmu::ExternalTables* const tables = machine_->external(MemoryKind::kShared);
+  if (!tables->CanWithholdWrite()) GTEST_SKIP() << "this kernel cannot protect shared memory";
+  // A log comes and goes.
+  ASSERT_TRUE(tables->WithholdWrite({mmu::Gfn(0), 512}).ok());
+  ASSERT_TRUE(tables->Merge(mmu::Gfn(0), mmu::Level::k2M).ok());
+  client_.RunTasks();
+  EXPECT_EQ(machine_->projection_counts().renewals, 0u);
+  client_.StopParking();
+  machine_->ResumeFault(0);
+  ASSERT_TRUE(client_.Wait([&] { return client_.exit_code || client_.fatal; }));
+  ASSERT_TRUE(client_.exit_code.has_value()) << client_.message;
+  client_.RunTasks();
+  EXPECT_EQ(machine_->projection_counts().renewals, 1u) << "it was only put off";
+  StopAndJoin();
 }
 
 // mov eax,12; mov ebx,0x200000; mov ecx,3; mov edx,0x10; out 0xf8 (dx), eax; then exit with al

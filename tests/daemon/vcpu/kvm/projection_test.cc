@@ -4,10 +4,12 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <memory>
 #include <optional>
 #include <random>
@@ -99,6 +101,28 @@ class ProjectionTest : public testing::Test {
   std::optional<Projection> projection_;
   int page_map_ = -1;
 };
+
+// As a thread of the kernel's does that fetches a page for KVM.
+TEST_F(ProjectionTest, WhoWaitsForAPoisonedPageGoesOnWithAnError) {
+  int pipe_fds[2];
+  ASSERT_EQ(pipe2(pipe_fds, O_CLOEXEC), 0);
+  const absl::Cleanup close_both = [&] { close(pipe_fds[0]), close(pipe_fds[1]); };
+  const std::byte* const page = projection_->windows()[0].mapping.data() + 5 * mmu::kPageSize;
+  int error = 0;
+  std::thread reader([&] { error = write(pipe_fds[1], page, 1) == 1 ? 0 : errno; });
+  pollfd waits = {userfault_->fd(), POLLIN, 0};
+  EXPECT_EQ(poll(&waits, 1, 10000), 1);
+  const absl::Status poisoned = projection_->Poison(Gfn(5));
+  if (!poisoned.ok()) projection_->Revoke();  // lets it go too
+  reader.join();
+  if (!poisoned.ok()) GTEST_SKIP() << poisoned.message();
+  EXPECT_EQ(error, EFAULT);
+  EXPECT_TRUE(projection_->Poison(Gfn(5)).ok()) << "it is already";
+  // It goes with what is taken away; a leaf can come again.
+  ASSERT_TRUE(projection_->Remove({Gfn(0), kBlock}).ok());
+  ASSERT_TRUE(Set(5, Level::k4K).ok());
+  EXPECT_EQ(write(pipe_fds[1], page, 1), 1);
+}
 
 TEST_F(ProjectionTest, ASmallLeafIsOnePage) {
   ASSERT_TRUE(Set(5, Level::k4K).ok());
@@ -245,6 +269,25 @@ TEST_F(ProjectionTest, ZapsAndProtectionsAreFinalWhileLeavesSettle) {
         ASSERT_EQ(At(first + 3, 2), Mapped{}) << round;
     }
   }
+}
+
+TEST_F(ProjectionTest, ALogThatSplitNothingLeavesWholeLeavesToo) {
+  if (!CanSettle() || !CanLog()) return;
+  ASSERT_TRUE(projection_->WithholdWrite({Gfn(0), kBlock}).ok());
+  EXPECT_FALSE(projection_->NeedsRenewal());
+  ASSERT_TRUE(Set(0, Level::k2M).ok());
+  ASSERT_TRUE(projection_->NeedsRenewal());
+  ASSERT_TRUE(projection_->Renew().ok());
+  ASSERT_TRUE(Set(0, Level::k2M).ok());
+  EXPECT_TRUE(projection_->Settle());
+  EXPECT_EQ(Counts().whole, 1u);
+}
+
+TEST_F(ProjectionTest, WhereSetFailsNothingIsLeft) {
+  ASSERT_TRUE(Set(0, Level::k2M).ok());
+  ram_->Discard({Gfn(kBlock - 1), 1}, MemoryKind::kPrivate);
+  EXPECT_FALSE(projection_->Set(Gfn(0), Level::k2M, Access::All(), {}).ok());
+  EXPECT_EQ(At(0, kBlock), Mapped{}) << "the old leaf may have had fewer rights";
 }
 
 TEST_F(ProjectionTest, OnlyPagesOf4KAnd2MAreTaken) {
