@@ -7,16 +7,18 @@ export TEST_SRCDIR=${PWD%/*} TEST_WORKSPACE=${PWD##*/} PYTHONPATH=$PWD PYTHONDON
 
 passed=0 failed=()
 check() { # NAME COMMAND...
-  local name=$1 begin=$SECONDS
+  local name=$1 begin=$SECONDS status
   shift
   [[ $name == *"$filter"* ]] || return 0
   printf '\n== %s\n' "$name"
-  if "$@"; then
+  "$@"
+  status=$?
+  if ((status == 0)); then
     passed=$((passed + 1))
     printf '== %s: passed in %s s\n' "$name" $((SECONDS - begin))
   else
     failed+=("$name")
-    printf '== %s: FAILED with %s after %s s\n' "$name" $? $((SECONDS - begin))
+    printf '== %s: FAILED with %s after %s s\n' "$name" "$status" $((SECONDS - begin))
   fi
 }
 
