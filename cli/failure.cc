@@ -69,6 +69,8 @@ std::string HintOfReason(const google::rpc::ErrorInfo& info) {
   if (reason == "DIRTY_LOG_ON") {
     return absl::StrCat("`hvctl dirty disable ", Get(facts, "vm", "NAME"), "` ends it");
   }
+  if (reason == "NO_CONSOLE_INPUT")
+    return "watch its console with `hvctl vm console NAME --follow`";
   if (reason == "DIRTY_LOG_NOT_MANUAL") return "enable it with --manual-clear";
   if (reason == "DIRTY_LOG_UNSUPPORTED")
     return "create the VM with --backend sim to log its writes";
@@ -91,6 +93,10 @@ std::string HintOfReason(const google::rpc::ErrorInfo& info) {
   if (reason == "ETAG_MISMATCH") {
     return absl::StrCat("`hvctl vm get ", Get(facts, "vm", "NAME"),
                         " -o json` shows it as it is, with its etag");
+  }
+  if (reason == "CERTIFICATE_REVOKED") return "get a new certificate, and give it with --cert";
+  if (reason == "WATCH_TOO_SLOW") {
+    return absl::StrCat("go on with --since ", Get(facts, "cursor", "CURSOR"));
   }
   if (reason == "REQUEST_ID_REUSED") return "take a new --request-id for each new command";
   if (reason == "FIELD_NOT_UPDATABLE") return "delete the VM and create it as you want it";
@@ -167,6 +173,8 @@ int ExitCodeOf(grpc::StatusCode code) {
       return kFailure;
   }
 }
+
+std::string ReasonOf(const grpc::Status& status) { return DecodeDetails(status).info.reason(); }
 
 Failure RpcFailure(const std::string& what, const grpc::Status& status) {
   const std::string sentence = status.error_message().empty()

@@ -37,6 +37,9 @@ struct OutputClosed {};
 
 int ExitCodeOf(grpc::StatusCode code);
 
+// The stable reason (daemon/reasons.h), or "" if there is none.
+std::string ReasonOf(const grpc::Status& status);
+
 // "what: the server's sentence", with the hint that the error's google.rpc.ErrorInfo or its code
 // suggests.
 Failure RpcFailure(const std::string& what, const grpc::Status& status);

@@ -60,6 +60,7 @@ const std::map<std::string, host::BackendKind>& Backends() {
   static const std::map<std::string, host::BackendKind> backends = {
       {"auto", host::BackendKind::kAuto},
       {"kvm", host::BackendKind::kKvm},
+      {"kvm-native", host::BackendKind::kKvmNative},
       {"sim", host::BackendKind::kSim}};
   return backends;
 }
@@ -100,15 +101,18 @@ void AddOptions(CLI::App& app, Flags& flags) {
       ->type_name("ADDR")
       ->check(CLI::Validator(
           [](const std::string& address) { return CheckAddress(address, Off::kAllowed); }, ""));
-  app.add_option("--backend", flags.backend,
-                 "What runs VMs that ask for no backend: kvm, sim (a software processor for access "
-                 "programs), or auto: kvm if it works here, else sim")
-      ->type_name("auto|kvm|sim")
+  app.add_option(
+         "--backend", flags.backend,
+         "What runs VMs that ask for no backend: kvm, kvm-native (private memory that the kernel "
+         "keeps), sim (a software processor for access programs), or auto: kvm if it works "
+         "here, else sim")
+      ->type_name("auto|kvm|kvm-native|sim")
       ->check(CLI::Validator(
           [](std::string& name) {
             return Backends().contains(name)
                        ? std::string()
-                       : absl::StrCat("\"", name, "\" is no backend: use auto, kvm or sim");
+                       : absl::StrCat("\"", name,
+                                      "\" is no backend: use auto, kvm, kvm-native or sim");
           },
           ""));
   app.add_flag("--allow-core-dumps", flags.allow_core_dumps,
@@ -192,6 +196,14 @@ std::variant<Config, Exit> ParseConfig(const std::vector<std::string>& arguments
   if (config.tcp.has_value()) {
     if (const absl::Status status = access::CheckTlsFiles(config.tcp->files); !status.ok()) {
       return Mistaken({absl::StrCat(config.file, ": ", std::string(status.message()))});
+    }
+    if (const std::string& crl = config.tcp->files.client_crl; !crl.empty()) {
+      auto revocations = access::Revocations::Read(crl, config.tcp->files.client_ca);
+      if (!revocations.ok()) {
+        return Mistaken(
+            {absl::StrCat(config.file, ": ", std::string(revocations.status().message()))});
+      }
+      config.rules.revocations = *std::move(revocations);
     }
   }
   if (flags.check_config) return Exit{0, "ok\n", ""};

@@ -206,6 +206,7 @@ Tcp ReadTcp(Reader& reader, const YAML::Node& node) {
               {"certificate", reader.Path("tcp.certificate", &tcp.files.certificate)},
               {"key", reader.Path("tcp.key", &tcp.files.key)},
               {"client_ca", reader.Path("tcp.client_ca", &tcp.files.client_ca)},
+              {"client_crl", reader.Path("tcp.client_crl", &tcp.files.client_crl)},
               {"refresh_seconds",
                reader.Number("tcp.refresh_seconds", 1, 86400, &tcp.files.refresh_seconds)}});
   if (!node.IsMap()) return tcp;
@@ -269,6 +270,7 @@ void ReadTop(Reader& reader, const YAML::Node& top, Config* config) {
        {"backend", reader.Choice<host::BackendKind>("backend",
                                                     {{"auto", host::BackendKind::kAuto},
                                                      {"kvm", host::BackendKind::kKvm},
+                                                     {"kvm-native", host::BackendKind::kKvmNative},
                                                      {"sim", host::BackendKind::kSim}},
                                                     &config->backend)},
        {"log_level", reader.Choice<LogLevel>("log_level",

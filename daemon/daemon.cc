@@ -65,6 +65,8 @@ const char* NameOf(host::BackendKind backend) {
       return "kvm";
     case host::BackendKind::kSim:
       return "sim";
+    case host::BackendKind::kKvmNative:
+      return "kvm-native";
   }
   return "unknown";
 }
@@ -184,7 +186,8 @@ void Reload(const ConfigReader& read_config, const Config& config, Parts& parts)
   spdlog::set_level(LevelOf(now.log_level));
   parts.gatekeeper->Replace(now.rules);
   spdlog::info(
-      "read {} again: roles, limits of principals, the log level and the audit log's "
+      "read {} again: roles, revoked certificates, limits of principals, the log level and the "
+      "audit log's "
       "place are as it says now{}",
       now.file.empty() ? "the command line" : now.file,
       waiting.empty() ? "" : "; these wait for a restart: " + waiting);

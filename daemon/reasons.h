@@ -37,6 +37,9 @@ inline constexpr char kVmExists[] = "VM_EXISTS";             // metadata `vm`
 inline constexpr char kNoSuchMemslot[] = "NO_SUCH_MEMSLOT";  // none that was added begins there
 inline constexpr char kMemslotExists[] = "MEMSLOT_EXISTS";   // memory is there already
 
+// UNAUTHENTICATED
+inline constexpr char kCertificateRevoked[] = "CERTIFICATE_REVOKED";  // metadata `principal`
+
 // PERMISSION_DENIED
 // Metadata `role_required`, `role_held` ("none" too), `principal`.
 inline constexpr char kRoleRequired[] = "ROLE_REQUIRED";
@@ -49,6 +52,7 @@ inline constexpr char kBackendUnavailable[] = "BACKEND_UNAVAILABLE";     // not 
 inline constexpr char kImageNeedsKvm[] = "IMAGE_NEEDS_KVM";              // sim runs programs only
 inline constexpr char kNotOnThisBackend[] = "NOT_ON_THIS_BACKEND";       // metadata `vm`
 inline constexpr char kDenialUnsupported[] = "DENIAL_UNSUPPORTED";       // by this processor
+inline constexpr char kNoConsoleInput[] = "NO_CONSOLE_INPUT";            // no serial port
 inline constexpr char kDirtyLogOff[] = "DIRTY_LOG_OFF";                  // metadata `vm`, and below
 inline constexpr char kDirtyLogOn[] = "DIRTY_LOG_ON";                    // it is on already
 inline constexpr char kDirtyLogNotManual[] = "DIRTY_LOG_NOT_MANUAL";     // harvests clear this log
@@ -56,14 +60,16 @@ inline constexpr char kDirtyLogUnsupported[] = "DIRTY_LOG_UNSUPPORTED";  // not 
 
 inline constexpr char kNxHugePagesOff[] = "NX_HUGE_PAGES_OFF";  // metadata `vm`
 
-// ABORTED: metadata `vm`.
-inline constexpr char kEtagMismatch[] = "ETAG_MISMATCH";  // the VM has changed meanwhile
+// ABORTED
+inline constexpr char kEtagMismatch[] = "ETAG_MISMATCH";   // the VM has changed; metadata `vm`
+inline constexpr char kWatchTooSlow[] = "WATCH_TOO_SLOW";  // metadata `cursor`: where to go on
 
 // RESOURCE_EXHAUSTED
 inline constexpr char kTooManyVms[] = "TOO_MANY_VMS";
-inline constexpr char kImageStoreFull[] = "IMAGE_STORE_FULL";  // VMs use every image kept
-inline constexpr char kTooMuchMemory[] = "TOO_MUCH_MEMORY";    // of added memslots
-inline constexpr char kTooManyCalls[] = "TOO_MANY_CALLS";      // under way, or long ones waiting
+inline constexpr char kConsoleInputFull[] = "CONSOLE_INPUT_FULL";  // the guest does not read it
+inline constexpr char kImageStoreFull[] = "IMAGE_STORE_FULL";      // VMs use every image kept
+inline constexpr char kTooMuchMemory[] = "TOO_MUCH_MEMORY";        // of added memslots
+inline constexpr char kTooManyCalls[] = "TOO_MANY_CALLS";  // under way, or long ones waiting
 inline constexpr char kTooManyConnections[] = "TOO_MANY_CONNECTIONS";  // of one principal
 
 // UNAVAILABLE

@@ -133,7 +133,8 @@ CLI::Option* AddChoice(CLI::App* verb, const std::string& name, T* value,
 void AddVmCommands(CLI::App* root, Invocation* invocation);
 void AddVmCreate(CLI::App* vm, Invocation* invocation);
 void AddVmChangeCommands(CLI::App* vm, Invocation* invocation);  // update, start, stop, ...
-void AddVmRunCommands(CLI::App* vm, Invocation* invocation);     // wait, console
+void AddVmRunCommands(CLI::App* vm, Invocation* invocation);     // wait
+void AddVmConsole(CLI::App* vm, Invocation* invocation);
 void AddMemoryCommands(CLI::App* root, Invocation* invocation);
 void AddMemorySet(CLI::App* memory, Invocation* invocation);
 void AddMemoryContentCommands(CLI::App* memory, Invocation* invocation);  // read, write

@@ -34,12 +34,16 @@ int List(Session& session, const std::string& name) {
                {"SIZE", Align::kRight},
                {"DIRECTION"},
                {"CAUSE"},
+               {"STATE"},
                {"DEADLINE"}});
   for (const v1::ConversionRequest& waiting : response.conversions()) {
     table.AddRow({absl::StrCat(waiting.id()), absl::StrCat(waiting.vcpu()),
                   FormatAddress(waiting.gpa()), FormatSize(waiting.size()),
                   ShortName(waiting.direction()), ShortName(waiting.cause()),
-                  waiting.has_deadline() ? FormatClock(waiting.deadline()) : ""});
+                  ShortName(waiting.state()),
+                  waiting.state() == v1::ConversionRequest::STATE_APPLYING
+                      ? absl::StrCat(FormatSize(waiting.done()), " done")
+                      : FormatClock(waiting.deadline())});
   }
   session.PrintTable(table);
   return kOk;
@@ -57,7 +61,9 @@ int Resolve(Session& session, const ResolveArguments& arguments,
   if (arguments.all) {
     // Named, because a range-for would keep the conversions of a temporary and not the temporary.
     const v1::ListConversionsResponse response = Waiting(session, arguments.name);
-    for (const v1::ConversionRequest& waiting : response.conversions()) ids.push_back(waiting.id());
+    for (const v1::ConversionRequest& waiting : response.conversions()) {
+      if (waiting.state() == v1::ConversionRequest::STATE_WAITING) ids.push_back(waiting.id());
+    }
   }
   v1::ResolveConversionResponse all;
   for (size_t begin = 0; begin < ids.size(); begin += kMaxIds) {
@@ -77,9 +83,12 @@ int Resolve(Session& session, const ResolveArguments& arguments,
     session.Answer(all, "");
     return kOk;
   }
-  Table table({{"ID", Align::kRight}, {"OUTCOME"}});
+  Table table({{"ID", Align::kRight}, {"OUTCOME"}, {"DECISION"}, {"DECIDER"}});
   for (const v1::ResolveConversionResponse::Result& result : all.results()) {
-    table.AddRow({absl::StrCat(result.id()), ShortName(result.outcome())});
+    const bool known = result.decision() != v1::Conversion::DECISION_UNSPECIFIED;
+    table.AddRow({absl::StrCat(result.id()), ShortName(result.outcome()),
+                  known ? ShortName(result.decision()) : "-",
+                  known ? ShortName(result.decider()) : "-"});
   }
   session.PrintTable(table);
   return kOk;

@@ -1,4 +1,6 @@
 // hvctl events: what is kept, and with --follow what comes after it, without a hole between.
+#include <google/protobuf/util/time_util.h>
+
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -20,6 +22,7 @@ constexpr char kNow[] = "now";
 
 struct Arguments {
   bool follow = false;
+  absl::Duration lossless;  // zero: not given
   std::string since;
   std::vector<std::string> vms;
   std::vector<v1::EventKind> kinds;
@@ -103,6 +106,10 @@ int Follow(Session& session, const Arguments& arguments, const std::string& curs
   v1::WatchEventsRequest request;
   request.set_start_cursor(cursor);
   *request.mutable_filter() = arguments.Filter();
+  if (arguments.lossless > absl::ZeroDuration()) {
+    *request.mutable_lossless_hold() = google::protobuf::util::TimeUtil::NanosecondsToDuration(
+        absl::ToInt64Nanoseconds(arguments.lossless));
+  }
   grpc::ClientContext context;
   const auto reader = session.client().event().WatchEvents(&context, request);
   v1::WatchEventsResponse batch;
@@ -142,6 +149,10 @@ void AddEventsCommand(CLI::App* root, Invocation* invocation) {
       AddVerb(root, "events", "What happened, oldest first; gaps are shown", invocation,
               [arguments](Session& session) { return Events(session, *arguments); });
   verb->add_flag("-f,--follow", arguments->follow, "Go on with what happens next");
+  AddDuration(verb, "--lossless", &arguments->lossless,
+              "With --follow: guests wait at their next conversion, each time at most so long, "
+              "rather than that an event is missed")
+      ->needs("--follow");
   verb->add_option("--since", arguments->since,
                    "Begin after this event (a cursor of the JSON output), or at `now`; else with "
                    "the oldest event kept")

@@ -1,8 +1,10 @@
 // hvctl vm get|list.
 #include <map>
 #include <memory>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "cli/commands/command.h"
 #include "cli/short_names.h"
@@ -32,15 +34,33 @@ std::string Ending(const v1::Vm& vm) {
   return vm.has_exit_code() ? absl::StrCat(vm.exit_code()) : vm.stop_reason();
 }
 
+std::string Short(const google::protobuf::Duration& duration) {
+  return ShortDuration(absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos()));
+}
+
+std::string DescribeQuotas(const v1::ConversionPolicy& policy) {
+  std::vector<std::string> quotas;
+  if (policy.max_shared_bytes() != 0) {
+    quotas.push_back(absl::StrCat("at most ", FormatSize(policy.max_shared_bytes()), " shared"));
+  }
+  if (policy.max_conversions_per_second() != 0) {
+    quotas.push_back(absl::StrCat(policy.max_conversions_per_second(), " conversions a second",
+                                  policy.conversion_burst() != 0
+                                      ? absl::StrCat(", ", policy.conversion_burst(), " at once")
+                                      : ""));
+  }
+  if (policy.ping_pong_limit() != 0) {
+    quotas.push_back(absl::StrCat(policy.ping_pong_limit(), " turns of 2MiB in ",
+                                  Short(policy.ping_pong_window())));
+  }
+  return absl::StrJoin(quotas, "; ");
+}
+
 std::string DescribePolicy(const v1::ConversionPolicy& policy) {
   std::string text = ShortName(policy.mode());
   if (policy.mode() != v1::ConversionPolicy::MODE_ORCHESTRATOR) return text;
   absl::StrAppend(&text, ", after ",
-                  policy.has_decision_timeout()
-                      ? ShortDuration(absl::Seconds(policy.decision_timeout().seconds()) +
-                                      absl::Nanoseconds(policy.decision_timeout().nanos()))
-                      : "30s",
-                  " ",
+                  policy.has_decision_timeout() ? Short(policy.decision_timeout()) : "30s", " ",
                   policy.on_timeout() == v1::ConversionPolicy::ON_TIMEOUT_APPLY ? "APPLY" : "DENY");
   return text;
 }
@@ -66,6 +86,7 @@ std::string Describe(const v1::Vm& vm) {
   sheet.Add("Memory", FormatSize(vm.memory_bytes()));
   sheet.Add("vCPUs", absl::StrCat(vm.vcpus()));
   sheet.Add("Policy", DescribePolicy(vm.conversion_policy()));
+  sheet.Add("Quotas", DescribeQuotas(vm.conversion_policy()));
   sheet.Add("Image", vm.image());
   if (vm.has_program()) {
     int steps = 0;
@@ -143,6 +164,7 @@ void AddVmCommands(CLI::App* root, Invocation* invocation) {
   AddVmName(verb, name.get());
   AddVmChangeCommands(vm, invocation);
   AddVmRunCommands(vm, invocation);
+  AddVmConsole(vm, invocation);
 }
 
 }  // namespace twinroot::cli

@@ -1,20 +1,17 @@
 // hvctl vm update|start|pause|resume|stop|delete.
-#include <google/protobuf/util/time_util.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <map>
 #include <memory>
-#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "cli/commands/command.h"
+#include "cli/commands/policy_flags.h"
 #include "cli/short_names.h"
 
 namespace twinroot::cli {
 namespace {
-
-using Policy = v1::ConversionPolicy;
 
 struct Arguments {
   std::string name;
@@ -85,9 +82,7 @@ int Delete(Session& session, const Arguments& arguments) {
 }
 
 struct UpdateArguments : Arguments {
-  std::optional<Policy::Mode> policy;
-  absl::Duration decision_timeout;  // zero: not given
-  std::optional<Policy::OnTimeout> on_timeout;
+  PolicyFlags policy;
   std::map<std::string, std::string> labels;
   bool no_labels = false;
   bool dry_run = false;
@@ -100,23 +95,11 @@ v1::UpdateVmRequest RequestOf(const UpdateArguments& arguments) {
   v1::Vm& vm = *request.mutable_vm();
   vm.set_name(VmResource(arguments.name));
   vm.set_etag(arguments.etag);
-  const auto change = [&request](const char* path) {
+  const auto change = [&request](const std::string& path) {
     request.mutable_update_mask()->add_paths(path);
   };
-  if (arguments.policy.has_value()) {
-    vm.mutable_conversion_policy()->set_mode(*arguments.policy);
-    change("conversion_policy.mode");
-  }
-  if (arguments.decision_timeout > absl::ZeroDuration()) {
-    *vm.mutable_conversion_policy()->mutable_decision_timeout() =
-        google::protobuf::util::TimeUtil::NanosecondsToDuration(
-            absl::ToInt64Nanoseconds(arguments.decision_timeout));
-    change("conversion_policy.decision_timeout");
-  }
-  if (arguments.on_timeout.has_value()) {
-    vm.mutable_conversion_policy()->set_on_timeout(*arguments.on_timeout);
-    change("conversion_policy.on_timeout");
-  }
+  *vm.mutable_conversion_policy() = arguments.policy.policy();
+  for (const std::string& field : arguments.policy.fields()) change("conversion_policy." + field);
   if (arguments.no_labels || !arguments.labels.empty()) {
     vm.mutable_labels()->insert(arguments.labels.begin(), arguments.labels.end());
     change("labels");
@@ -146,17 +129,7 @@ void AddUpdate(CLI::App* vm, Invocation* invocation) {
   CLI::App* verb = AddVerb(vm, "update", "Change a VM's policy or labels", invocation,
                            [arguments](Session& session) { return Update(session, *arguments); });
   AddVmName(verb, &arguments->name);
-  AddChoice<std::optional<Policy::Mode>>(verb, "--policy", &arguments->policy,
-                                         {{"auto", Policy::MODE_AUTO},
-                                          {"orchestrator", Policy::MODE_ORCHESTRATOR},
-                                          {"deny", Policy::MODE_DENY}},
-                                         "Who decides conversions from now on");
-  AddDuration(verb, "--decision-timeout", &arguments->decision_timeout,
-              "How long a vCPU waits for a decision");
-  AddChoice<std::optional<Policy::OnTimeout>>(
-      verb, "--on-timeout", &arguments->on_timeout,
-      {{"deny", Policy::ON_TIMEOUT_DENY}, {"apply", Policy::ON_TIMEOUT_APPLY}},
-      "What is decided when nobody did");
+  arguments->policy.AddTo(verb);
   CLI::Option* labels = AddLabels(verb, &arguments->labels);
   labels->description("The VM's labels from now on: these instead of those that it has");
   verb->add_flag("--no-labels", arguments->no_labels, "Take all labels away")->excludes(labels);

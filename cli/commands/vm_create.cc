@@ -1,14 +1,15 @@
 // hvctl vm create: reads the image and the program, uploads the image, defines the VM.
-#include <google/protobuf/util/time_util.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <map>
 #include <memory>
 #include <optional>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "cli/commands/command.h"
+#include "cli/commands/policy_flags.h"
 #include "cli/commands/progress.h"
 #include "cli/input_file.h"
 #include "cli/short_names.h"
@@ -24,13 +25,14 @@ struct Arguments {
   uint64_t memory = 0;
   uint32_t vcpus = 0;
   std::string image;
+  std::string initrd;
   std::string cmdline;
   std::string program;
   v1::Backend backend = v1::BACKEND_UNSPECIFIED;
-  v1::ConversionPolicy::Mode policy = v1::ConversionPolicy::MODE_UNSPECIFIED;
-  absl::Duration decision_timeout;  // zero: not given
-  v1::ConversionPolicy::OnTimeout on_timeout = v1::ConversionPolicy::ON_TIMEOUT_UNSPECIFIED;
+  PolicyFlags policy;
   std::optional<uint32_t> cpl;
+  std::vector<uint32_t> cpus;
+  v1::Vm::Debug debug = v1::Vm::DEBUG_UNSPECIFIED;
   v1::Vm::NxHugePages nx_huge_pages = v1::Vm::NX_HUGE_PAGES_UNSPECIFIED;
   std::map<std::string, std::string> labels;
   std::string request_id;
@@ -38,23 +40,24 @@ struct Arguments {
 };
 
 // Refuses what the daemon would refuse after the bytes had travelled.
-std::unique_ptr<InputFile> OpenImage(const std::string& path) {
-  auto image = std::make_unique<InputFile>("image", path);
-  if (image->size() == 0)
-    throw Failure{kUsage, absl::StrCat("image ", path, " is empty"), "check how it was built"};
+std::unique_ptr<InputFile> OpenImage(const std::string& what, const std::string& path) {
+  auto image = std::make_unique<InputFile>(what, path);
+  if (image->size() == 0) {
+    throw Failure{kUsage, absl::StrCat(what, " ", path, " is empty"), "check how it was built"};
+  }
   if (image->size() > kMaxImageSize) {
-    throw Failure{kUsage, absl::StrCat("image ", path, " is ", FormatRoughSize(image->size())),
-                  absl::StrCat("an image has at most ", FormatSize(kMaxImageSize))};
+    throw Failure{kUsage, absl::StrCat(what, " ", path, " is ", FormatRoughSize(image->size())),
+                  absl::StrCat("an ", what, " has at most ", FormatSize(kMaxImageSize))};
   }
   return image;
 }
 
-std::string Upload(Client& client, InputFile& image) {
+std::string Upload(Client& client, const std::string& what, InputFile& image) {
   grpc::ClientContext context;
   Client::SetDeadline(&context);
   v1::UploadImageResponse response;
   const auto writer = client.vm().UploadImage(&context, &response);
-  Progress progress("sending the image", image.size());
+  Progress progress(absl::StrCat("sending the ", what), image.size());
   uint64_t done = 0;
   while (true) {
     v1::UploadImageRequest chunk;
@@ -67,17 +70,8 @@ std::string Upload(Client& client, InputFile& image) {
     progress.Show(done);
   }
   writer->WritesDone();
-  client.Check("cannot send the image", writer->Finish());
+  client.Check(absl::StrCat("cannot send the ", what), writer->Finish());
   return response.image();
-}
-
-void FillPolicy(const Arguments& arguments, v1::ConversionPolicy* policy) {
-  policy->set_mode(arguments.policy);
-  policy->set_on_timeout(arguments.on_timeout);
-  if (arguments.decision_timeout > absl::ZeroDuration()) {
-    *policy->mutable_decision_timeout() = google::protobuf::util::TimeUtil::NanosecondsToDuration(
-        absl::ToInt64Nanoseconds(arguments.decision_timeout));
-  }
 }
 
 int Create(Session& session, const Arguments& arguments) {
@@ -88,16 +82,21 @@ int Create(Session& session, const Arguments& arguments) {
   vm.set_vcpus(arguments.vcpus);
   vm.set_cmdline(arguments.cmdline);
   vm.set_backend(arguments.backend);
-  FillPolicy(arguments, vm.mutable_conversion_policy());
+  *vm.mutable_conversion_policy() = arguments.policy.policy();
+  vm.mutable_placement()->mutable_cpus()->Assign(arguments.cpus.begin(), arguments.cpus.end());
+  vm.set_debug(arguments.debug);
   vm.set_nx_huge_pages(arguments.nx_huge_pages);
   vm.mutable_labels()->insert(arguments.labels.begin(), arguments.labels.end());
   request.set_request_id(arguments.request_id);
   request.set_validate_only(arguments.dry_run);
   if (arguments.cpl.has_value()) vm.mutable_boot()->set_cpl(*arguments.cpl);
   if (!arguments.program.empty()) *vm.mutable_program() = ReadProgram(arguments.program);
-  if (!arguments.image.empty()) {
-    const std::unique_ptr<InputFile> image = OpenImage(arguments.image);
-    vm.set_image(Upload(session.client(), *image));
+  std::unique_ptr<InputFile> image, initrd;
+  if (!arguments.image.empty()) image = OpenImage("image", arguments.image);
+  if (!arguments.initrd.empty()) initrd = OpenImage("initrd", arguments.initrd);
+  if (image != nullptr) vm.set_image(Upload(session.client(), "image", *image));
+  if (initrd != nullptr) {
+    vm.mutable_boot()->set_initrd(Upload(session.client(), "initrd", *initrd));
   }
 
   const auto response = session.client().Call<v1::CreateVmResponse>(
@@ -115,7 +114,6 @@ int Create(Session& session, const Arguments& arguments) {
 }  // namespace
 
 void AddVmCreate(CLI::App* vm, Invocation* invocation) {
-  using Policy = v1::ConversionPolicy;
   const auto arguments = std::make_shared<Arguments>();
   CLI::App* verb = AddVerb(vm, "create", "Define a VM", invocation,
                            [arguments](Session& session) { return Create(session, *arguments); });
@@ -125,44 +123,49 @@ void AddVmCreate(CLI::App* vm, Invocation* invocation) {
       ->required()
       ->type_name("N");
   AddText(verb, "--image", &arguments->image,
-          "A static x86-64 ELF or flat binary to boot; hvctl reads and sends it")
+          "What to boot: a Linux kernel, a static x86-64 ELF, a flat binary; hvctl reads and "
+          "sends it")
       ->type_name("FILE");
-  verb->add_option("--cmdline", arguments->cmdline, "Text that the guest finds in its boot data")
+  AddText(verb, "--initrd", &arguments->initrd, "A kernel's initial RAM disk")->type_name("FILE");
+  verb->add_option("--cmdline", arguments->cmdline,
+                   "Text that the guest finds in its boot data; a kernel's command line")
       ->type_name("TEXT");
   AddText(verb, "--program", &arguments->program,
           "An access program (textproto, or JSON if it ends in .json)")
       ->type_name("FILE");
-  AddChoice<v1::Backend>(
-      verb, "--backend", &arguments->backend,
-      {{"auto", v1::BACKEND_AUTO}, {"kvm", v1::BACKEND_KVM}, {"sim", v1::BACKEND_SIM}},
-      "What executes the vCPUs");
-  AddChoice<Policy::Mode>(verb, "--policy", &arguments->policy,
-                          {{"auto", Policy::MODE_AUTO},
-                           {"orchestrator", Policy::MODE_ORCHESTRATOR},
-                           {"deny", Policy::MODE_DENY}},
-                          "Who decides conversions between private and shared");
-  AddDuration(verb, "--decision-timeout", &arguments->decision_timeout,
-              "With --policy orchestrator: how long a vCPU waits for a decision (30s)");
-  AddChoice<Policy::OnTimeout>(
-      verb, "--on-timeout", &arguments->on_timeout,
-      {{"deny", Policy::ON_TIMEOUT_DENY}, {"apply", Policy::ON_TIMEOUT_APPLY}},
-      "With --policy orchestrator: what is decided when nobody did (deny)");
+  AddChoice<v1::Backend>(verb, "--backend", &arguments->backend,
+                         {{"auto", v1::BACKEND_AUTO},
+                          {"kvm", v1::BACKEND_KVM},
+                          {"kvm-native", v1::BACKEND_KVM_NATIVE},
+                          {"sim", v1::BACKEND_SIM}},
+                         "What executes the vCPUs");
+  arguments->policy.AddTo(verb);
   AddChoice<std::optional<uint32_t>>(verb, "--cpl", &arguments->cpl, {{"0", 0}, {"3", 3}},
                                      "Privilege level that the guest starts in (3)");
   AddChoice<v1::Vm::NxHugePages>(
       verb, "--nx-huge-pages", &arguments->nx_huge_pages,
       {{"off", v1::Vm::NX_HUGE_PAGES_OFF}, {"on", v1::Vm::NX_HUGE_PAGES_ON}},
       "Large pages are not executable, against iTLB multihit (off)");
+  verb->add_option("--cpus", arguments->cpus, "Host processors that execute the vCPUs: 0,2,3")
+      ->delimiter(',')
+      ->type_name("N,...");
+  AddChoice<v1::Vm::Debug>(verb, "--debug", &arguments->debug,
+                           {{"off", v1::Vm::DEBUG_OFF}, {"registers", v1::Vm::DEBUG_REGISTERS}},
+                           "What the daemon may tell of the guest's processors (off)");
   AddLabels(verb, &arguments->labels);
   AddRequestId(verb, &arguments->request_id);
   verb->add_flag("--dry-run", arguments->dry_run,
                  "Define nothing; say what would be wrong (an image is sent all the same)");
-  verb->parse_complete_callback([arguments, verb] {
-    if (arguments->policy == Policy::MODE_ORCHESTRATOR) return;
-    for (const char* option : {"--decision-timeout", "--on-timeout"}) {
-      if (verb->count(option) > 0) {
-        throw CLI::ValidationError(option, "only has a meaning with --policy orchestrator");
-      }
+  verb->parse_complete_callback([arguments] {
+    const PolicyFlags& policy = arguments->policy;
+    const bool orchestrator = policy.policy().mode() == v1::ConversionPolicy::MODE_ORCHESTRATOR;
+    if (policy.Has("--on-timeout") && !orchestrator) {
+      throw CLI::ValidationError("--on-timeout", "only has a meaning with --policy orchestrator");
+    }
+    if (policy.Has("--decision-timeout") && !orchestrator && !policy.Has("--max-conversion-rate")) {
+      throw CLI::ValidationError(
+          "--decision-timeout",
+          "only has a meaning with --policy orchestrator or --max-conversion-rate");
     }
   });
 }

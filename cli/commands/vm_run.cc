@@ -1,11 +1,10 @@
-// hvctl vm wait|console: being with a guest while it runs.
+// hvctl vm wait: until a guest has ended.
 #include <algorithm>
 #include <chrono>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "cli/commands/command.h"
-#include "cli/render/visible.h"
 
 namespace twinroot::cli {
 namespace {
@@ -47,35 +46,6 @@ int Wait(Session& session, const WaitArguments& arguments) {
                 ""};
 }
 
-struct ConsoleArguments {
-  std::string name;
-  bool follow = false;
-};
-
-int Console(Session& session, const ConsoleArguments& arguments) {
-  v1::StreamConsoleRequest request;
-  request.set_name(VmResource(arguments.name));
-  request.set_mode(arguments.follow ? v1::StreamConsoleRequest::MODE_FOLLOW
-                                    : v1::StreamConsoleRequest::MODE_SNAPSHOT);
-  grpc::ClientContext context;
-  if (!arguments.follow) Client::SetDeadline(&context);
-  const auto reader = session.client().vm().StreamConsole(&context, request);
-  VisibleText visible;
-  v1::StreamConsoleResponse chunk;
-  while (reader->Read(&chunk)) {
-    if (session.json()) {
-      session.StreamJson(chunk);
-    } else {
-      session.out().Write(session.out().terminal() ? visible.Add(chunk.data()) : chunk.data());
-    }
-    session.out().Flush();
-  }
-  if (session.out().terminal()) session.out().Write(visible.Finish());
-  session.client().Check(absl::StrCat("cannot read the console of vm ", arguments.name),
-                         reader->Finish());
-  return kOk;
-}
-
 }  // namespace
 
 void AddVmRunCommands(CLI::App* vm, Invocation* invocation) {
@@ -86,12 +56,6 @@ void AddVmRunCommands(CLI::App* vm, Invocation* invocation) {
                            invocation, [wait](Session& session) { return Wait(session, *wait); });
   AddVmName(verb, &wait->name);
   AddDuration(verb, "--timeout", &wait->timeout, "Give up after this long: 50s, 2m");
-
-  const auto console = std::make_shared<ConsoleArguments>();
-  verb = AddVerb(vm, "console", "What a guest has said so far", invocation,
-                 [console](Session& session) { return Console(session, *console); });
-  AddVmName(verb, &console->name);
-  verb->add_flag("-f,--follow", console->follow, "Go on until the VM stops");
 }
 
 }  // namespace twinroot::cli

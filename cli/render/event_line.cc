@@ -27,6 +27,9 @@ std::string Describe(const v1::Conversion& conversion) {
   const std::string who =
       conversion.has_vcpu() ? absl::StrCat("vcpu", conversion.vcpu()) : std::string("-");
   std::string text = absl::StrCat(Subject(conversion, who), " ", ShortName(conversion.decision()));
+  if (conversion.decision() == v1::Conversion::DECISION_QUOTA) {
+    absl::StrAppend(&text, " ", ShortName(conversion.quota()));
+  }
   if (conversion.has_latency()) {
     absl::StrAppend(&text, " ",
                     ShortDuration(absl::Seconds(conversion.latency().seconds()) +

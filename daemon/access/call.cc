@@ -73,6 +73,8 @@ Principal OfCertificate(grpc::ServerContextBase& context) {
   for (const grpc::string_ref& uri : identity->FindPropertyValues(GRPC_PEER_URI_PROPERTY_NAME)) {
     principal.uris.emplace_back(uri.data(), uri.size());
   }
+  const auto pem = identity->FindPropertyValues(GRPC_X509_PEM_CERT_PROPERTY_NAME);
+  if (!pem.empty()) principal.certificate.assign(pem[0].data(), pem[0].size());
   return principal;
 }
 
@@ -88,9 +90,9 @@ Call::~Call() {
   if (!audited_) End("CANCELLED", "");
 }
 
-const Call* Call::Of(const grpc::CallbackServerContext& context) {
+Call* Call::Of(const grpc::CallbackServerContext& context) {
   const auto found = context.client_metadata().find(kSelf);
-  const Call* call = nullptr;
+  Call* call = nullptr;
   if (found == context.client_metadata().end() || found->second.size() != sizeof(call)) {
     return nullptr;
   }
@@ -119,7 +121,7 @@ void Call::Begin(grpc::experimental::InterceptorBatchMethods* batch) {
   begun_ = true;
   auto* metadata = batch->GetRecvInitialMetadata();
   metadata->erase(kSelf);
-  const Call* self = this;
+  Call* self = this;
   self_.assign(reinterpret_cast<const char*>(&self), sizeof(self));
   metadata->insert({kSelf, self_});
 
@@ -174,8 +176,14 @@ void Call::End(const std::string& code, const std::string& reason) {
   gatekeeper_->audit_->Write(entry_);
 }
 
+absl::Status Call::Revoked() const {
+  return WithReason(absl::UnauthenticatedError(absl::StrCat(
+                        "the certificate of ", Cut(name_), " was revoked: connect with a new one")),
+                    reason::kCertificateRevoked, {{"principal", Cut(name_)}});
+}
+
 absl::Status Call::Denial() const {
-  const char* needed = rule_ == nullptr ? "none that anybody can have" : NameOf(rule_->role);
+  const char* needed = rule_ == nullptr ? "none that anybody can have" : NameOf(RoleNeeded());
   const std::string who = principal_.user.has_value() && !principal_.user->name.empty()
                               ? absl::StrCat(Cut(name_), " (", principal_.user->name, ")")
                               : Cut(name_);
@@ -183,7 +191,7 @@ absl::Status Call::Denial() const {
                         "this call needs the role ", needed, " and ", who, " has ", NameOf(held_),
                         ": whoever runs hvd grants roles in its configuration file, under roles")),
                     reason::kRoleRequired,
-                    {{"role_required", rule_ == nullptr ? "" : NameOf(rule_->role)},
+                    {{"role_required", rule_ == nullptr ? "" : NameOf(RoleNeeded())},
                      {"role_held", NameOf(held_)},
                      {"principal", Cut(name_)}});
 }

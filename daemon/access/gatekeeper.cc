@@ -37,28 +37,36 @@ Gatekeeper::MakeInterceptorFactory(const UnixDoor* door) {
 }
 
 void Gatekeeper::Replace(Rules rules) {
-  std::vector<grpc_call*> denied;
+  struct Denied {
+    grpc_call* call;
+    bool revoked;
+  };
+  std::vector<Denied> denied;
   {
     std::lock_guard lock(mutex_);
     rules_ = std::move(rules);
     for (const auto& [name, calls] : calls_) {
       for (const Call* call : calls) {
-        if (call->Allows(RoleOf(rules_.grants, call->principal()))) continue;
+        const bool revoked = IsRevoked(rules_.revocations, call->principal());
+        if (!revoked && call->Allows(RoleOf(rules_.grants, call->principal()))) continue;
         grpc_call_ref(call->c_call());
-        denied.push_back(call->c_call());
+        denied.push_back({call->c_call(), revoked});
       }
     }
   }
   // Not under the lock: an end may come back to us at once.
-  for (grpc_call* call : denied) {
-    grpc_call_cancel_with_status(call, GRPC_STATUS_PERMISSION_DENIED,
-                                 "the role that this call needs was taken away", nullptr);
+  for (const auto& [call, revoked] : denied) {
+    grpc_call_cancel_with_status(
+        call, revoked ? GRPC_STATUS_UNAUTHENTICATED : GRPC_STATUS_PERMISSION_DENIED,
+        revoked ? "the certificate was revoked" : "the role that this call needs was taken away",
+        nullptr);
     grpc_call_unref(call);
   }
 }
 
 absl::Status Gatekeeper::Admit(Call* call, uint32_t connections) {
   std::lock_guard lock(mutex_);
+  if (IsRevoked(rules_.revocations, call->principal())) return call->Revoked();
   const Role held = RoleOf(rules_.grants, call->principal());
   call->Hold(held);
   if (!call->Allows(held)) return call->Denial();
@@ -81,6 +89,13 @@ absl::Status Gatekeeper::Admit(Call* call, uint32_t connections) {
   return absl::OkStatus();
 }
 
+absl::Status Gatekeeper::Raise(Call* call, Role role) {
+  std::lock_guard lock(mutex_);
+  call->Need(role);
+  call->Hold(RoleOf(rules_.grants, call->principal()));
+  return call->Allows(call->held()) ? absl::OkStatus() : call->Denial();
+}
+
 void Gatekeeper::Leave(Call* call) {
   std::lock_guard lock(mutex_);
   const auto found = calls_.find(call->key());
@@ -93,6 +108,12 @@ absl::Status VerdictOn(const grpc::CallbackServerContext& context) {
   const Call* call = Call::Of(context);
   if (call == nullptr) return absl::PermissionDeniedError("nobody vouches for this call");
   return call->verdict();
+}
+
+absl::Status Require(const grpc::CallbackServerContext& context, Role role) {
+  Call* call = Call::Of(context);
+  if (call == nullptr) return absl::PermissionDeniedError("nobody vouches for this call");
+  return call->gatekeeper()->Raise(call, role);
 }
 
 std::string CallerOf(const grpc::CallbackServerContext& context) {

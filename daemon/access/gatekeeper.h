@@ -40,8 +40,10 @@ class Gatekeeper {
 
  private:
   friend class Call;
+  friend absl::Status Require(const grpc::CallbackServerContext& context, Role role);
 
   absl::Status Admit(Call* call, uint32_t connections);
+  absl::Status Raise(Call* call, Role role);
   void Leave(Call* call);
 
   AuditLog* const audit_;
@@ -54,6 +56,9 @@ class Gatekeeper {
 
 // Whether the method may run; else the error to answer with.
 absl::Status VerdictOn(const grpc::CallbackServerContext& context);
+// For what in a request needs a higher role than the method: the error to answer with if the caller
+// does not have it. The call ends when the role is taken away.
+absl::Status Require(const grpc::CallbackServerContext& context, Role role);
 // Who calls, as Principal::Name says it.
 std::string CallerOf(const grpc::CallbackServerContext& context);
 

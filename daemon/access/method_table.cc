@@ -38,6 +38,7 @@ constexpr MethodRule kRules[] = {
     {"twinroot.v1.VmService/WaitVm", kViewer, kDenials},
     // What a guest prints may be its secrets.
     {"twinroot.v1.VmService/StreamConsole", kOperator, kAlways},
+    {"twinroot.v1.VmService/WriteConsole", kOperator, kAlways},
 
     {"twinroot.v1.MemoryService/SetMemoryAttributes", kOperator, kAlways},
     {"twinroot.v1.MemoryService/GetMemoryAttributes", kViewer, kDenials},
@@ -64,6 +65,7 @@ constexpr MethodRule kRules[] = {
     {"twinroot.v1.DirtyLogService/ClearDirtyLog", kOperator, kAlways},
     {"twinroot.v1.DirtyLogService/SplitPages", kOperator, kAlways},
 
+    // One that holds guests needs an operator: EventService asks for that itself.
     {"twinroot.v1.EventService/WatchEvents", kViewer, kDenials},
     {"twinroot.v1.EventService/ListEvents", kViewer, kDenials},
     {"twinroot.v1.EventService/ListConversions", kViewer, kDenials},

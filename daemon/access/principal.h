@@ -33,6 +33,7 @@ struct Principal {
   // Else, of a client certificate: its URI SANs, and where it calls from.
   std::vector<std::string> uris;
   std::string address;
+  std::string certificate;  // PEM
 
   // By which limits count and the audit log names: "uid:1000", "spiffe://example.org/ops".
   std::string Name() const;

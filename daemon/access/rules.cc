@@ -49,4 +49,9 @@ Role RoleOf(const std::vector<Grant>& grants, const Principal& principal) {
   return highest;
 }
 
+bool IsRevoked(const Revocations& revocations, const Principal& principal) {
+  return !revocations.empty() && !principal.certificate.empty() &&
+         revocations.Contains(principal.certificate);
+}
+
 }  // namespace twinroot::access

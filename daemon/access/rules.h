@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "daemon/access/principal.h"
+#include "daemon/access/revocations.h"
 #include "daemon/access/role.h"
 
 namespace twinroot::access {
@@ -31,6 +32,7 @@ struct Limits {
 
 struct Rules {
   std::vector<Grant> grants;
+  Revocations revocations;
   Limits limits;
 };
 
@@ -39,6 +41,9 @@ Rules DefaultRules();
 
 // The highest role that is granted.
 Role RoleOf(const std::vector<Grant>& grants, const Principal& principal);
+
+// It showed a certificate that was revoked.
+bool IsRevoked(const Revocations& revocations, const Principal& principal);
 
 }  // namespace twinroot::access
 

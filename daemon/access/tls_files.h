@@ -19,6 +19,7 @@ struct TlsFiles {
   std::string key;
   std::string client_ca;  // one or more; who has no certificate of theirs cannot connect
   uint32_t refresh_seconds = 10;
+  std::string client_crl = {};  // revocation lists of those, or empty: read with the configuration
 };
 
 // kFailedPrecondition, one sentence with the key of the configuration: a file cannot be read or

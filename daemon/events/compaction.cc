@@ -16,16 +16,21 @@ constexpr absl::Duration kAfterFailure = absl::Seconds(10);
 Compaction::Compaction(const Limits& limits, absl::Duration notice, Store* store)
     : limits_(limits), notice_(notice), store_(store) {}
 
-absl::StatusOr<bool> Compaction::Look(uint64_t first, uint64_t next, absl::Time now) {
-  if (first < horizon_ || now < std::max(looked_ + Pause(), not_before_)) {
+absl::StatusOr<bool> Compaction::Look(uint64_t first, uint64_t next, uint64_t keep_from,
+                                      absl::Time now) {
+  if (first < horizon_) {
+    // Who keeps it from being removed is asked again now and then.
+    if (now >= announced_ + notice_) not_before_ = now + Pause();
     return false;
   }
+  if (now < std::max(looked_ + Pause(), not_before_)) return false;
   looked_ = now;
   looked_at_ = next;
   const absl::StatusOr<uint64_t> target = Target(first, next, now);
   if (!target.ok()) return target.status();
-  if (*target <= first) return false;
-  horizon_ = *target;
+  const uint64_t horizon = std::min(*target, keep_from);
+  if (horizon <= first) return false;
+  horizon_ = horizon;
   announced_ = now;
   return true;
 }
@@ -48,8 +53,8 @@ absl::StatusOr<uint64_t> Compaction::Target(uint64_t first, uint64_t next, absl:
   return std::min(std::max(target, *expired), next - std::min<uint64_t>(next, 1));
 }
 
-absl::StatusOr<uint64_t> Compaction::Step(uint64_t first) {
-  const absl::StatusOr<uint64_t> left = store_->DropBefore(horizon_, kStep);
+absl::StatusOr<uint64_t> Compaction::Step(uint64_t first, uint64_t keep_from) {
+  const absl::StatusOr<uint64_t> left = store_->DropBefore(std::min(horizon_, keep_from), kStep);
   // The newest entry stays, even if it is a hole that reaches over the horizon.
   if (left.ok() && *left == first) horizon_ = first;
   return left;

@@ -26,17 +26,18 @@ class Compaction {
   // `notice`: from the horizon's announcement to the first removal. `store` outlives this object.
   Compaction(const Limits& limits, absl::Duration notice, Store* store);
 
-  // The file holds [first, next). Moves the horizon when it is time to look. True: it moved, and
-  // watchers must be told.
-  absl::StatusOr<bool> Look(uint64_t first, uint64_t next, absl::Time now);
+  // The file holds [first, next), and what is from `keep_from` on must stay. Moves the horizon when
+  // it is time to look. True: it moved, and watchers must be told.
+  absl::StatusOr<bool> Look(uint64_t first, uint64_t next, uint64_t keep_from, absl::Time now);
   // Events before this are about to be removed.
   uint64_t horizon() const { return horizon_; }
 
   // Is a step due? It removes events before the horizon; the result is the new `first`.
-  bool Due(uint64_t first, absl::Time now) const {
-    return first < horizon_ && now >= std::max(announced_ + notice_, not_before_);
+  bool Due(uint64_t first, uint64_t keep_from, absl::Time now) const {
+    return first < std::min(horizon_, keep_from) &&
+           now >= std::max(announced_ + notice_, not_before_);
   }
-  absl::StatusOr<uint64_t> Step(uint64_t first);
+  absl::StatusOr<uint64_t> Step(uint64_t first, uint64_t keep_from);
   // When Look or Step may have something to do although nothing is committed.
   absl::Time Next(uint64_t first, uint64_t next) const;
   // After a failure: nothing is due for a while.

@@ -139,6 +139,18 @@ uint64_t Journal::WaitCommitted(uint64_t position, absl::Duration timeout) const
   return std::min(position, state_->tail.committed());
 }
 
+uint64_t Journal::next() const {
+  std::lock_guard lock(state_->mutex);
+  return state_->tail.next();
+}
+
+LosslessWatches& Journal::lossless() const { return state_->lossless; }
+
+std::optional<absl::Time> Journal::HeldUntil(const std::string& vm) const {
+  if (!state_->lossless.any()) return std::nullopt;
+  return state_->lossless.HeldUntil(vm, next(), absl::Now());
+}
+
 std::string Journal::Cursor() const {
   std::lock_guard lock(state_->mutex);
   return CursorText(state_->epoch, state_->tail.committed());

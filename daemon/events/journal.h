@@ -11,6 +11,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@
 #include "daemon/events/compaction.h"
 #include "daemon/events/entry.h"
 #include "daemon/events/filter.h"
+#include "daemon/events/lossless.h"
 
 namespace twinroot::events {
 
@@ -58,6 +60,13 @@ class Journal {
   // Waits until everything before `position` is committed, at most so long, and not while the disk
   // refuses; the result is `position`, or what is committed if that is less.
   uint64_t WaitCommitted(uint64_t position, absl::Duration timeout) const;
+
+  // The position after everything appended, committed or not.
+  uint64_t next() const;
+  // Watches that must miss nothing: events that they were not given are not compacted.
+  LosslessWatches& lossless() const;
+  // Whether who is about to make events of `vm` has to wait for such a watch, and until when.
+  std::optional<absl::Time> HeldUntil(const std::string& vm) const;
 
   // The cursors after the newest committed event, and before the oldest event kept.
   std::string Cursor() const;

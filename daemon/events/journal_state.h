@@ -42,6 +42,8 @@ struct Journal::State {
   std::condition_variable work;               // for the writer: append, stopping
   mutable std::condition_variable committed;  // for who waits
   Callbacks<> watchers;
+
+  LosslessWatches lossless;  // has a lock of its own
 };
 
 // Commits what is appended, as much at once as there is, and removes what is too old. Destroying it

@@ -119,17 +119,18 @@ void Journal::Writer::CompactOnce() {
     first = state_.first;
     next = state_.tail.committed();
   }
+  const uint64_t keep_from = state_.lossless.oldest();
   const absl::Time now = absl::Now();
   absl::Status status;
-  if (compaction_.Due(first, now)) {
-    const absl::StatusOr<uint64_t> left = compaction_.Step(first);
+  if (compaction_.Due(first, keep_from, now)) {
+    const absl::StatusOr<uint64_t> left = compaction_.Step(first, keep_from);
     status = left.status();
     if (left.ok()) {
       std::lock_guard lock(state_.mutex);
       state_.first = *left;
     }
   } else {
-    const absl::StatusOr<bool> moved = compaction_.Look(first, next, now);
+    const absl::StatusOr<bool> moved = compaction_.Look(first, next, keep_from, now);
     status = moved.status();
     {
       std::lock_guard lock(state_.mutex);

@@ -1,7 +1,6 @@
 #include "daemon/host/conversion_desk.h"
 
 #include <algorithm>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -11,58 +10,30 @@
 #include "mmu/types/address.h"
 
 namespace twinroot::host {
-namespace {
 
-using mmu::Gfn;
 using mmu::GfnRange;
 using mmu::kPageShift;
 using mmu::MemoryKind;
-using vcpu::MapGpaResult;
 using vcpu::StopReason;
 using vcpu::VcpuIndex;
 using vcpu::Verdict;
 
-// Bits of MapGPA's attributes (RDX).
-constexpr uint64_t kMapSizeHint = 0xf;
-constexpr uint64_t kMapPrivate = 1 << 4;
-constexpr uint64_t kMapPreserve = 1 << 5;
-
-// A guest that asks on after this many refusals, with nothing granted between, is stopped: it would
-// fill the journal for everybody.
-constexpr uint32_t kMaxRefusalsInARow = 1000;
-
-// What of `ranges` lies inside `window`; it is taken out of `ranges`.
-std::vector<GfnRange> TakeOut(std::vector<GfnRange>& ranges, GfnRange window) {
-  std::vector<GfnRange> inside, outside;
-  for (const GfnRange& range : ranges) {
-    const GfnRange part = mmu::Intersection(range, window);
-    if (part.empty()) {
-      outside.push_back(range);
-      continue;
-    }
-    inside.push_back(part);
-    if (range.first < part.first) outside.push_back({range.first, part.first - range.first});
-    if (part.end() < range.end()) outside.push_back({part.end(), range.end() - part.end()});
-  }
-  ranges = std::move(outside);
-  return inside;
-}
-
-}  // namespace
-
 ConversionDesk::ConversionDesk(std::string vm, const ConversionPolicy& policy,
                                mmu::GuestAddressSpace* engine, events::Journal* journal,
-                               TaskThread* clock, Hooks hooks)
+                               TaskThread* clock, TaskLanes* lanes, Hooks hooks)
     : vm_(std::move(vm)),
       engine_(engine),
       journal_(journal),
       clock_(clock),
+      lanes_(lanes),
       hooks_(std::move(hooks)),
-      policy_(policy) {}
+      policy_(policy),
+      quota_(policy) {}
 
 void ConversionDesk::SetPolicy(const ConversionPolicy& policy) {
-  std::lock_guard lock(mutex_);
+  std::lock_guard turn(turn_);
   policy_ = policy;
+  quota_ = ConversionQuota(policy);
 }
 
 std::optional<Verdict> ConversionDesk::Implicit(VcpuIndex vcpu, const mmu::Fault& fault,
@@ -71,17 +42,14 @@ std::optional<Verdict> ConversionDesk::Implicit(VcpuIndex vcpu, const mmu::Fault
   Release release;
   std::optional<Verdict> verdict;
   {
-    std::lock_guard lock(mutex_);
+    std::lock_guard turn(turn_);
     if (closed_) return Verdict::kStop;
     Request request;
     request.vcpu = vcpu;
-    request.range = {Gfn(exit.gpa.value >> kPageShift), exit.size >> kPageShift};
+    request.range = {mmu::Gfn(exit.gpa.value >> kPageShift), exit.size >> kPageShift};
     request.kind = exit.wanted;
-    request.cause = Cause::kImplicit;
     request.exit_time = exit_time;
-    const std::optional<bool> decided = IsAll(request.range, request.kind);
-    if (decided == true) return std::nullopt;  // by somebody else meanwhile
-    if (!decided.has_value()) {
+    if (!engine_->CheckMemory(request.range).ok()) {
       // A private access outside every memslot is a memory fault, and nothing can be converted.
       journal_->Append(
           FaultEvent(vm_, vcpu, exit.gpa, request.kind, v1::MemoryFault::REASON_OUTSIDE_MEMORY));
@@ -89,6 +57,10 @@ std::optional<Verdict> ConversionDesk::Implicit(VcpuIndex vcpu, const mmu::Fault
           StopReason::kMemoryFault,
           absl::StrCat("vcpu ", vcpu, ": access outside memory at 0x", absl::Hex(exit.gpa.value)));
       verdict = Verdict::kStop;
+    } else if (IsAll(*engine_, request.range, request.kind)) {
+      return std::nullopt;  // somebody else converted it meanwhile
+    } else if (JoinWaiting(request) || HoldBack({vcpu, std::nullopt})) {
+      verdict = Verdict::kParked;
     } else {
       verdict = DecideAccess(request, fault, release);
     }
@@ -98,74 +70,33 @@ std::optional<Verdict> ConversionDesk::Implicit(VcpuIndex vcpu, const mmu::Fault
 }
 
 Verdict ConversionDesk::DecideAccess(Request request, const mmu::Fault& fault, Release& release) {
-  switch (policy_.mode) {
-    case PolicyMode::kAuto:
-      request.id = next_id_++;
-      if (absl::Status status = Apply(request, Decider::kPolicy, release, &fault); !status.ok()) {
-        release.fatal = FatalOf(status);
-        return Verdict::kStop;
-      }
-      return Verdict::kResume;
-    case PolicyMode::kDeny:
-      request.id = next_id_++;
-      Decide({request, request.exit_time, {}, {}}, Decision::kDenied, Decider::kPolicy, release);
-      return Verdict::kStop;
-    case PolicyMode::kOrchestrator:
-      Park(request);
-      return Verdict::kParked;
+  request.id = next_id_++;
+  if (policy_.mode == PolicyMode::kDeny) {
+    Decide({request, false, {}, {}, {}}, Decision::kDenied, Decider::kPolicy, release);
+    return Verdict::kStop;
   }
+  const absl::Time now = absl::Now();
+  const absl::Time turn = quota_.NextTurn(now);
+  std::optional<Quota> over = OverQuota(request, request.range, request.range.count, now);
+  if (!over && turn - now > policy_.decision_timeout) over = Quota::kRate;
+  if (over.has_value()) {
+    RefuseAccess(request, *over, release);
+    return Verdict::kStop;
+  }
+  quota_.Take(now);
+  if (turn > now) {
+    Hold(request, turn);
+    return Verdict::kParked;
+  }
+  rate_told_ = false;
+  if (policy_.mode == PolicyMode::kOrchestrator) {
+    Park(request);
+    return Verdict::kParked;
+  }
+  const absl::Status status = ApplyAccess(request, Decider::kPolicy, release, &fault);
+  if (status.ok()) return Verdict::kResume;
+  release.fatal = FatalOf(status);
   return Verdict::kStop;
-}
-
-vcpu::MapGpaVerdict ConversionDesk::Explicit(VcpuIndex vcpu, const vcpu::MapGpaCall& call,
-                                             absl::Time exit_time) {
-  constexpr vcpu::MapGpaVerdict kInvalid = {Verdict::kResume, MapGpaResult::kInvalid};
-  const uint64_t first = call.gpa >> kPageShift;
-  if ((call.attributes & ~(kMapSizeHint | kMapPrivate | kMapPreserve)) != 0 ||
-      (call.gpa & mmu::kPageOffsetMask) != 0 || call.pages == 0 ||
-      call.pages > engine_->layout().gfn_limit().value || first + call.pages < first ||
-      Gfn(first + call.pages) > engine_->layout().gfn_limit()) {
-    return kInvalid;
-  }
-  Request request;
-  request.vcpu = vcpu;
-  request.range = {Gfn(first), call.pages};
-  request.kind = call.attributes & kMapPrivate ? MemoryKind::kPrivate : MemoryKind::kShared;
-  request.cause = Cause::kExplicit;
-  request.content =
-      call.attributes & kMapPreserve ? mmu::Content::kPreserve : mmu::Content::kDestroy;
-  request.exit_time = exit_time;
-
-  Release release;
-  vcpu::MapGpaVerdict verdict;
-  {
-    std::lock_guard lock(mutex_);
-    if (closed_) return {Verdict::kStop, MapGpaResult::kOk};
-    const std::optional<bool> done = IsAll(request.range, request.kind);
-    if (!done.has_value()) return kInvalid;  // outside memory
-    if (*done) return {Verdict::kResume, MapGpaResult::kOk};
-    switch (policy_.mode) {
-      case PolicyMode::kAuto:
-        request.id = next_id_++;
-        if (absl::Status status = Apply(request, Decider::kPolicy, release); !status.ok()) {
-          release.fatal = FatalOf(status);
-          verdict.verdict = Verdict::kStop;
-        }
-        break;
-      case PolicyMode::kDeny:
-        request.id = next_id_++;
-        Publish(request, request.range, Decision::kDenied, Decider::kPolicy);
-        verdict.result = MapGpaResult::kDenied;
-        Refuse(request, release);
-        break;
-      case PolicyMode::kOrchestrator:
-        Park(request);
-        verdict.verdict = Verdict::kParked;
-        break;
-    }
-  }
-  Do(release);
-  return verdict;
 }
 
 absl::StatusOr<Vm::ConversionResult> ConversionDesk::Api(mmu::AttributeChange change) {
@@ -174,7 +105,7 @@ absl::StatusOr<Vm::ConversionResult> ConversionDesk::Api(mmu::AttributeChange ch
   {
     Request request;
     request.exit_time = absl::Now();
-    std::lock_guard lock(mutex_);
+    std::lock_guard turn(turn_);
     if (deleted_) {
       return WithReason(absl::NotFoundError(absl::StrCat("VM ", vm_, " was deleted")),
                         reason::kNoSuchVm, {{"vm", vm_}});
@@ -183,11 +114,12 @@ absl::StatusOr<Vm::ConversionResult> ConversionDesk::Api(mmu::AttributeChange ch
     absl::StatusOr<mmu::AttributeChangeResult> done = engine_->SetMemoryAttributes(change);
     if (!done.ok()) return done.status();
     static_cast<mmu::AttributeChangeResult&>(result) = *done;
+    TellAll();
     if (change.kind.has_value()) {
       request.kind = *change.kind;
       request.cause = Cause::kApi;
       // What a waiting request asked for is that request's conversion; the rest is this call's.
-      SettleCovered(request.kind, done->converted, Decider::kOrchestrator, release);
+      SettleCovered(request.kind, change.ranges, done->converted, Decider::kOrchestrator, release);
       if (!done->converted.empty()) request.id = result.id = next_id_++;
       for (const GfnRange& range : done->converted) {
         Publish(request, range, Decision::kApplied, Decider::kOrchestrator);
@@ -205,184 +137,78 @@ absl::StatusOr<Vm::ConversionResult> ConversionDesk::Api(mmu::AttributeChange ch
   return result;
 }
 
-absl::Status ConversionDesk::Apply(const Request& request, Decider decider, Release& release,
-                                   const mmu::Fault* then_map) {
+absl::StatusOr<std::vector<GfnRange>> ConversionDesk::Convert(const Request& request,
+                                                              GfnRange range) {
   mmu::AttributeChange change;
-  change.ranges = {request.range};
+  change.ranges = {range};
   change.kind = request.kind;
   change.content = request.content;
   change.requester = mmu::Requester::kGuest;
   absl::StatusOr<mmu::AttributeChangeResult> done = engine_->SetMemoryAttributes(change);
   if (!done.ok()) return done.status();
   refused_in_a_row_ = 0;
+  quota_.Converted(range, DirectionTo(request.kind), absl::Now());
+  return std::move(done->converted);
+}
+
+absl::Status ConversionDesk::ApplyAccess(const Request& request, Decider decider, Release& release,
+                                         const mmu::Fault* then_map) {
+  absl::StatusOr<std::vector<GfnRange>> converted = Convert(request, request.range);
+  if (!converted.ok()) return converted.status();
   // Mapping belongs to the latency that the event tells; an outcome that is no mapping shows when
   // the vCPU tries again.
   if (then_map != nullptr) engine_->HandleFault(*then_map);
-  for (const GfnRange& range : done->converted) {
-    Publish(request, range, Decision::kApplied, decider);
-  }
-  if (done->converted.empty()) {
-    // Somebody converted it in parts meanwhile; the request still gets its end.
+  TellThose(*converted);
+  for (const GfnRange& range : *converted) Publish(request, range, Decision::kApplied, decider);
+  if (converted->empty()) {
+    // Somebody converted it meanwhile; the request still gets its end.
     Publish(request, {request.range.first, 0}, Decision::kApplied, decider);
   }
-  done->converted.clear();
-  SettleCovered(request.kind, done->converted, decider, release);
+  std::vector<GfnRange> none_left;
+  SettleCovered(request.kind, {request.range}, none_left, decider, release);
   return absl::OkStatus();
 }
 
-void ConversionDesk::Park(const Request& request) {
-  if (request.cause == Cause::kImplicit) {
-    for (auto& [id, waiting] : waiting_) {
-      if (waiting.request.cause != Cause::kImplicit || !(waiting.request.range == request.range) ||
-          waiting.request.kind != request.kind) {
-        continue;
-      }
-      if (std::find(waiting.vcpus.begin(), waiting.vcpus.end(), *request.vcpu) ==
-          waiting.vcpus.end()) {
-        waiting.vcpus.push_back(*request.vcpu);
-      }
-      return;
-    }
-  }
-  Waiting waiting = {request, absl::Now() + policy_.decision_timeout, {*request.vcpu}, {}};
-  waiting.request.id = next_id_++;
-  const uint64_t id = waiting.request.id;
-  journal_->Append(RequestedEvent(vm_, Describe(waiting)));
-  waiting.expiry = clock_->PostAt(waiting.deadline, [weak = weak_from_this(), id] {
-    if (const std::shared_ptr<ConversionDesk> desk = weak.lock()) desk->Expire(id);
-  });
-  waiting_.emplace(id, std::move(waiting));
+bool ConversionDesk::OverSharedBytes(MemoryKind kind, uint64_t pages) const {
+  if (policy_.max_shared_bytes == 0 || kind != MemoryKind::kShared) return false;
+  const uint64_t allowed = policy_.max_shared_bytes >> kPageShift;
+  return engine_->stats().shared_frames_attribute + pages > allowed;
 }
 
-void ConversionDesk::Decide(Waiting waiting, Decision decision, Decider decider, Release& release) {
-  const Request& request = waiting.request;
-  if (decision == Decision::kApplied) {
-    if (absl::Status status = Apply(request, decider, release); !status.ok()) {
-      Publish(request, request.range, Decision::kDenied, decider);  // who heard of it hears its end
-      release.fatal = FatalOf(status);
-      return;
-    }
-    LetGo(waiting, MapGpaResult::kOk, release);
-    return;
-  }
-  Publish(request, request.range, decision, decider);
-  if (request.cause == Cause::kExplicit) {
-    LetGo(waiting, MapGpaResult::kDenied, release);
-    Refuse(request, release);
-  } else if (decider != Decider::kVmStop) {
-    release.fatal.emplace(
-        StopReason::kConversionDenied,
-        absl::StrCat("vcpu ", *request.vcpu, ": the access to 0x",
-                     absl::Hex(request.range.first.value << kPageShift), " needs a conversion to ",
-                     request.kind == MemoryKind::kShared ? "shared" : "private", ", which was ",
-                     decision == Decision::kExpired ? "not decided in time" : "denied"));
-  }
+std::optional<Quota> ConversionDesk::OverQuota(const Request& request, GfnRange range,
+                                               uint64_t pages, absl::Time now) const {
+  if (quota_.TurnsTooOften(range, DirectionTo(request.kind), now)) return Quota::kPingPong;
+  if (OverSharedBytes(request.kind, pages)) return Quota::kSharedBytes;
+  return std::nullopt;
 }
 
-void ConversionDesk::LetGo(const Waiting& waiting, MapGpaResult result, Release& release) {
-  for (const VcpuIndex vcpu : waiting.vcpus) {
-    if (waiting.request.cause == Cause::kExplicit) {
-      release.answer_map_gpa.emplace_back(vcpu, result);
-    } else {
-      release.resume_fault.push_back(vcpu);
-    }
+void ConversionDesk::RefuseAccess(const Request& request, Quota quota, Release& release) {
+  Publish(request, request.range, Decision::kQuota, Decider::kPolicy, quota);
+  std::string why;
+  switch (quota) {
+    case Quota::kSharedBytes:
+      why = absl::StrCat("more than ", policy_.max_shared_bytes, " bytes would be shared");
+      break;
+    case Quota::kRate:
+      why = absl::StrCat("at ", policy_.max_conversions_per_second,
+                         " conversions a second its turn would come after ",
+                         absl::FormatDuration(policy_.decision_timeout));
+      break;
+    case Quota::kPingPong:
+      why = absl::StrCat("the 2MiB around it were turned to and fro ", policy_.ping_pong_limit,
+                         " times within ", absl::FormatDuration(policy_.ping_pong_window));
+      break;
   }
-}
-
-void ConversionDesk::Refuse(const Request& request, Release& release) {
-  if (++refused_in_a_row_ < kMaxRefusalsInARow) return;
   release.fatal.emplace(
-      StopReason::kConversionDenied,
-      absl::StrCat("vcpu ", *request.vcpu, ": ", refused_in_a_row_,
-                   " conversions were refused in a row; the guest does not take no for an answer"));
-}
-
-void ConversionDesk::SettleCovered(MemoryKind kind, std::vector<GfnRange>& converted,
-                                   Decider decider, Release& release) {
-  for (auto it = waiting_.begin(); it != waiting_.end();) {
-    const Request& request = it->second.request;
-    if (request.kind != kind || IsAll(request.range, kind) != true) {
-      ++it;
-      continue;
-    }
-    const std::vector<GfnRange> own = TakeOut(converted, request.range);
-    for (const GfnRange& range : own) Publish(request, range, Decision::kApplied, decider);
-    if (own.empty()) Publish(request, {request.range.first, 0}, Decision::kApplied, decider);
-    LetGo(it->second, MapGpaResult::kOk, release);
-    clock_->Cancel(it->second.expiry);
-    it = waiting_.erase(it);
-  }
-}
-
-PendingConversion ConversionDesk::Describe(const Waiting& waiting) {
-  const Request& request = waiting.request;
-  return {request.id,
-          *request.vcpu,
-          request.range.first.value << kPageShift,
-          request.range.count << kPageShift,
-          DirectionTo(request.kind),
-          request.cause,
-          waiting.deadline};
-}
-
-std::vector<PendingConversion> ConversionDesk::Pending() const {
-  std::lock_guard lock(mutex_);
-  std::vector<PendingConversion> pending;
-  for (const auto& [id, waiting] : waiting_) {
-    pending.push_back(Describe(waiting));
-  }
-  return pending;
-}
-
-bool ConversionDesk::Resolve(uint64_t id, Resolution resolution) {
-  Release release;
-  {
-    std::lock_guard lock(mutex_);
-    auto node = waiting_.extract(id);
-    if (node.empty()) return false;
-    clock_->Cancel(node.mapped().expiry);
-    Decide(std::move(node.mapped()),
-           resolution == Resolution::kApply ? Decision::kApplied : Decision::kDenied,
-           Decider::kOrchestrator, release);
-  }
-  Do(release);
-  return true;
-}
-
-void ConversionDesk::Expire(uint64_t id) {
-  Release release;
-  {
-    std::lock_guard lock(mutex_);
-    auto node = waiting_.extract(id);
-    if (node.empty()) return;
-    Decide(std::move(node.mapped()),
-           policy_.on_timeout == OnTimeout::kApply ? Decision::kApplied : Decision::kExpired,
-           Decider::kDeadline, release);
-  }
-  Do(release);
-}
-
-void ConversionDesk::Close(Closing closing) {
-  Release release;  // nobody is left to be released
-  std::lock_guard lock(mutex_);
-  closed_ = true;
-  deleted_ = closing == Closing::kDeleted;
-  for (auto& [id, waiting] : waiting_) {
-    clock_->Cancel(waiting.expiry);
-    Decide(waiting, Decision::kDenied, Decider::kVmStop, release);
-  }
-  waiting_.clear();
-}
-
-std::optional<bool> ConversionDesk::IsAll(GfnRange range, MemoryKind kind) const {
-  const absl::StatusOr<std::vector<mmu::AttributeRun>> runs = engine_->GetMemoryAttributes(range);
-  if (!runs.ok()) return std::nullopt;
-  return std::all_of(runs->begin(), runs->end(),
-                     [kind](const mmu::AttributeRun& run) { return run.kind == kind; });
+      StopReason::kConversionQuota,
+      absl::StrCat("vcpu ", *request.vcpu, ": the access to 0x",
+                   absl::Hex(request.range.first.value << kPageShift), " needs a conversion to ",
+                   request.kind == MemoryKind::kShared ? "shared" : "private",
+                   ", which is over the quota: ", why));
 }
 
 void ConversionDesk::Publish(const Request& request, GfnRange range, Decision decision,
-                             Decider decider) {
+                             Decider decider, std::optional<Quota> quota) {
   DecidedConversion decided;
   decided.id = request.id;
   decided.vcpu = request.vcpu;
@@ -393,6 +219,7 @@ void ConversionDesk::Publish(const Request& request, GfnRange range, Decision de
   decided.decision = decision;
   decided.decider = decider;
   decided.latency = absl::Now() - request.exit_time;
+  decided.quota = quota;
   journal_->Append(ConversionEvent(vm_, decided));
 }
 
@@ -404,8 +231,22 @@ std::pair<StopReason, std::string> ConversionDesk::FatalOf(const absl::Status& s
 
 void ConversionDesk::Do(const Release& release) {
   for (const VcpuIndex vcpu : release.resume_fault) hooks_.resume_fault(vcpu);
-  for (const auto& [vcpu, result] : release.answer_map_gpa) hooks_.answer_map_gpa(vcpu, result);
+  for (const auto& [vcpu, answer] : release.answer_map_gpa) hooks_.answer_map_gpa(vcpu, answer);
   if (release.fatal.has_value()) hooks_.fatal(release.fatal->first, release.fatal->second);
+}
+
+void ConversionDesk::Close(Closing closing) {
+  Release release;  // nobody is left to be released
+  std::lock_guard turn(turn_);
+  closed_ = true;
+  deleted_ = closing == Closing::kDeleted;
+  held_back_.clear();
+  room_.reset();
+  while (!open_.empty()) End(open_.begin()->first);
+  while (!waiting_.empty()) {
+    const Waiting waiting = TakeOut(waiting_.begin());
+    Decide(waiting, Decision::kDenied, Decider::kVmStop, release);
+  }
 }
 
 }  // namespace twinroot::host

@@ -45,6 +45,8 @@ std::string WordOf(vcpu::StopReason reason) {
   switch (reason) {
     case vcpu::StopReason::kStopRequested:
       return "STOP_REQUESTED";
+    case vcpu::StopReason::kGuestReset:
+      return "GUEST_RESET";
     case vcpu::StopReason::kTripleFault:
       return "TRIPLE_FAULT";
     case vcpu::StopReason::kUnhandledExit:
@@ -53,6 +55,8 @@ std::string WordOf(vcpu::StopReason reason) {
       return "MMIO_OUTSIDE_MEMORY";
     case vcpu::StopReason::kConversionDenied:
       return "CONVERSION_DENIED";
+    case vcpu::StopReason::kConversionQuota:
+      return "CONVERSION_QUOTA";
     case vcpu::StopReason::kMemoryFault:
       return "MEMORY_FAULT";
     case vcpu::StopReason::kOutOfMemory:
@@ -83,6 +87,8 @@ v1::Conversion::Decision WordOf(Decision decision) {
       return v1::Conversion::DECISION_DENIED;
     case Decision::kExpired:
       return v1::Conversion::DECISION_EXPIRED;
+    case Decision::kQuota:
+      return v1::Conversion::DECISION_QUOTA;
   }
   return v1::Conversion::DECISION_UNSPECIFIED;
 }
@@ -101,6 +107,34 @@ v1::Conversion::Decider WordOf(Decider decider) {
   return v1::Conversion::DECIDER_UNSPECIFIED;
 }
 
+namespace {
+
+v1::Conversion::Quota WordOf(Quota quota) {
+  switch (quota) {
+    case Quota::kSharedBytes:
+      return v1::Conversion::QUOTA_SHARED_BYTES;
+    case Quota::kRate:
+      return v1::Conversion::QUOTA_RATE;
+    case Quota::kPingPong:
+      return v1::Conversion::QUOTA_PING_PONG;
+  }
+  return v1::Conversion::QUOTA_UNSPECIFIED;
+}
+
+v1::ConversionRequest::State WordOf(PendingConversion::State state) {
+  switch (state) {
+    case PendingConversion::State::kWaiting:
+      return v1::ConversionRequest::STATE_WAITING;
+    case PendingConversion::State::kHeld:
+      return v1::ConversionRequest::STATE_HELD;
+    case PendingConversion::State::kApplying:
+      return v1::ConversionRequest::STATE_APPLYING;
+  }
+  return v1::ConversionRequest::STATE_UNSPECIFIED;
+}
+
+}  // namespace
+
 void Describe(const PendingConversion& pending, v1::ConversionRequest& out) {
   out.set_id(pending.id);
   out.set_vcpu(pending.vcpu);
@@ -108,7 +142,12 @@ void Describe(const PendingConversion& pending, v1::ConversionRequest& out) {
   out.set_size(pending.size);
   out.set_direction(WordOf(pending.direction));
   out.set_cause(WordOf(pending.cause));
-  SetTimestamp(pending.deadline, *out.mutable_deadline());
+  out.set_state(WordOf(pending.state));
+  if (pending.state == PendingConversion::State::kApplying) {
+    out.set_done(pending.done);
+  } else {
+    SetTimestamp(pending.deadline, *out.mutable_deadline());
+  }
 }
 
 v1::Event ConversionEvent(const std::string& vm, const DecidedConversion& decided) {
@@ -124,6 +163,7 @@ v1::Event ConversionEvent(const std::string& vm, const DecidedConversion& decide
   conversion->set_decision(WordOf(decided.decision));
   conversion->set_decider(WordOf(decided.decider));
   SetDuration(decided.latency, *conversion->mutable_latency());
+  if (decided.quota.has_value()) conversion->set_quota(WordOf(*decided.quota));
   return event;
 }
 

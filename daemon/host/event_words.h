@@ -24,9 +24,11 @@ std::string WordOf(vcpu::StopReason reason);
 void SetDuration(absl::Duration duration, google::protobuf::Duration& out);
 void SetTimestamp(absl::Time time, google::protobuf::Timestamp& out);
 
-// How a conversion ended, and who said so.
-enum class Decision : uint8_t { kApplied, kDenied, kExpired };
-enum class Decider : uint8_t { kPolicy, kOrchestrator, kDeadline, kVmStop };
+v1::Conversion::Decision WordOf(Decision decision);
+v1::Conversion::Decider WordOf(Decider decider);
+
+// Which bound of its policy a guest has met.
+enum class Quota : uint8_t { kSharedBytes, kRate, kPingPong };
 
 struct DecidedConversion {
   uint64_t id = 0;
@@ -38,6 +40,7 @@ struct DecidedConversion {
   Decision decision = Decision::kApplied;
   Decider decider = Decider::kPolicy;
   absl::Duration latency;
+  std::optional<Quota> quota;  // with kQuota
 };
 
 void Describe(const PendingConversion& pending, v1::ConversionRequest& out);

@@ -11,16 +11,18 @@
 namespace twinroot::host {
 
 struct HostProbe {
-  HostCapabilities capabilities;        // kvm_usable is false until RunGuestProbe
+  HostCapabilities capabilities;        // nothing is usable until RunGuestProbes
+  bool whole_leaves = false;            // kvm::ProbeWholeLeaves
   std::unique_ptr<kvm::KvmSystem> kvm;  // null where /dev/kvm or userfaultfd is missing
 };
 
 // Looks at /dev/kvm and userfaultfd.
-HostProbe ProbeHost();
+HostProbe ProbeHost(kvm::KvmApi& api);
 
-// Runs a guest of three instructions on kvm, through the engine, and says in `capabilities`
-// whether that worked. Takes some milliseconds, two seconds at most.
-void RunGuestProbe(const VmImpl::House& house, HostCapabilities& capabilities);
+// Runs a guest of three instructions on kvm, and on kvm-native where KVM has that, through the
+// engine, and says in `capabilities` whether it worked. Takes some milliseconds, four seconds at
+// most.
+void RunGuestProbes(const VmImpl::House& house, HostCapabilities& capabilities);
 
 }  // namespace twinroot::host
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -24,12 +25,18 @@ namespace twinroot::host {
 enum class VmState : uint8_t { kDefined, kRunning, kPaused, kStopped };
 enum class PolicyMode : uint8_t { kAuto, kOrchestrator, kDeny };
 enum class OnTimeout : uint8_t { kDeny, kApply };
-enum class BackendKind : uint8_t { kAuto, kKvm, kSim };
+enum class BackendKind : uint8_t { kAuto, kKvm, kSim, kKvmNative };
 
+// As vm.proto says; of the quotas 0 means none.
 struct ConversionPolicy {
   PolicyMode mode = PolicyMode::kAuto;
   absl::Duration decision_timeout = absl::Seconds(30);
   OnTimeout on_timeout = OnTimeout::kDeny;
+  uint64_t max_shared_bytes = 0;
+  uint32_t max_conversions_per_second = 0;
+  uint32_t conversion_burst = 0;  // 0: as many as in a second
+  uint32_t ping_pong_limit = 0;
+  absl::Duration ping_pong_window = absl::Seconds(1);
 };
 
 using Labels = std::map<std::string, std::string>;
@@ -45,15 +52,19 @@ struct VmSpec {
   std::string name;  // bare
   uint64_t memory_bytes = 0;
   uint32_t vcpus = 0;
-  std::string image_name;                    // "images/..." or empty
-  std::shared_ptr<const std::string> image;  // its bytes, or null
+  std::string image_name;                     // "images/..." or empty
+  std::shared_ptr<const std::string> image;   // its bytes, or null
+  std::string initrd_name;                    // as image_name, of a kernel's initial RAM disk
+  std::shared_ptr<const std::string> initrd;  // its bytes, or null
   std::string cmdline;
   std::string program;  // compiled blob (daemon/vcpu/program/op.h), or empty
   BackendKind backend = BackendKind::kAuto;
   ConversionPolicy policy;  // these two: as it begins
   Labels labels;
   int cpl = 3;
-  bool nx_huge_pages = false;  // mmu::GuestAddressSpace::Config
+  bool nx_huge_pages = false;    // mmu::GuestAddressSpace::Config
+  std::vector<uint32_t> cpus;    // of the host, ordered; empty: all that the daemon has
+  bool tells_registers = false;  // when a vCPU stops the VM
 };
 
 struct VmStatus {
@@ -72,15 +83,32 @@ using IfVersion = std::optional<uint64_t>;
 enum class Direction : uint8_t { kToShared, kToPrivate };
 enum class Cause : uint8_t { kImplicit, kExplicit, kApi };
 enum class Resolution : uint8_t { kApply, kDeny };
+// How a conversion ended, and who said so.
+enum class Decision : uint8_t { kApplied, kDenied, kExpired, kQuota };
+enum class Decider : uint8_t { kPolicy, kOrchestrator, kDeadline, kVmStop };
+
+// What came of Resolve.
+struct ResolveResult {
+  enum class Outcome : uint8_t { kDecided, kAlreadyDecided, kExpired, kUnknown };
+  struct Verdict {
+    Decision decision;
+    Decider decider;
+  };
+  Outcome outcome = Outcome::kUnknown;
+  std::optional<Verdict> verdict;  // if it is still known
+};
 
 struct PendingConversion {
+  enum class State : uint8_t { kWaiting, kHeld, kApplying };
   uint64_t id = 0;
   uint32_t vcpu = 0;
   uint64_t gpa = 0;
   uint64_t size = 0;
   Direction direction = Direction::kToShared;
   Cause cause = Cause::kImplicit;
-  absl::Time deadline;
+  absl::Time deadline;  // kApplying has none
+  State state = State::kWaiting;
+  uint64_t done = 0;  // of size, if kApplying
 };
 
 // Counters for metrics, summed when asked for.
@@ -88,10 +116,14 @@ struct VmCounters {
   mmu::AddressSpaceStats memory;
   uint64_t private_bytes_allocated = 0;
   uint64_t shared_bytes_allocated = 0;
-  uint64_t pending_conversions = 0;
+  uint64_t pending_conversions = 0;    // kWaiting and kHeld
+  uint64_t held_back_conversions = 0;  // requests that waited for a lossless watch
+  uint64_t throttled_conversions = 0;  // requests that the rate made wait or come again
   bool dirty_log_enabled = false;
   uint64_t dirty_pages_harvested = 0;
   uint32_t vcpus_waiting_for_harvest = 0;
+  vcpu::ProjectionCounts projection;
+  uint64_t kvm_exits = 0;
 };
 
 class Vm {
@@ -99,7 +131,7 @@ class Vm {
   virtual ~Vm() = default;
 
   virtual const VmSpec& spec() const = 0;
-  virtual BackendKind backend() const = 0;  // kKvm or kSim
+  virtual BackendKind backend() const = 0;  // never kAuto
   virtual absl::Time create_time() const = 0;
   virtual VmStatus status() const = 0;
 
@@ -130,6 +162,8 @@ class Vm {
   virtual ConsoleChunk ReadConsole(uint64_t offset, size_t max) const = 0;
   // Calls `wake` after new console bytes and when the console ends; must not block.
   virtual std::unique_ptr<Waiter> OnConsole(std::function<void()> wake) = 0;
+  // Types on the guest's serial port, as Machine::Type; kFailedPrecondition unless it runs.
+  virtual absl::Status WriteConsole(std::string_view bytes) = 0;
 
   // SetMemoryAttributes as a host request (cause API), whatever `change.requester` says. `id` is 0
   // when nothing was converted.
@@ -192,9 +226,9 @@ class Vm {
   // Not OK: the first invariant of the engine that does not hold.
   virtual absl::Status Audit() const = 0;
 
+  // Oldest first. Never waits for a conversion.
   virtual std::vector<PendingConversion> Pending() const = 0;
-  // True: this call decided it. False: no such conversion waits.
-  virtual bool Resolve(uint64_t id, Resolution resolution) = 0;
+  virtual ResolveResult Resolve(uint64_t id, Resolution resolution) = 0;
 
   virtual VmCounters counters() const = 0;
 };

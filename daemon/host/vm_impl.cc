@@ -12,7 +12,6 @@
 #include "daemon/host/memory_events.h"
 #include "daemon/reasons.h"
 #include "daemon/status_reason.h"
-#include "daemon/vcpu/kvm/kvm_machine.h"
 #include "daemon/vcpu/sim/sim_machine.h"
 #include "mmu/types/level.h"
 #include "spdlog/spdlog.h"
@@ -28,9 +27,11 @@ using vcpu::Verdict;
 
 constexpr int kWalkBits = 48;  // 4 levels
 constexpr int kSimMaxPhyAddr = 48;
+// A guest that touches new memory is likely to go on; what it touches is left alone so long.
+constexpr absl::Duration kSettleDelay = absl::Milliseconds(100);
 
 absl::StatusOr<mmu::GpaLayout> LayoutOf(BackendKind backend, const kvm::KvmSystem* kvm) {
-  const int maxphyaddr = backend == BackendKind::kKvm ? kvm->guest_maxphyaddr() : kSimMaxPhyAddr;
+  const int maxphyaddr = backend != BackendKind::kSim ? kvm->guest_maxphyaddr() : kSimMaxPhyAddr;
   return mmu::GpaLayout::Create(std::min(maxphyaddr, kWalkBits) - 1, kWalkBits, maxphyaddr);
 }
 
@@ -48,6 +49,18 @@ size_t TablePagesFor(uint64_t boot_bytes, BackendKind backend, uint32_t vcpus) {
 }
 
 }  // namespace
+
+kvm::KvmMachineConfig KvmConfigOf(const VmSpec& spec) {
+  return {.vcpus = spec.vcpus,
+          .image = spec.image,
+          .initrd = spec.initrd,
+          .program = spec.program,
+          .cmdline = spec.cmdline,
+          .cpl = spec.cpl,
+          .native = spec.backend == BackendKind::kKvmNative,
+          .cpus = spec.cpus,
+          .tells_registers = spec.tells_registers};
+}
 
 absl::StatusOr<std::shared_ptr<VmImpl>> VmImpl::Create(VmSpec spec, const House& house) {
   std::shared_ptr<VmImpl> vm(new VmImpl(std::move(spec), house));
@@ -72,14 +85,14 @@ absl::Status VmImpl::Build() {
   const absl::StatusOr<mmu::GpaLayout> layout = LayoutOf(spec_.backend, house_.kvm);
   if (!layout.ok()) return layout.status();
   absl::StatusOr<std::unique_ptr<memory::GuestRam>> ram =
-      memory::GuestRam::Create(spec_.memory_bytes, house_.hpa_space);
+      memory::GuestRam::Create(spec_.memory_bytes, house_.hpa_space,
+                               spec_.backend == BackendKind::kSim ? memory::Commit::kTouchedPages
+                                                                  : memory::Commit::kWholeLeaves);
   if (!ram.ok()) return ram.status();
   ram_ = *std::move(ram);
-  if (spec_.backend == BackendKind::kKvm) {
-    const kvm::KvmMachineConfig config = {spec_.vcpus, spec_.image, spec_.program, spec_.cmdline,
-                                          spec_.cpl};
+  if (spec_.backend != BackendKind::kSim) {
     absl::StatusOr<std::unique_ptr<vcpu::Machine>> machine =
-        kvm::MakeKvmMachine(config, house_.kvm, *layout, ram_.get(), this);
+        kvm::MakeKvmMachine(KvmConfigOf(spec_), house_.kvm, *layout, ram_.get(), this);
     if (!machine.ok()) return machine.status();
     machine_ = *std::move(machine);
   } else {
@@ -111,7 +124,7 @@ absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
 
   mmu::GuestAddressSpace::Environment environment;
   environment.pool = table_pool_.get();
-  environment.pages = ram_.get();
+  environment.pages = machine_->pages() != nullptr ? machine_->pages() : ram_.get();
   environment.flusher = machine_->flusher();
   environment.pml = machine_->pml();
   environment.external_private = machine_->external(MemoryKind::kPrivate);
@@ -129,14 +142,14 @@ absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
   hooks.resume_fault = [weak = weak_from_this()](VcpuIndex vcpu) {
     if (const auto vm = weak.lock()) vm->machine_->ResumeFault(vcpu);
   };
-  hooks.answer_map_gpa = [weak = weak_from_this()](VcpuIndex vcpu, vcpu::MapGpaResult result) {
-    if (const auto vm = weak.lock()) vm->machine_->AnswerMapGpa(vcpu, result);
+  hooks.answer_map_gpa = [weak = weak_from_this()](VcpuIndex vcpu, vcpu::MapGpaAnswer answer) {
+    if (const auto vm = weak.lock()) vm->machine_->AnswerMapGpa(vcpu, answer);
   };
   hooks.fatal = [weak = weak_from_this()](StopReason reason, std::string message) {
     if (const auto vm = weak.lock()) vm->BeginStop(Stopped(reason, std::move(message)));
   };
   desk_ = std::make_shared<ConversionDesk>(spec_.name, spec_.policy, engine_.get(), house_.journal,
-                                           house_.clock, std::move(hooks));
+                                           house_.clock, house_.lanes, std::move(hooks));
   dirty_desk_ = std::make_unique<DirtyDesk>(
       spec_.name, spec_.vcpus, engine_.get(),
       [this](VcpuIndex vcpu) { machine_->ResumeFault(vcpu); },
@@ -212,6 +225,10 @@ Verdict VmImpl::StopAtMmio(VcpuIndex vcpu, mmu::Gpa gpa, MemoryKind alias) {
 }
 
 vcpu::MapGpaVerdict VmImpl::OnMapGpa(VcpuIndex vcpu, const vcpu::MapGpaCall& call) {
+  // Nobody but the guest can copy there: a request that it cannot have, as any unknown bit.
+  if (spec_.backend == BackendKind::kKvmNative && (call.attributes & vcpu::kMapGpaPreserve) != 0) {
+    return {Verdict::kResume, vcpu::MapGpaResult::kInvalid};
+  }
   return desk_->Explicit(vcpu, call, absl::Now());
 }
 
@@ -228,6 +245,16 @@ void VmImpl::OnVcpuEnded(VcpuIndex) {
 
 void VmImpl::OnFatal(StopReason reason, std::string message) {
   BeginStop(Stopped(reason, std::move(message)));
+}
+
+void VmImpl::RunLater(std::function<void()> task) {
+  if (!house_.whole_leaves) return;  // nothing would come of it
+  // Weak: the VM may be gone by then.
+  const auto run = [weak = weak_from_this(), task = std::move(task)] {
+    if (const auto vm = weak.lock()) task();
+  };
+  house_.clock->PostAt(absl::Now() + kSettleDelay, [lanes = house_.lanes, lane = machine_.get(),
+                                                    run] { lanes->Post(lane, run); });
 }
 
 }  // namespace twinroot::host

@@ -22,12 +22,14 @@
 #include "daemon/host/conversion_desk.h"
 #include "daemon/host/dirty_desk.h"
 #include "daemon/host/memslot_desk.h"
+#include "daemon/host/task_lanes.h"
 #include "daemon/host/task_thread.h"
 #include "daemon/host/vm.h"
 #include "daemon/memory/guest_ram.h"
 #include "daemon/memory/hpa_space.h"
 #include "daemon/memory/mapping.h"
 #include "daemon/memory/physical_map.h"
+#include "daemon/vcpu/kvm/kvm_machine.h"
 #include "daemon/vcpu/kvm/kvm_system.h"
 #include "daemon/vcpu/machine.h"
 #include "mmu/tables/table_pool.h"
@@ -40,13 +42,14 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   struct House {
     memory::HpaSpace* hpa_space = nullptr;
     events::Journal* journal = nullptr;
-    TaskThread* reaper = nullptr;         // joins machines
-    TaskThread* clock = nullptr;          // deadlines
+    TaskThread* clock = nullptr;          // deadlines: says when, and hands over to
+    TaskLanes* lanes = nullptr;           // what may take long, each VM for itself
     const kvm::KvmSystem* kvm = nullptr;  // null: only sim
+    bool whole_leaves = false;            // on kvm (ProbeWholeLeaves)
     bool probe = false;                   // the start-up probe: its VMs are not told of
   };
 
-  // `spec.backend` is kKvm or kSim. Nothing runs yet.
+  // `spec.backend` is not kAuto. Nothing runs yet.
   static absl::StatusOr<std::shared_ptr<VmImpl>> Create(VmSpec spec, const House& house);
   ~VmImpl() override;
 
@@ -64,6 +67,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   std::unique_ptr<Waiter> OnStopped(std::function<void(absl::Status)> done) override;
   ConsoleChunk ReadConsole(uint64_t offset, size_t max) const override;
   std::unique_ptr<Waiter> OnConsole(std::function<void()> wake) override;
+  absl::Status WriteConsole(std::string_view bytes) override;
   absl::StatusOr<ConversionResult> Change(mmu::AttributeChange change) override;
   absl::StatusOr<mmu::AttributeChangePlan> PlanChange(mmu::AttributeChange change) const override;
   absl::StatusOr<std::vector<mmu::AttributeRun>> Attributes(
@@ -106,7 +110,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   std::vector<mmu::GfnRange> Memory() const override;
   absl::Status Audit() const override;
   std::vector<PendingConversion> Pending() const override { return desk_->Pending(); }
-  bool Resolve(uint64_t id, Resolution resolution) override {
+  ResolveResult Resolve(uint64_t id, Resolution resolution) override {
     return desk_->Resolve(id, resolution);
   }
   VmCounters counters() const override;
@@ -126,6 +130,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   void OnExitCode(vcpu::VcpuIndex vcpu, uint8_t code) override;
   void OnVcpuEnded(vcpu::VcpuIndex vcpu) override;
   void OnFatal(vcpu::StopReason reason, std::string message) override;
+  void RunLater(std::function<void()> task) override;
 
  private:
   vcpu::Verdict StopAtMmio(vcpu::VcpuIndex vcpu, mmu::Gpa gpa, mmu::MemoryKind alias);
@@ -146,6 +151,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   absl::Status CheckStays() const;  // kUnavailable once it is retired
   absl::Status CheckRuns() const;   // or is paused
   absl::Status CheckMemslots() const;
+  absl::Status CheckContent(const mmu::AttributeChange& change) const;
   // Errors if one of the ranges is not memory.
   absl::Status CheckMemory(const std::vector<mmu::GfnRange>& ranges) const;
   // Shared memory, any alignment: runs `copy` on each piece while the pages stay shared.
@@ -182,6 +188,9 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   bool retired_ = false;             // guarded by state_mutex_
   bool deleted_ = false;             // guarded by state_mutex_
 };
+
+// What of a VM is the machine's.
+kvm::KvmMachineConfig KvmConfigOf(const VmSpec& spec);
 
 }  // namespace twinroot::host
 

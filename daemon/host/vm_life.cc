@@ -189,7 +189,7 @@ void VmImpl::BeginStop(VmStatus outcome) {
   machine_->RequestStop();
   // Without an owner the destructor is under way, which joins the machine itself.
   if (auto self = weak_from_this().lock()) {
-    house_.reaper->Post([self = std::move(self)] { self->FinishStop(); });
+    house_.lanes->Post(this, [self = std::move(self)] { self->FinishStop(); });
   }
 }
 
@@ -270,6 +270,20 @@ Vm::ConsoleChunk VmImpl::ReadConsole(uint64_t offset, size_t max) const {
   ConsoleChunk chunk = console_.Read(offset, max);
   chunk.ended = ended && chunk.data.size() < max;
   return chunk;
+}
+
+absl::Status VmImpl::WriteConsole(std::string_view bytes) {
+  {
+    std::lock_guard lock(state_mutex_);
+    if (absl::Status status = CheckRuns(); !status.ok()) return status;
+  }
+  absl::Status typed = machine_->Type(bytes);
+  if (typed.ok()) return typed;
+  return WithReason(
+      absl::Status(typed.code(),
+                   absl::StrCat("VM ", spec_.name, ": ", std::string(typed.message()))),
+      absl::IsResourceExhausted(typed) ? reason::kConsoleInputFull : reason::kNoConsoleInput,
+      {{"vm", spec_.name}});
 }
 
 std::unique_ptr<Vm::Waiter> VmImpl::OnConsole(std::function<void()> wake) {

@@ -14,11 +14,25 @@ namespace twinroot::host {
 using mmu::kPageShift;
 using mmu::MemoryKind;
 
+absl::Status VmImpl::CheckContent(const mmu::AttributeChange& change) const {
+  if (spec_.backend != BackendKind::kKvmNative || change.content != mmu::Content::kPreserve) {
+    return absl::OkStatus();
+  }
+  return WithReason(
+      absl::FailedPreconditionError(absl::StrCat(
+          "bytes of VM ", spec_.name,
+          " cannot be kept over a conversion: on kvm-native only the guest reaches its private "
+          "memory; convert without preserve, and let the guest copy")),
+      reason::kNotOnThisBackend, {{"vm", spec_.name}});
+}
+
 absl::StatusOr<Vm::ConversionResult> VmImpl::Change(mmu::AttributeChange change) {
+  if (absl::Status status = CheckContent(change); !status.ok()) return status;
   return desk_->Api(std::move(change));
 }
 
 absl::StatusOr<mmu::AttributeChangePlan> VmImpl::PlanChange(mmu::AttributeChange change) const {
+  if (absl::Status status = CheckContent(change); !status.ok()) return status;
   change.requester = mmu::Requester::kHost;
   return engine_->PlanMemoryAttributes(change);
 }
@@ -80,7 +94,7 @@ absl::Status VmImpl::WriteMemory(uint64_t gpa, const std::string& data) {
 
 absl::Status VmImpl::CheckMemory(const std::vector<mmu::GfnRange>& ranges) const {
   for (const mmu::GfnRange& range : ranges) {
-    if (auto runs = engine_->GetMemoryAttributes(range); !runs.ok()) return runs.status();
+    if (absl::Status status = engine_->CheckMemory(range); !status.ok()) return status;
   }
   return absl::OkStatus();
 }
@@ -120,11 +134,20 @@ absl::StatusOr<mmu::PrefaultResult> VmImpl::Prefault(mmu::GfnRange range,
   if (!runs.ok()) return runs.status();
   for (const mmu::AttributeRun& run : *runs) {
     if (kind.has_value() && run.kind != *kind) break;  // the engine stops there
+    if (machine_->pages() != nullptr && run.kind == MemoryKind::kPrivate)
+      continue;  // not the RAM's
     if (absl::Status status = ram_->Populate(run.range, run.kind); !status.ok()) {
       return mmu::PrefaultResult{0, std::move(status)};
     }
   }
-  return engine_->Prefault(range, kind, nullptr);
+  auto result = engine_->Prefault(range, kind, nullptr);
+  if (!result.ok() || kind == MemoryKind::kShared) return result;
+  for (const mmu::AttributeRun& run : *runs) {
+    const mmu::GfnRange done = mmu::Intersection(run.range, {range.first, result->frames_done});
+    if (run.kind != MemoryKind::kPrivate || done.empty() || !result->status.ok()) continue;
+    result->status = machine_->Prefault(done);
+  }
+  return result;
 }
 
 absl::StatusOr<std::vector<mmu::GfnRange>> VmImpl::AgePages(mmu::GfnRange range) {
@@ -204,11 +227,25 @@ VmCounters VmImpl::counters() const {
   VmCounters counters;
   counters.memory = engine_->stats();
   counters.private_bytes_allocated = ram_->allocated_bytes(MemoryKind::kPrivate);
+  if (machine_->pages() != nullptr) {
+    // Nobody tells how much of its private memory the kernel has: at most what is mapped.
+    for (const mmu::Level level : {mmu::Level::k4K, mmu::Level::k2M, mmu::Level::k1G}) {
+      counters.private_bytes_allocated +=
+          counters.memory
+              .leaves[static_cast<int>(MemoryKind::kPrivate)][static_cast<int>(level) - 1] *
+          mmu::BytesPerEntry(level);
+    }
+  }
   counters.shared_bytes_allocated = ram_->allocated_bytes(MemoryKind::kShared);
-  counters.pending_conversions = desk_->Pending().size();
+  counters.kvm_exits = machine_->exits();
+  counters.pending_conversions = desk_->waiting();
+  counters.throttled_conversions = desk_->throttled();
+  counters.held_back_conversions = desk_->held_back();
   counters.dirty_log_enabled = dirty_desk_->enabled();
   counters.dirty_pages_harvested = dirty_desk_->pages_harvested();
   counters.vcpus_waiting_for_harvest = dirty_desk_->vcpus_waiting();
+  counters.projection = machine_->projection_counts();
+  counters.projection.kept_no_memory += ram_->leaves_without_memory();
   return counters;
 }
 

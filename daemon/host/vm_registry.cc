@@ -1,5 +1,7 @@
 #include "daemon/host/vm_registry.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <map>
 #include <mutex>
@@ -7,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/host/host_probe.h"
+#include "daemon/host/task_lanes.h"
 #include "daemon/host/task_thread.h"
 #include "daemon/host/vm_impl.h"
 #include "daemon/memory/hpa_space.h"
@@ -39,6 +42,30 @@ absl::Status CheckSizes(const VmSpec& spec) {
   return absl::OkStatus();
 }
 
+// Processors that the daemon may use now.
+absl::Status CheckPlacement(const VmSpec& spec) {
+  if (spec.cpus.empty()) return absl::OkStatus();
+  if (spec.backend == BackendKind::kSim) {
+    return WithReason(absl::FailedPreconditionError(
+                          absl::StrCat("VM ", spec.name,
+                                       " asks for a placement, which sim does not give its "
+                                       "software processors: leave it out")),
+                      reason::kNotOnThisBackend, {{"vm", spec.name}});
+  }
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
+    return absl::InternalError("the host does not say which processors the daemon may use");
+  }
+  for (const uint32_t cpu : spec.cpus) {
+    if (cpu < CPU_SETSIZE && CPU_ISSET(cpu, &allowed)) continue;
+    return Bad("vm.placement.cpus",
+               absl::StrCat("the daemon may not use processor ", cpu, ": name some of the ",
+                            CPU_COUNT(&allowed), " that it may (taskset -p its pid shows them)"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status NoSuchVm(const std::string& name) {
   return WithReason(absl::NotFoundError(absl::StrCat("there is no VM named ", name,
                                                      "; `hvctl vm list` shows those there are")),
@@ -48,12 +75,14 @@ absl::Status NoSuchVm(const std::string& name) {
 class Registry : public VmRegistry {
  public:
   Registry(const RegistryOptions& options, events::Journal* journal)
-      : options_(options), probe_(ProbeHost()) {
+      : options_(options),
+        probe_(ProbeHost(options.kvm != nullptr ? *options.kvm : kvm::HostKvm())) {
     house_.hpa_space = &hpa_space_;
     house_.journal = journal;
-    house_.reaper = &reaper_;
     house_.clock = &clock_;
+    house_.lanes = &lanes_;
     house_.kvm = probe_.kvm.get();
+    house_.whole_leaves = probe_.whole_leaves;
   }
   ~Registry() override { Shutdown(); }
 
@@ -70,13 +99,15 @@ class Registry : public VmRegistry {
   const HostCapabilities& capabilities() const override { return probe_.capabilities; }
   BackendKind default_backend() const override { return default_backend_; }
   int shared_bit() const override {
-    return default_backend_ == BackendKind::kKvm
+    return default_backend_ != BackendKind::kSim
                ? std::min(probe_.kvm->guest_maxphyaddr(), kSharedBitOfSim + 1) - 1
                : kSharedBitOfSim;
   }
 
  private:
   absl::Status ChooseBackend(VmSpec& spec) const;
+  // Not OK: this host has no such backend.
+  absl::Status CheckBackend(BackendKind backend, const std::string& instead) const;
   absl::Status CheckRoom(const std::string& name) const;  // holds mutex_
 
   const RegistryOptions options_;
@@ -84,7 +115,7 @@ class Registry : public VmRegistry {
   BackendKind default_backend_ = BackendKind::kSim;
 
   memory::HpaSpace hpa_space_;
-  TaskThread reaper_;
+  TaskLanes lanes_;
   TaskThread clock_;
   VmImpl::House house_;
 
@@ -95,30 +126,44 @@ class Registry : public VmRegistry {
 
 absl::Status Registry::Open() {
   HostCapabilities& capabilities = probe_.capabilities;
-  if (house_.kvm != nullptr) RunGuestProbe(house_, capabilities);
-  if (options_.default_backend == BackendKind::kKvm && !capabilities.kvm_usable) {
-    return WithReason(absl::FailedPreconditionError(
-                          absl::StrCat("backend kvm cannot work here: ", capabilities.reason,
-                                       "; start with --backend sim, or auto")),
-                      reason::kBackendUnavailable);
+  if (house_.kvm != nullptr) RunGuestProbes(house_, capabilities);
+  if (absl::Status status =
+          CheckBackend(options_.default_backend, "start with --backend sim, or auto");
+      !status.ok()) {
+    return status;
   }
-  const bool kvm = capabilities.kvm_usable && options_.default_backend != BackendKind::kSim;
-  default_backend_ = kvm ? BackendKind::kKvm : BackendKind::kSim;
-  if (options_.default_backend == BackendKind::kSim) {
-    capabilities.reason = "chosen by --backend sim";
+  if (options_.default_backend == BackendKind::kAuto) {
+    default_backend_ = capabilities.kvm_usable ? BackendKind::kKvm : BackendKind::kSim;
+  } else {
+    default_backend_ = options_.default_backend;
+    if (default_backend_ == BackendKind::kSim) capabilities.reason = "chosen by --backend sim";
+    if (default_backend_ == BackendKind::kKvmNative) {
+      capabilities.reason = capabilities.native_reason;
+    }
   }
   return absl::OkStatus();
 }
 
+absl::Status Registry::CheckBackend(BackendKind backend, const std::string& instead) const {
+  const HostCapabilities& can = probe_.capabilities;
+  const bool native = backend == BackendKind::kKvmNative;
+  if (native ? can.native_usable : backend != BackendKind::kKvm || can.kvm_usable) {
+    return absl::OkStatus();
+  }
+  return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                        "backend ", native ? "kvm-native" : "kvm", " cannot work on this host: ",
+                        native ? can.native_reason : can.reason, "; ", instead)),
+                    reason::kBackendUnavailable);
+}
+
 absl::Status Registry::ChooseBackend(VmSpec& spec) const {
   if (spec.backend == BackendKind::kAuto) spec.backend = default_backend_;
-  if (spec.backend == BackendKind::kKvm) {
-    if (!probe_.capabilities.kvm_usable) {
-      return WithReason(absl::FailedPreconditionError(absl::StrCat(
-                            "backend kvm cannot work on this host: ", probe_.capabilities.reason,
-                            "; use an access program on sim")),
-                        reason::kBackendUnavailable);
-    }
+  if (absl::Status status = CheckBackend(spec.backend, "use an access program on sim");
+      !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = CheckPlacement(spec); !status.ok()) return status;
+  if (spec.backend != BackendKind::kSim) {
     if (spec.image == nullptr && spec.program.empty()) {
       return Bad("vm.image", "a VM on kvm needs an image or an access program");
     }
@@ -129,11 +174,13 @@ absl::Status Registry::ChooseBackend(VmSpec& spec) const {
                                          "here: create it with backend sim, or leave it out")),
                         reason::kNotOnThisBackend, {{"vm", spec.name}});
     }
-    return kvm::CheckKvmMachine({spec.vcpus, spec.image, spec.program, spec.cmdline, spec.cpl},
-                                spec.memory_bytes);
+    return kvm::CheckKvmMachine(KvmConfigOf(spec), spec.memory_bytes);
   }
   if (spec.image == nullptr && spec.program.empty()) {
     return Bad("vm.program", "a VM on sim needs an access program");
+  }
+  if (spec.initrd != nullptr) {
+    return Bad("vm.boot.initrd", "sim boots no kernel: leave the initrd out, or use kvm");
   }
   if (spec.program.empty()) {
     return WithReason(

@@ -11,6 +11,10 @@
 #include "daemon/events/journal.h"
 #include "daemon/host/vm.h"
 
+namespace twinroot::kvm {
+class KvmApi;
+}  // namespace twinroot::kvm
+
 namespace twinroot::host {
 
 // One thing that the start-up probe looked at (Host.Check).
@@ -24,13 +28,16 @@ struct HostCheck {
 // What this host can do, found once at start.
 struct HostCapabilities {
   bool kvm_usable = false;
-  std::string reason;  // why kvm is or is not the default, one sentence
+  bool native_usable = false;  // kvm-native
+  std::string native_reason;   // why it is or is not, one sentence
+  std::string reason;          // why kvm is or is not the default, one sentence
   std::vector<HostCheck> checks;
 };
 
 struct RegistryOptions {
   BackendKind default_backend = BackendKind::kAuto;  // kAuto: by the probe
   uint32_t max_vms = 4096;
+  kvm::KvmApi* kvm = nullptr;  // null: the host's
 };
 inline constexpr uint32_t kMaxVcpus = 64;
 inline constexpr uint32_t kMaxAddedMemslots = 32;
@@ -56,7 +63,7 @@ class VmRegistry {
   virtual void Shutdown() = 0;
 
   virtual const HostCapabilities& capabilities() const = 0;
-  virtual BackendKind default_backend() const = 0;  // kKvm or kSim
+  virtual BackendKind default_backend() const = 0;  // never kAuto
   virtual int shared_bit() const = 0;
 };
 

@@ -27,6 +27,15 @@ class AllocatedPages {
            (words_[page / kBits].load(std::memory_order_acquire) >> page % kBits & 1) != 0;
   }
 
+  bool HasAll(uint64_t first, uint64_t count) const {
+    if (words_ == nullptr) return false;
+    bool all = true;
+    ForEachWord(first, count, [&](const Word& word, uint64_t mask) {
+      all = all && (word.load(std::memory_order_acquire) & mask) == mask;
+    });
+    return all;
+  }
+
   // Taken before pages are allocated.
   using Ticket = uint64_t;
   Ticket Begin() const { return forgets_.load(std::memory_order_acquire); }
@@ -38,7 +47,7 @@ class AllocatedPages {
       word.store(word.load(std::memory_order_relaxed) | mask, std::memory_order_release);
     });
   }
-  // Before they are discarded.
+  // After they were discarded: what was allocated meanwhile may be gone too.
   void Forget(uint64_t first, uint64_t count) {
     if (words_ == nullptr) return;
     const std::lock_guard lock(mutex_);
@@ -54,7 +63,7 @@ class AllocatedPages {
   static constexpr uint64_t kBits = 64;
 
   template <typename Function>
-  void ForEachWord(uint64_t first, uint64_t count, const Function& function) {
+  void ForEachWord(uint64_t first, uint64_t count, const Function& function) const {
     for (uint64_t i = first; i < first + count;) {
       const uint64_t at = i % kBits;
       const uint64_t n = std::min(kBits - at, first + count - i);

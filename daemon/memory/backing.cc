@@ -68,13 +68,13 @@ absl::Status Backing::Allocate(uint64_t offset, uint64_t length) {
 }
 
 void Backing::Discard(uint64_t offset, uint64_t length) {
-  allocated_->Forget(offset / mmu::kPageSize, length / mmu::kPageSize);
   int result;
   do {
     result = fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
                        static_cast<off_t>(length));
   } while (result != 0 && errno == EINTR);
   if (result != 0) std::memset(data() + offset, 0, length);
+  allocated_->Forget(offset / mmu::kPageSize, length / mmu::kPageSize);
 }
 
 void Backing::CopyFrom(const Backing& source, uint64_t offset, uint64_t length) {

@@ -35,7 +35,11 @@ class Backing {
   // Offsets and lengths below are multiples of 4096 and inside.
   absl::Status Allocate(uint64_t offset, uint64_t length);
   // Allocate has said so, and nothing was discarded there since: without a question to the kernel.
+  // Means nothing while the page is being discarded.
   bool IsAllocated(uint64_t offset) const { return allocated_->Has(offset / mmu::kPageSize); }
+  bool AreAllocated(uint64_t offset, uint64_t length) const {
+    return allocated_->HasAll(offset / mmu::kPageSize, length / mmu::kPageSize);
+  }
   // Frees the pages: they read zero when next used. Where the kernel cannot free, they are zeroed.
   void Discard(uint64_t offset, uint64_t length);
   // Copies what `source` has allocated in the range; the rest must read zero here already.

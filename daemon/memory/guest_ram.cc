@@ -15,6 +15,9 @@ using mmu::MemoryKind;
 
 namespace {
 
+constexpr uint64_t kLeafBytes = mmu::BytesPerEntry(mmu::Level::k2M);
+constexpr uint64_t LeafOffset(uint64_t offset) { return offset - offset % kLeafBytes; }
+
 absl::StatusOr<RamSlot> MakeSlot(GfnRange range, HpaSpace* space) {
   const uint64_t size = range.count << kPageShift;
   absl::StatusOr<Backing> private_pages = Backing::Create("twinroot-private", size, space);
@@ -26,8 +29,9 @@ absl::StatusOr<RamSlot> MakeSlot(GfnRange range, HpaSpace* space) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<GuestRam>> GuestRam::Create(uint64_t bytes, HpaSpace* space) {
-  std::unique_ptr<GuestRam> ram(new GuestRam(bytes));
+absl::StatusOr<std::unique_ptr<GuestRam>> GuestRam::Create(uint64_t bytes, HpaSpace* space,
+                                                           Commit commit) {
+  std::unique_ptr<GuestRam> ram(new GuestRam(bytes, commit));
   auto add = [&](uint64_t base, uint64_t size) -> absl::Status {
     auto slot = MakeSlot({Gfn(base >> kPageShift), size >> kPageShift}, space);
     if (!slot.ok()) return slot.status();
@@ -157,26 +161,37 @@ std::optional<mmu::Level> GuestRam::Ready(Gfn gfn, MemoryKind kind) {
   // Slots that come and go need a lock: their faults ask Resolve.
   for (const RamSlot& slot : slots_) {
     if (!slot.range.Contains(gfn)) continue;
-    if (!slot.pages(kind).IsAllocated((gfn - slot.range.first) << kPageShift)) break;
+    const uint64_t offset = (gfn - slot.range.first) << kPageShift;
+    const Backing& pages = slot.pages(kind);
+    if (commit_ == Commit::kWholeLeaves ? !pages.AreAllocated(LeafOffset(offset), kLeafBytes)
+                                        : !pages.IsAllocated(offset)) {
+      break;
+    }
     return mmu::Level::k2M;
   }
   return std::nullopt;
 }
 
-absl::StatusOr<mmu::PageSource::Page> GuestRam::Resolve(Gfn gfn, MemoryKind kind) {
+absl::StatusOr<mmu::PageSource::Page> GuestRam::Resolve(Gfn gfn, MemoryKind kind,
+                                                        mmu::Level wanted) {
   const Place place = Find(gfn);
   if (place.slot == nullptr) {
     return absl::FailedPreconditionError(
         absl::StrCat("no backing behind guest address 0x", absl::Hex(gfn.value << kPageShift)));
   }
   Backing& pages = place.slot->pages(kind);
-  if (absl::Status status = pages.Allocate(place.frame << kPageShift, mmu::kPageSize);
-      !status.ok()) {
-    return status;
+  // Slots begin and end at 2 MiB and lie on 1 GiB of host physical space, so a 2M leaf always fits.
+  const mmu::Pfn pfn = mmu::PfnOf(pages.hpa()) + place.frame;
+  const uint64_t offset = place.frame << kPageShift;
+  if (commit_ == Commit::kWholeLeaves) {
+    if (wanted >= mmu::Level::k2M) {
+      if (pages.Allocate(LeafOffset(offset), kLeafBytes).ok()) return Page{pfn, mmu::Level::k2M};
+      leaves_without_memory_.fetch_add(1, std::memory_order_relaxed);
+    }
+    if (pages.IsAllocated(offset)) return Page{pfn, mmu::Level::k4K};
   }
-  // Slots begin and end at 2 MiB and lie on 1 GiB of host physical space, so a 2M leaf always fits;
-  // its other frames are allocated when they are first touched.
-  return Page{mmu::PfnOf(pages.hpa()) + place.frame, mmu::Level::k2M};
+  if (absl::Status status = pages.Allocate(offset, mmu::kPageSize); !status.ok()) return status;
+  return Page{pfn, commit_ == Commit::kWholeLeaves ? mmu::Level::k4K : mmu::Level::k2M};
 }
 
 absl::Status GuestRam::Reserve(GfnRange range, MemoryKind kind) {

@@ -4,6 +4,7 @@
 #ifndef TWINROOT_DAEMON_MEMORY_GUEST_RAM_H_
 #define TWINROOT_DAEMON_MEMORY_GUEST_RAM_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -44,10 +45,17 @@ struct RamSlot {
   }
 };
 
+// What a large leaf takes when it is made.
+enum class Commit : uint8_t {
+  kTouchedPages,  // the page that is touched; the others when they are
+  kWholeLeaves,   // all of its pages: who maps it may not come back for them
+};
+
 class GuestRam : public mmu::PageSource {
  public:
   // `bytes` is a multiple of 2 MiB.
-  static absl::StatusOr<std::unique_ptr<GuestRam>> Create(uint64_t bytes, HpaSpace* space);
+  static absl::StatusOr<std::unique_ptr<GuestRam>> Create(uint64_t bytes, HpaSpace* space,
+                                                          Commit commit = Commit::kTouchedPages);
 
   uint64_t bytes() const { return bytes_; }
   uint64_t low_bytes() const { return bytes_ < kLowRamLimit ? bytes_ : kLowRamLimit; }
@@ -66,6 +74,8 @@ class GuestRam : public mmu::PageSource {
   size_t added_slots() const;
   uint64_t added_bytes() const;
   uint64_t allocated_bytes(mmu::MemoryKind kind) const;
+  // Leaves that became small because the host had no memory for all of a large one.
+  uint64_t leaves_without_memory() const { return leaves_without_memory_.load(); }
 
   // Calls `piece` for each part of [gpa, gpa + size) with the daemon's own view of its bytes.
   // False, and no call, if some byte lies outside memory.
@@ -77,7 +87,7 @@ class GuestRam : public mmu::PageSource {
 
   // PageSource.
   std::optional<mmu::Level> Ready(mmu::Gfn gfn, mmu::MemoryKind kind) override;
-  absl::StatusOr<Page> Resolve(mmu::Gfn gfn, mmu::MemoryKind kind) override;
+  absl::StatusOr<Page> Resolve(mmu::Gfn gfn, mmu::MemoryKind kind, mmu::Level wanted) override;
   mmu::Level LargestLeaf(mmu::Gfn, mmu::MemoryKind) override { return mmu::Level::k2M; }
   absl::Status Reserve(mmu::GfnRange range, mmu::MemoryKind kind) override;
   void Copy(mmu::GfnRange range, mmu::MemoryKind from, mmu::MemoryKind to) override;
@@ -85,7 +95,7 @@ class GuestRam : public mmu::PageSource {
   absl::Status Move(mmu::GfnRange from, mmu::Gfn to) override;
 
  private:
-  explicit GuestRam(uint64_t bytes) : bytes_(bytes) {}
+  GuestRam(uint64_t bytes, Commit commit) : bytes_(bytes), commit_(commit) {}
 
   struct Place {
     RamSlot* slot = nullptr;  // null: there is no memory
@@ -94,6 +104,8 @@ class GuestRam : public mmu::PageSource {
   Place Find(mmu::Gfn gfn);
 
   const uint64_t bytes_;
+  const Commit commit_;
+  std::atomic<uint64_t> leaves_without_memory_{0};
   std::vector<RamSlot> slots_;  // fixed after Create
   mutable std::shared_mutex added_mutex_;
   std::list<RamSlot> added_;  // the list and its ranges: guarded by added_mutex_

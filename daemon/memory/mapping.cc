@@ -68,4 +68,12 @@ absl::StatusOr<Mapping> Mapping::Shared(int fd, uint64_t size) {
   return Mapping(data, size);
 }
 
+absl::Status Mapping::Renew(int fd, int protection) {
+  if (mmap(data_, size_, protection, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, 0) == MAP_FAILED) {
+    return MapError(errno, size_);
+  }
+  Confine(data_, size_);
+  return absl::OkStatus();
+}
+
 }  // namespace twinroot::memory

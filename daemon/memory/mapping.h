@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace twinroot::memory {
@@ -20,6 +21,10 @@ class Mapping {
   static absl::StatusOr<Mapping> Anonymous(uint64_t size);
   // All of `fd`'s first `size` bytes, shared, aligned to 2 MiB so that huge pages stay possible.
   static absl::StatusOr<Mapping> Shared(int fd, uint64_t size);
+
+  // Begins a Shared one anew at the same place, in one step: nothing of it is mapped, no
+  // userfaultfd watches it. After an error it is as it was.
+  absl::Status Renew(int fd, int protection);
 
   std::byte* data() const { return data_; }
   uint64_t size() const { return size_; }

@@ -23,7 +23,20 @@ std::string LabelOf(v1::Conversion::Decision decision) {
   return LabelOf(v1::Conversion::Decision_Name(decision), "DECISION_");
 }
 
+std::string LabelOf(v1::Conversion::Quota quota) {
+  return LabelOf(v1::Conversion::Quota_Name(quota), "QUOTA_");
+}
+
 }  // namespace
+
+ConversionMetrics::ConversionMetrics(prometheus::Family<prometheus::Histogram>* latency,
+                                     const Buckets& buckets) {
+  using Conversion = v1::Conversion;
+  for (const auto cause :
+       {Conversion::CAUSE_IMPLICIT, Conversion::CAUSE_EXPLICIT, Conversion::CAUSE_API}) {
+    latency_[cause] = &latency->Add({{"cause", LabelOf(cause)}}, buckets);
+  }
+}
 
 void ConversionMetrics::Observe(const v1::Event& event) {
   if (event.vm_state().deleted()) {
@@ -33,13 +46,17 @@ void ConversionMetrics::Observe(const v1::Event& event) {
   }
   if (!event.has_conversion()) return;
   const v1::Conversion& conversion = event.conversion();
-  latency_->Observe(static_cast<double>(conversion.latency().seconds()) +
-                    1e-9 * conversion.latency().nanos());
+  if (const auto latency = latency_.find(conversion.cause()); latency != latency_.end()) {
+    latency->second->Observe(static_cast<double>(conversion.latency().seconds()) +
+                             1e-9 * conversion.latency().nanos());
+  }
   std::lock_guard lock(mutex_);
   Counts& counts = vms_[event.vm()];
   ++counts.conversions[{conversion.direction(), conversion.cause(), conversion.decision()}];
   if (conversion.decision() == v1::Conversion::DECISION_APPLIED) {
     counts.applied_bytes[{conversion.direction(), conversion.cause()}] += conversion.size();
+  } else if (conversion.decision() == v1::Conversion::DECISION_QUOTA) {
+    ++counts.over_quota[conversion.quota()];
   }
 }
 
@@ -47,6 +64,8 @@ std::vector<prometheus::MetricFamily> ConversionMetrics::Collect() const {
   auto conversions = CounterFamily("twinroot_conversions_total",
                                    "Conversions that were decided, one for each event.");
   auto bytes = CounterFamily("twinroot_converted_bytes_total", "Bytes of applied conversions.");
+  auto over_quota = CounterFamily("twinroot_conversions_over_quota_total",
+                                  "Conversions that a quota of the VM's policy refused.");
   {
     std::lock_guard lock(mutex_);
     for (const auto& [vm, counts] : vms_) {
@@ -64,9 +83,12 @@ std::vector<prometheus::MetricFamily> ConversionMetrics::Collect() const {
         AddSeries(bytes, {{"vm", vm}, {"direction", LabelOf(direction)}, {"cause", LabelOf(cause)}},
                   static_cast<double>(count));
       }
+      for (const auto& [quota, count] : counts.over_quota) {
+        AddSeries(over_quota, {{"vm", vm}, {"quota", LabelOf(quota)}}, static_cast<double>(count));
+      }
     }
   }
-  return {std::move(conversions), std::move(bytes)};
+  return {std::move(conversions), std::move(bytes), std::move(over_quota)};
 }
 
 }  // namespace twinroot::obs

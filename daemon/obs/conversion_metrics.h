@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "prometheus/collectable.h"
+#include "prometheus/family.h"
 #include "prometheus/histogram.h"
 #include "twinroot/v1/event.pb.h"
 
@@ -19,8 +20,9 @@ namespace twinroot::obs {
 
 class ConversionMetrics final : public prometheus::Collectable {
  public:
-  // `latency` (of the whole host, in seconds) outlives this object.
-  explicit ConversionMetrics(prometheus::Histogram* latency) : latency_(latency) {}
+  // `latency` (of the whole host, in seconds; by cause) outlives this object.
+  using Buckets = prometheus::Histogram::BucketBoundaries;
+  ConversionMetrics(prometheus::Family<prometheus::Histogram>* latency, const Buckets& buckets);
 
   // The journal's observer: every event, in order.
   void Observe(const v1::Event& event);
@@ -34,9 +36,10 @@ class ConversionMetrics final : public prometheus::Collectable {
   struct Counts {
     std::map<Outcome, uint64_t> conversions;
     std::map<Kind, uint64_t> applied_bytes;
+    std::map<v1::Conversion::Quota, uint64_t> over_quota;
   };
 
-  prometheus::Histogram* const latency_;
+  std::map<v1::Conversion::Cause, prometheus::Histogram*> latency_;  // fixed
   mutable std::mutex mutex_;
   std::map<std::string, Counts> vms_;
 };

@@ -74,9 +74,8 @@ class Metrics::Impl {
     auto& latency = prometheus::BuildHistogram()
                         .Name("twinroot_conversion_latency_seconds")
                         .Help("From a conversion's exit (or call) until the vCPU may go on.")
-                        .Register(*registry)
-                        .Add({}, kLatencySeconds);
-    conversions = std::make_shared<ConversionMetrics>(&latency);
+                        .Register(*registry);
+    conversions = std::make_shared<ConversionMetrics>(&latency, kLatencySeconds);
     // The journal may outlive us: it keeps what it calls.
     journal->SetObserver([conversions = conversions, registry = registry](const v1::Event& event) {
       conversions->Observe(event);

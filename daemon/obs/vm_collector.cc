@@ -1,5 +1,6 @@
 #include "daemon/obs/vm_collector.h"
 
+#include <list>
 #include <memory>
 #include <string>
 #include <utility>
@@ -18,31 +19,53 @@ constexpr const char* kStates[] = {"defined", "running", "paused", "stopped"};
 double Bytes(uint64_t frames) { return static_cast<double>(frames << mmu::kPageShift); }
 
 struct VmFamilies {
-  prometheus::MetricFamily faults =
-      CounterFamily("twinroot_faults_total", "EPT violations by what became of them.");
-  prometheus::MetricFamily leaves =
-      GaugeFamily("twinroot_leaves", "Leaf entries present now, by page size and root.");
-  prometheus::MetricFamily table_pages =
-      GaugeFamily("twinroot_table_pages", "Page-table pages in use.");
-  prometheus::MetricFamily table_pages_budget =
-      GaugeFamily("twinroot_table_pages_budget", "Page-table pages that the VM may use.");
-  prometheus::MetricFamily flushes = CounterFamily("twinroot_flushes_total", "TLB flushes.");
-  prometheus::MetricFamily attributes =
-      GaugeFamily("twinroot_attribute_bytes", "Guest memory by its attribute.");
-  prometheus::MetricFamily allocated =
-      GaugeFamily("twinroot_allocated_bytes", "Host memory behind the guest's memory, by backing.");
-  prometheus::MetricFamily fast_faults = CounterFamily(
-      "twinroot_fast_faults_total", "Fixed EPT violations that only gave a withheld right back.");
-  prometheus::MetricFamily splits =
-      CounterFamily("twinroot_splits_total", "Large pages that were split, by reason.");
-  prometheus::MetricFamily splits_kept = CounterFamily(
-      "twinroot_splits_kept_total", "Large pages that were not split for want of a table.");
-  prometheus::MetricFamily collapses =
-      CounterFamily("twinroot_collapses_total", "Tables that became large pages again, by reason.");
-  prometheus::MetricFamily dirty_pages = CounterFamily(
-      "twinroot_dirty_pages_harvested_total", "Pages that harvests of the dirty log told of.");
-  prometheus::MetricFamily pending =
-      GaugeFamily("twinroot_pending_conversions", "Conversions that wait for a decision.");
+  // In the order of the page; a family that is not kept here cannot be named below.
+  std::list<prometheus::MetricFamily> all;
+  prometheus::MetricFamily& Keep(prometheus::MetricFamily family) {
+    return all.emplace_back(std::move(family));
+  }
+
+  prometheus::MetricFamily& faults =
+      Keep(CounterFamily("twinroot_faults_total", "EPT violations by what became of them."));
+  prometheus::MetricFamily& leaves =
+      Keep(GaugeFamily("twinroot_leaves", "Leaf entries present now, by page size and root."));
+  prometheus::MetricFamily& table_pages =
+      Keep(GaugeFamily("twinroot_table_pages", "Page-table pages in use."));
+  prometheus::MetricFamily& table_pages_budget =
+      Keep(GaugeFamily("twinroot_table_pages_budget", "Page-table pages that the VM may use."));
+  prometheus::MetricFamily& flushes = Keep(CounterFamily("twinroot_flushes_total", "TLB flushes."));
+  prometheus::MetricFamily& attributes =
+      Keep(GaugeFamily("twinroot_attribute_bytes", "Guest memory by its attribute."));
+  prometheus::MetricFamily& allocated = Keep(GaugeFamily(
+      "twinroot_allocated_bytes", "Host memory behind the guest's memory, by backing."));
+  prometheus::MetricFamily& fast_faults = Keep(CounterFamily(
+      "twinroot_fast_faults_total", "Fixed EPT violations that only gave a withheld right back."));
+  prometheus::MetricFamily& splits =
+      Keep(CounterFamily("twinroot_splits_total", "Large pages that were split, by reason."));
+  prometheus::MetricFamily& splits_kept = Keep(CounterFamily(
+      "twinroot_splits_kept_total", "Large pages that were not split for want of a table."));
+  prometheus::MetricFamily& collapses = Keep(CounterFamily(
+      "twinroot_collapses_total", "Tables that became large pages again, by reason."));
+  prometheus::MetricFamily& dirty_pages = Keep(CounterFamily(
+      "twinroot_dirty_pages_harvested_total", "Pages that harvests of the dirty log told of."));
+  prometheus::MetricFamily& projected = Keep(
+      GaugeFamily("twinroot_projected_leaves",
+                  "Leaves of 2 MiB of VMs on kvm by how the host maps them: whole, or in pieces."));
+  prometheus::MetricFamily& kept = Keep(CounterFamily(
+      "twinroot_projected_leaves_kept_total",
+      "Times that the host did not make a leaf of 2 MiB, or not in one piece, by reason."));
+  prometheus::MetricFamily& pending = Keep(
+      GaugeFamily("twinroot_pending_conversions",
+                  "Conversions that wait for a decision, or for the rate of their VM's policy."));
+  prometheus::MetricFamily& throttled =
+      Keep(CounterFamily("twinroot_throttled_conversions_total",
+                         "Requests over the rate of their VM's policy, which wait or come again."));
+  prometheus::MetricFamily& held_back =
+      Keep(CounterFamily("twinroot_held_back_conversions_total",
+                         "Requests that waited because a lossless watch was too far behind."));
+
+  prometheus::MetricFamily& kvm_exits = Keep(CounterFamily(
+      "twinroot_kvm_exits_total", "Times that vCPUs left the guest, KVM's own reasons included."));
 
   void Add(const std::string& vm, const host::VmCounters& counters) {
     const mmu::AddressSpaceStats& memory = counters.memory;
@@ -101,7 +124,16 @@ struct VmFamilies {
     for (const auto& [reason, count] : collapsed_by) {
       add_if_any(collapses, {{"vm", vm}, {"reason", reason}}, count);
     }
+    add_if_any(kvm_exits, {{"vm", vm}}, counters.kvm_exits);
     add_if_any(dirty_pages, {{"vm", vm}}, counters.dirty_pages_harvested);
+    const vcpu::ProjectionCounts& projection = counters.projection;
+    add_if_any(projected, {{"vm", vm}, {"form", "whole"}}, projection.whole);
+    add_if_any(projected, {{"vm", vm}, {"form", "pieces"}}, projection.pieces);
+    add_if_any(kept, {{"vm", vm}, {"reason", "no_memory"}}, projection.kept_no_memory);
+    add_if_any(kept, {{"vm", vm}, {"reason", "dirty_log"}}, projection.kept_writes_watched);
+    add_if_any(kept, {{"vm", vm}, {"reason", "busy"}}, projection.kept_busy);
+    add_if_any(throttled, {{"vm", vm}}, counters.throttled_conversions);
+    add_if_any(held_back, {{"vm", vm}}, counters.held_back_conversions);
   }
 };
 
@@ -146,13 +178,7 @@ std::vector<prometheus::MetricFamily> VmCollector::Collect() const {
   std::vector<prometheus::MetricFamily> all;
   all.push_back(std::move(vms));
   AddJournal(journal_->stats(), all);
-  for (prometheus::MetricFamily* family :
-       {&families.faults, &families.leaves, &families.table_pages, &families.table_pages_budget,
-        &families.flushes, &families.attributes, &families.allocated, &families.pending,
-        &families.fast_faults, &families.splits, &families.splits_kept, &families.collapses,
-        &families.dirty_pages}) {
-    all.push_back(std::move(*family));
-  }
+  for (prometheus::MetricFamily& family : families.all) all.push_back(std::move(family));
   return all;
 }
 

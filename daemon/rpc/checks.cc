@@ -9,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/time.h"
 #include "daemon/reasons.h"
 #include "daemon/rpc/status.h"
 #include "mmu/types/address.h"
@@ -122,6 +123,22 @@ absl::StatusOr<std::vector<mmu::GfnRange>> CheckRanges(
                         ranges[std::max(a, b)].size(), std::min(a, b), ranges[std::min(a, b)].gpa(),
                         ranges[std::min(a, b)].size()),
         reason::kRangesOverlap);
+  }
+  return checked;
+}
+
+absl::StatusOr<absl::Duration> CheckDuration(const std::string& field,
+                                             const google::protobuf::Duration& duration,
+                                             absl::Duration least, absl::Duration most) {
+  const absl::Duration checked =
+      absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
+  const bool signs_agree = duration.seconds() < 0 || duration.nanos() >= 0;
+  if (duration.nanos() > 999'999'999 || !signs_agree || checked < least || checked > most) {
+    return FieldError(
+        field,
+        absl::StrCat(absl::FormatDuration(checked), " is not within ", absl::FormatDuration(least),
+                     " and ", absl::FormatDuration(most)),
+        reason::kInvalidField);
   }
   return checked;
 }

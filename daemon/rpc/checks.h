@@ -10,6 +10,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "google/protobuf/duration.pb.h"
 #include "google/protobuf/repeated_ptr_field.h"
 #include "mmu/types/gfn_range.h"
 #include "twinroot/v1/common.pb.h"
@@ -31,6 +33,10 @@ absl::StatusOr<mmu::GfnRange> CheckRange(const std::string& field, const v1::Mem
 // 1 to kMaxRanges of them, in the order given, no two overlapping.
 absl::StatusOr<std::vector<mmu::GfnRange>> CheckRanges(
     const google::protobuf::RepeatedPtrField<v1::MemoryRange>& ranges);
+
+absl::StatusOr<absl::Duration> CheckDuration(const std::string& field,
+                                             const google::protobuf::Duration& duration,
+                                             absl::Duration least, absl::Duration most);
 
 // An etag names a version of a VM; opaque to the caller. "" is nullopt.
 std::string EtagOf(uint64_t version);

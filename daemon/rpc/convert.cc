@@ -1,6 +1,7 @@
 #include "daemon/rpc/convert.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -12,6 +13,7 @@
 #include "daemon/rpc/checks.h"
 #include "daemon/rpc/ept_words.h"
 #include "daemon/rpc/status.h"
+#include "daemon/rpc/vm_choices.h"
 #include "daemon/vcpu/program/compiler.h"
 
 namespace twinroot::rpc {
@@ -19,36 +21,58 @@ namespace {
 
 constexpr uint64_t kMemoryUnit = uint64_t{2} << 20;
 constexpr size_t kMaxCmdline = 2047;
-constexpr absl::Duration kMinDecisionTimeout = absl::Milliseconds(1);
-constexpr absl::Duration kMaxDecisionTimeout = absl::Hours(24);
 constexpr char kImages[] = "images/";
 constexpr size_t kSha256Digits = 64;
 constexpr size_t kMaxLabels = 64;
 constexpr size_t kMaxLabelKey = 63;
 constexpr size_t kMaxLabelValue = 256;
 
-absl::Status CheckImageName(const std::string& name) {
+absl::Status CheckImageName(const std::string& field, const std::string& name) {
   bool good = absl::StartsWith(name, kImages) && name.size() == sizeof(kImages) - 1 + kSha256Digits;
   for (size_t i = sizeof(kImages) - 1; good && i < name.size(); ++i) {
     good = absl::ascii_isdigit(name[i]) || (name[i] >= 'a' && name[i] <= 'f');
   }
   if (good) return absl::OkStatus();
-  return FieldError("vm.image", "give \"images/{sha256}\" as UploadImage answered it",
+  return FieldError(field, "give \"images/{sha256}\" as UploadImage answered it",
                     reason::kInvalidField);
 }
 
-absl::StatusOr<absl::Duration> DecisionTimeoutOf(const google::protobuf::Duration& timeout) {
-  const absl::Duration duration =
-      absl::Seconds(timeout.seconds()) + absl::Nanoseconds(timeout.nanos());
-  const bool signs_agree =
-      (timeout.seconds() >= 0 && timeout.nanos() >= 0) || timeout.seconds() < 0;
-  if (timeout.nanos() > 999'999'999 || !signs_agree || duration < kMinDecisionTimeout ||
-      duration > kMaxDecisionTimeout) {
-    return FieldError("vm.conversion_policy.decision_timeout",
-                      absl::StrCat(absl::FormatDuration(duration), " is not within 1ms and 24h"),
-                      reason::kInvalidField);
+constexpr uint32_t kMaxQuota = 1'000'000;
+
+absl::StatusOr<absl::Duration> PolicyTimeOf(const char* field,
+                                            const google::protobuf::Duration& time) {
+  return CheckDuration(absl::StrCat("vm.conversion_policy.", field), time, absl::Milliseconds(1),
+                       absl::Hours(24));
+}
+
+absl::Status ReadQuotas(const v1::ConversionPolicy& policy, host::ConversionPolicy& checked) {
+  const auto bad = [](const char* field, const std::string& what) {
+    return FieldError(absl::StrCat("vm.conversion_policy.", field), what, reason::kInvalidField);
+  };
+  const std::tuple<const char*, uint32_t, uint32_t*> counts[] = {
+      {"max_conversions_per_second", policy.max_conversions_per_second(),
+       &checked.max_conversions_per_second},
+      {"conversion_burst", policy.conversion_burst(), &checked.conversion_burst},
+      {"ping_pong_limit", policy.ping_pong_limit(), &checked.ping_pong_limit}};
+  for (const auto& [field, value, out] : counts) {
+    if (value > kMaxQuota) {
+      return bad(field, absl::StrCat(value, " is more than ", kMaxQuota, "; 0 means no bound"));
+    }
+    *out = value;
   }
-  return duration;
+  if (checked.conversion_burst != 0 && checked.max_conversions_per_second == 0) {
+    return bad("conversion_burst", "give max_conversions_per_second, too: a burst is above a rate");
+  }
+  if (policy.has_ping_pong_window()) {
+    if (checked.ping_pong_limit == 0) {
+      return bad("ping_pong_window", "give ping_pong_limit, too: it is counted in this window");
+    }
+    auto window = PolicyTimeOf("ping_pong_window", policy.ping_pong_window());
+    if (!window.ok()) return window.status();
+    checked.ping_pong_window = *window;
+  }
+  checked.max_shared_bytes = policy.max_shared_bytes();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<host::ConversionPolicy> PolicyOf(const v1::ConversionPolicy& policy) {
@@ -70,7 +94,7 @@ absl::StatusOr<host::ConversionPolicy> PolicyOf(const v1::ConversionPolicy& poli
                         reason::kInvalidField);
   }
   if (policy.has_decision_timeout()) {
-    auto timeout = DecisionTimeoutOf(policy.decision_timeout());
+    auto timeout = PolicyTimeOf("decision_timeout", policy.decision_timeout());
     if (!timeout.ok()) return timeout.status();
     checked.decision_timeout = *timeout;
   }
@@ -87,6 +111,7 @@ absl::StatusOr<host::ConversionPolicy> PolicyOf(const v1::ConversionPolicy& poli
                         absl::StrCat(policy.on_timeout(), " is no choice: use DENY or APPLY"),
                         reason::kInvalidField);
   }
+  if (absl::Status status = ReadQuotas(policy, checked); !status.ok()) return status;
   return checked;
 }
 
@@ -99,21 +124,11 @@ absl::StatusOr<host::BackendKind> BackendOf(v1::Backend backend) {
       return host::BackendKind::kKvm;
     case v1::BACKEND_SIM:
       return host::BackendKind::kSim;
+    case v1::BACKEND_KVM_NATIVE:
+      return host::BackendKind::kKvmNative;
     default:
-      return FieldError("vm.backend", absl::StrCat(backend, " is no backend: use AUTO, KVM or SIM"),
-                        reason::kInvalidField);
-  }
-}
-
-absl::StatusOr<bool> NxHugePagesOf(v1::Vm::NxHugePages choice) {
-  switch (choice) {
-    case v1::Vm::NX_HUGE_PAGES_UNSPECIFIED:
-    case v1::Vm::NX_HUGE_PAGES_OFF:
-      return false;
-    case v1::Vm::NX_HUGE_PAGES_ON:
-      return true;
-    default:
-      return FieldError("vm.nx_huge_pages", absl::StrCat(choice, " is no choice: use OFF or ON"),
+      return FieldError("vm.backend",
+                        absl::StrCat(backend, " is no backend: use AUTO, KVM, KVM_NATIVE or SIM"),
                         reason::kInvalidField);
   }
 }
@@ -167,6 +182,8 @@ v1::Backend ToProto(host::BackendKind backend) {
       return v1::BACKEND_KVM;
     case host::BackendKind::kSim:
       return v1::BACKEND_SIM;
+    case host::BackendKind::kKvmNative:
+      return v1::BACKEND_KVM_NATIVE;
   }
   return v1::BACKEND_UNSPECIFIED;
 }
@@ -182,6 +199,13 @@ void ToProto(const host::VmSettings& settings, v1::Vm* out) {
   policy->set_on_timeout(settings.policy.on_timeout == host::OnTimeout::kDeny
                              ? v1::ConversionPolicy::ON_TIMEOUT_DENY
                              : v1::ConversionPolicy::ON_TIMEOUT_APPLY);
+  policy->set_max_shared_bytes(settings.policy.max_shared_bytes);
+  policy->set_max_conversions_per_second(settings.policy.max_conversions_per_second);
+  policy->set_conversion_burst(settings.policy.conversion_burst);
+  if (settings.policy.ping_pong_limit != 0) {
+    policy->set_ping_pong_limit(settings.policy.ping_pong_limit);
+    host::SetDuration(settings.policy.ping_pong_window, *policy->mutable_ping_pong_window());
+  }
   out->mutable_labels()->clear();
   out->mutable_labels()->insert(settings.labels.begin(), settings.labels.end());
 }
@@ -195,7 +219,10 @@ void ToProto(const host::VmSpec& spec, v1::Vm* out) {
   out->set_backend(ToProto(spec.backend));
   ToProto(host::VmSettings{spec.policy, spec.labels}, out);
   out->mutable_boot()->set_cpl(static_cast<uint32_t>(spec.cpl));
+  out->mutable_boot()->set_initrd(spec.initrd_name);
   out->set_nx_huge_pages(spec.nx_huge_pages ? v1::Vm::NX_HUGE_PAGES_ON : v1::Vm::NX_HUGE_PAGES_OFF);
+  out->mutable_placement()->mutable_cpus()->Assign(spec.cpus.begin(), spec.cpus.end());
+  out->set_debug(spec.tells_registers ? v1::Vm::DEBUG_REGISTERS : v1::Vm::DEBUG_OFF);
   out->set_state(v1::Vm::STATE_DEFINED);
 }
 
@@ -308,8 +335,12 @@ absl::StatusOr<host::VmSpec> SpecOf(const std::string& bare_name, const v1::Vm& 
   }
   spec.vcpus = vm.vcpus();
   if (!vm.image().empty()) {
-    if (absl::Status status = CheckImageName(vm.image()); !status.ok()) return status;
+    if (absl::Status status = CheckImageName("vm.image", vm.image()); !status.ok()) return status;
     spec.image_name = vm.image();
+  }
+  if (const std::string& initrd = vm.boot().initrd(); !initrd.empty()) {
+    if (absl::Status status = CheckImageName("vm.boot.initrd", initrd); !status.ok()) return status;
+    spec.initrd_name = initrd;
   }
   if (vm.cmdline().size() > kMaxCmdline) {
     return FieldError("vm.cmdline",
@@ -331,6 +362,12 @@ absl::StatusOr<host::VmSpec> SpecOf(const std::string& bare_name, const v1::Vm& 
   auto nx_huge_pages = NxHugePagesOf(vm.nx_huge_pages());
   if (!nx_huge_pages.ok()) return nx_huge_pages.status();
   spec.nx_huge_pages = *nx_huge_pages;
+  auto cpus = CpusOf(vm.placement());
+  if (!cpus.ok()) return cpus.status();
+  spec.cpus = *std::move(cpus);
+  auto tells_registers = TellsRegisters(vm.debug());
+  if (!tells_registers.ok()) return tells_registers.status();
+  spec.tells_registers = *tells_registers;
   if (vm.boot().has_cpl()) {
     if (vm.boot().cpl() != 0 && vm.boot().cpl() != 3) {
       return FieldError("vm.boot.cpl", absl::StrCat(vm.boot().cpl(), " is neither 0 nor 3"),

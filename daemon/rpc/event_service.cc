@@ -1,10 +1,12 @@
 #include "daemon/rpc/event_service.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "daemon/access/gatekeeper.h"
 #include "daemon/host/event_words.h"
 #include "daemon/reasons.h"
 #include "daemon/rpc/checks.h"
@@ -20,8 +22,24 @@ namespace {
 constexpr uint32_t kMaxPage = 1000;
 constexpr int kMaxIds = 1024;
 constexpr int kMaxVms = 1024;
+constexpr absl::Duration kMinHold = absl::Milliseconds(1);
+constexpr absl::Duration kMaxHold = absl::Minutes(1);
 // A list waits for the disk so long, and then ends where the disk has come to.
 constexpr absl::Duration kSettle = absl::Seconds(2);
+
+v1::ResolveConversionResponse::Outcome WordOf(host::ResolveResult::Outcome outcome) {
+  switch (outcome) {
+    case host::ResolveResult::Outcome::kDecided:
+      return v1::ResolveConversionResponse::OUTCOME_DECIDED;
+    case host::ResolveResult::Outcome::kAlreadyDecided:
+      return v1::ResolveConversionResponse::OUTCOME_ALREADY_DECIDED;
+    case host::ResolveResult::Outcome::kExpired:
+      return v1::ResolveConversionResponse::OUTCOME_EXPIRED;
+    case host::ResolveResult::Outcome::kUnknown:
+      return v1::ResolveConversionResponse::OUTCOME_UNKNOWN;
+  }
+  return v1::ResolveConversionResponse::OUTCOME_UNSPECIFIED;
+}
 
 // A filter may name a VM that is not there (yet), but not one that cannot be.
 absl::StatusOr<events::Filter> CheckFilter(const v1::EventFilter& filter) {
@@ -48,10 +66,22 @@ absl::StatusOr<events::Filter> CheckFilter(const v1::EventFilter& filter) {
   return events::Filter(filter);
 }
 
+// nullopt: the watch holds nobody.
+absl::StatusOr<std::optional<absl::Duration>> CheckHold(const grpc::CallbackServerContext& call,
+                                                        const v1::WatchEventsRequest& request) {
+  if (!request.has_lossless_hold()) return std::nullopt;
+  auto hold = CheckDuration("lossless_hold", request.lossless_hold(), kMinHold, kMaxHold);
+  if (!hold.ok()) return hold.status();
+  if (absl::Status status = access::Require(call, access::Role::kOperator); !status.ok()) {
+    return status;
+  }
+  return *hold;
+}
+
 }  // namespace
 
 grpc::ServerWriteReactor<v1::WatchEventsResponse>* EventService::WatchEvents(
-    grpc::CallbackServerContext*, const v1::WatchEventsRequest* request) {
+    grpc::CallbackServerContext* call, const v1::WatchEventsRequest* request) {
   using Failed = FailedStream<v1::WatchEventsResponse>;
   auto filter = CheckFilter(request->filter());
   if (!filter.ok()) return new Failed(filter.status());
@@ -66,11 +96,14 @@ grpc::ServerWriteReactor<v1::WatchEventsResponse>* EventService::WatchEvents(
                                  "SEND does not go together with start_cursor: give one of them",
                                  reason::kInvalidField));
   }
+  auto hold = CheckHold(*call, *request);
+  if (!hold.ok()) return new Failed(hold.status());
   auto position =
       context_->journal->PositionOf(request->start_cursor(), events::Journal::IfEmpty::kNow);
   if (!position.ok()) return new Failed(position.status());
 
   auto* stream = new EventStream(context_, *position, *std::move(filter));
+  if (hold->has_value()) stream->Hold(**hold);
   // The VMs are looked at after the position was taken: what changes meanwhile is told again,
   // and nothing is missed.
   if (initial_state) stream->BeginWithState();
@@ -161,9 +194,12 @@ absl::Status EventService::Resolve(const v1::ResolveConversionRequest& request,
   for (const uint64_t id : request.ids()) {
     v1::ResolveConversionResponse::Result* result = response->add_results();
     result->set_id(id);
-    result->set_outcome((*vm)->Resolve(id, resolution)
-                            ? v1::ResolveConversionResponse::OUTCOME_DECIDED
-                            : v1::ResolveConversionResponse::OUTCOME_NOT_WAITING);
+    const host::ResolveResult resolved = (*vm)->Resolve(id, resolution);
+    result->set_outcome(WordOf(resolved.outcome));
+    if (resolved.verdict.has_value()) {
+      result->set_decision(host::WordOf(resolved.verdict->decision));
+      result->set_decider(host::WordOf(resolved.verdict->decider));
+    }
   }
   return absl::OkStatus();
 }

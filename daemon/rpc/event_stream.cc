@@ -2,8 +2,11 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "daemon/host/event_words.h"
+#include "daemon/reasons.h"
+#include "daemon/status_reason.h"
 
 namespace twinroot::rpc {
 namespace {
@@ -39,6 +42,14 @@ EventStream::EventStream(Context* context, uint64_t position, events::Filter fil
   Open();
 }
 
+EventStream::~EventStream() {
+  if (lossless_ != nullptr) context_->journal->lossless().Remove(*lossless_);
+}
+
+void EventStream::Hold(absl::Duration hold) {
+  lossless_ = context_->journal->lossless().Add(filter_, position_, hold);
+}
+
 void EventStream::BeginWithState() {
   // A place that a cursor may name; what is on its way to the disk is told again.
   position_ = context_->journal->WaitCommitted(position_, absl::ZeroDuration());
@@ -62,7 +73,14 @@ void EventStream::BeginWithState() {
 void EventStream::Begin() {
   appended_ = context_->journal->Subscribe([this] { Wake(); });
   drain_ = context_->on_drain.Add([this] { Wake(); });
+  if (lossless_ != nullptr) {
+    lossless_changed_ = context_->journal->lossless().OnChange([this] { Wake(); });
+  }
   ticker_ = context_->on_tick.Add([this] {
+    // A caller that reads no more is found out even if nobody waits for it.
+    if (lossless_ != nullptr) {
+      context_->journal->lossless().Look(context_->journal->next(), absl::Now());
+    }
     tick_ = true;
     Wake();
   });
@@ -81,8 +99,27 @@ v1::Event EventStream::Bookmark() {
   return event;
 }
 
-EventStream::Next EventStream::Produce(v1::WatchEventsResponse* message, absl::Status*) {
+absl::Status EventStream::TooSlow() const {
+  const std::string cursor = context_->journal->CursorAt(told_);
+  return WithReason(absl::AbortedError(absl::StrCat(
+                        "this watch was more than ", events::LosslessWatches::kRoom,
+                        " events behind for ", absl::FormatDuration(lossless_->hold()),
+                        ", and guests wait for it no longer; its last "
+                        "cursor is ",
+                        cursor, ": begin again there, and read faster or filter more")),
+                    reason::kWatchTooSlow, {{"cursor", cursor}});
+}
+
+EventStream::Next EventStream::Produce(v1::WatchEventsResponse* message, absl::Status* end) {
   if (farewell_) return Next::kEnd;
+  if (lossless_ != nullptr) {
+    if (lossless_->expired()) {
+      *end = TooSlow();
+      return Next::kEnd;
+    }
+    // Whatever was read before was sent by now.
+    context_->journal->lossless().Reached(*lossless_, position_, context_->journal->next());
+  }
   if (!initial_.empty()) {
     while (!initial_.empty() && message->events_size() < kMaxEvents) {
       *message->add_events() = std::move(initial_.front());

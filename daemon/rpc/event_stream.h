@@ -28,8 +28,11 @@ events::Journal::Page AppendPage(const events::Journal& journal, uint64_t positi
 class EventStream final : public Pump<v1::WatchEventsResponse> {
  public:
   EventStream(Context* context, uint64_t position, events::Filter filter);
+  ~EventStream() override;
   // What every VM is now, then a bookmark, come first; then what was committed since. Before Begin.
   void BeginWithState();
+  // Misses nothing; who makes events for it waits for it at most so long. Before BeginWithState.
+  void Hold(absl::Duration hold);
   // Once, before the reactor is given to gRPC.
   void Begin();
 
@@ -37,6 +40,7 @@ class EventStream final : public Pump<v1::WatchEventsResponse> {
   Next Produce(v1::WatchEventsResponse* message, absl::Status* end) override;
   bool Blocks() const override;
   v1::Event Bookmark();
+  absl::Status TooSlow() const;
 
   Context* const context_;
   const events::Filter filter_;
@@ -46,9 +50,12 @@ class EventStream final : public Pump<v1::WatchEventsResponse> {
   std::deque<v1::Event> initial_;
   bool farewell_ = false;  // the last bookmark was sent
 
+  std::shared_ptr<events::LosslessWatches::Watch> lossless_;  // null: an ordinary watch
+
   std::atomic<bool> tick_{false};  // a bookmark is due if there is nothing else to send
 
   std::shared_ptr<events::Journal::Subscription> appended_;
+  std::unique_ptr<CallbackHandle> lossless_changed_;
   std::unique_ptr<CallbackHandle> drain_;
   std::unique_ptr<CallbackHandle> ticker_;
 };

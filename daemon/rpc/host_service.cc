@@ -25,7 +25,7 @@ v1::Host::Capabilities CapabilitiesOf(host::BackendKind backend) {
   C all;
   all.set_backend(ToProto(backend));
   all.add_capabilities(C::CAPABILITY_PROGRAMS);
-  if (backend == host::BackendKind::kKvm) {
+  if (backend != host::BackendKind::kSim) {
     all.add_capabilities(C::CAPABILITY_IMAGES);
     return all;
   }
@@ -65,6 +65,7 @@ grpc::ServerUnaryReactor* HostService::GetHost(grpc::CallbackServerContext* call
     host->set_default_backend(ToProto(context_->registry->default_backend()));
     host->set_default_backend_reason(capabilities.reason);
     if (capabilities.kvm_usable) host->add_backends(v1::BACKEND_KVM);
+    if (capabilities.native_usable) host->add_backends(v1::BACKEND_KVM_NATIVE);
     host->add_backends(v1::BACKEND_SIM);
     for (const host::HostCheck& check : capabilities.checks) ToProto(check, host->add_checks());
     host->set_cpus(std::thread::hardware_concurrency());
@@ -80,6 +81,8 @@ grpc::ServerUnaryReactor* HostService::GetHost(grpc::CallbackServerContext* call
                                                        : v1::Host::ADMISSION_OPEN);
     if (capabilities.kvm_usable)
       *host->add_capabilities() = CapabilitiesOf(host::BackendKind::kKvm);
+    if (capabilities.native_usable)
+      *host->add_capabilities() = CapabilitiesOf(host::BackendKind::kKvmNative);
     *host->add_capabilities() = CapabilitiesOf(host::BackendKind::kSim);
     host->set_max_ranges(kMaxRanges);
     host->set_max_transfer_bytes(kMaxTransfer);

@@ -30,7 +30,7 @@ using GuardedVms =
     Guarded<v1::VmService, VmService, &VmService::UploadImage, &VmService::CreateVm,
             &VmService::GetVm, &VmService::ListVms, &VmService::UpdateVm, &VmService::StartVm,
             &VmService::PauseVm, &VmService::ResumeVm, &VmService::StopVm, &VmService::DeleteVm,
-            &VmService::WaitVm, &VmService::StreamConsole>;
+            &VmService::WaitVm, &VmService::StreamConsole, &VmService::WriteConsole>;
 using GuardedMemory =
     Guarded<v1::MemoryService, MemoryService, &MemoryService::SetMemoryAttributes,
             &MemoryService::GetMemoryAttributes, &MemoryService::Translate,

@@ -21,7 +21,10 @@ constexpr char kQuotaFailure[] = "type.googleapis.com/google.rpc.QuotaFailure";
 
 // When a refusal that time may heal is worth another try.
 std::optional<int> SecondsToWait(const std::string& reason) {
-  if (reason == reason::kTooManyCalls || reason == reason::kTooManyConnections) return 1;
+  if (reason == reason::kTooManyCalls || reason == reason::kTooManyConnections ||
+      reason == reason::kConsoleInputFull) {
+    return 1;
+  }
   if (reason == reason::kDaemonStopping) return 5;
   if (reason == reason::kDraining) return 30;
   return std::nullopt;

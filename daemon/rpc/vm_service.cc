@@ -19,6 +19,7 @@ namespace {
 
 constexpr uint32_t kDefaultPage = 100;
 constexpr uint32_t kMaxPage = 1000;
+constexpr size_t kMaxTyped = 4096;
 
 }  // namespace
 
@@ -45,10 +46,12 @@ absl::Status VmService::Create(const v1::CreateVmRequest& request, v1::CreateVmR
   }
   auto spec = SpecOf(request.vm_id(), request.vm());
   if (!spec.ok()) return spec.status();
-  if (!spec->image_name.empty()) {
-    auto image = context_->images.Get(spec->image_name);
+  for (const auto& [name, bytes] :
+       {std::pair(&spec->image_name, &spec->image), std::pair(&spec->initrd_name, &spec->initrd)}) {
+    if (name->empty()) continue;
+    auto image = context_->images.Get(*name);
     if (!image.ok()) return image.status();
-    spec->image = *std::move(image);
+    *bytes = *std::move(image);
   }
   if (request.validate_only()) {
     auto checked = context_->registry->Check(*std::move(spec));
@@ -61,7 +64,7 @@ absl::Status VmService::Create(const v1::CreateVmRequest& request, v1::CreateVmR
   ToProto(**vm, response->mutable_vm());
   spdlog::info("vm {}: defined, {} MiB, {} vCPUs, backend {}", request.vm_id(),
                response->vm().memory_bytes() >> 20, response->vm().vcpus(),
-               response->vm().backend() == v1::BACKEND_KVM ? "kvm" : "sim");
+               v1::Backend_Name(response->vm().backend()));
   return absl::OkStatus();
 }
 
@@ -206,6 +209,24 @@ grpc::ServerWriteReactor<v1::StreamConsoleResponse>* VmService::StreamConsole(
                                    request->offset());
   stream->Begin();
   return stream;
+}
+
+grpc::ServerUnaryReactor* VmService::WriteConsole(grpc::CallbackServerContext* call,
+                                                  const v1::WriteConsoleRequest* request,
+                                                  v1::WriteConsoleResponse* response) {
+  return OnceOnWorker(*context_, call, *request, response, [this, request]() -> absl::Status {
+    auto vm = FindByResourceName(*context_->registry, "name", request->name());
+    if (!vm.ok()) return vm.status();
+    if (request->data().empty()) {
+      return FieldError("data", "say what to type: 1 byte to 4 KiB", reason::kMissingField);
+    }
+    if (request->data().size() > kMaxTyped) {
+      return FieldError("data",
+                        absl::StrCat(request->data().size(), " bytes; send at most ", kMaxTyped),
+                        reason::kInvalidField);
+    }
+    return AboutVm((*vm)->WriteConsole(request->data()), (*vm)->spec().name);
+  });
 }
 
 }  // namespace twinroot::rpc

@@ -49,6 +49,9 @@ class VmService : public v1::VmService::CallbackService {
                                    v1::WaitVmResponse* response) override;
   grpc::ServerWriteReactor<v1::StreamConsoleResponse>* StreamConsole(
       grpc::CallbackServerContext* call, const v1::StreamConsoleRequest* request) override;
+  grpc::ServerUnaryReactor* WriteConsole(grpc::CallbackServerContext* call,
+                                         const v1::WriteConsoleRequest* request,
+                                         v1::WriteConsoleResponse* response) override;
 
  private:
   absl::Status Create(const v1::CreateVmRequest& request, v1::CreateVmResponse* response);

@@ -8,6 +8,7 @@
 #define TWINROOT_DAEMON_VCPU_MACHINE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "daemon/vcpu/projection_counts.h"
 #include "mmu/hw/ept_capabilities.h"
 #include "mmu/tables/external_tables.h"
 #include "mmu/tables/tlb_flusher.h"
@@ -23,6 +25,7 @@
 #include "mmu/types/address.h"
 #include "mmu/types/memory_kind.h"
 #include "mmu/vm/guest_address_space.h"
+#include "mmu/vm/page_source.h"
 #include "mmu/vm/pml_source.h"
 
 namespace twinroot::vcpu {
@@ -39,24 +42,35 @@ enum class Verdict : uint8_t {
 // Results of MapGPA, as the guest sees them in RAX.
 enum class MapGpaResult : int64_t { kOk = 0, kDenied = -1, kInvalid = -22, kRetry = -11 };
 
+inline constexpr uint64_t kMapGpaPreserve = 1 << 5;  // in RDX
 // MapGPA as the guest asked: raw registers, nothing checked yet.
 struct MapGpaCall {
   uint64_t gpa = 0;         // RBX
   uint64_t pages = 0;       // RCX
   uint64_t attributes = 0;  // RDX: bit 4 private, bit 5 preserve, bits 0 to 3 size hint
 };
+// What the guest gets.
+struct MapGpaAnswer {
+  // NOLINTNEXTLINE(google-explicit-constructor): most results say it all.
+  MapGpaAnswer(MapGpaResult result = MapGpaResult::kOk, uint64_t next_gpa = 0)
+      : result(result), next_gpa(next_gpa) {}
+  MapGpaResult result;
+  uint64_t next_gpa;  // with kRetry: the guest's new RBX, within its range; before it all is done
+};
 struct MapGpaVerdict {
   Verdict verdict = Verdict::kResume;
-  MapGpaResult result = MapGpaResult::kOk;  // if kResume
+  MapGpaAnswer answer;  // if kResume
 };
 
 // Why a VM stopped without an exit code; the names are those of Vm.stop_reason.
 enum class StopReason : uint8_t {
   kStopRequested,
+  kGuestReset,
   kTripleFault,
   kUnhandledExit,
   kMmioOutsideMemory,
   kConversionDenied,
+  kConversionQuota,
   kMemoryFault,
   kOutOfMemory,
   kEngineBug,
@@ -79,7 +93,7 @@ class MachineClient {
   // OnFatal(kEngineBug). Never kParked. The default knows none.
   virtual std::optional<Verdict> OnEptMisconfiguration(VcpuIndex, mmu::Gpa) { return std::nullopt; }
 
-  // An explicit conversion. After kParked, AnswerMapGpa(vcpu, result) follows.
+  // An explicit conversion. After kParked, AnswerMapGpa(vcpu, answer) follows.
   virtual MapGpaVerdict OnMapGpa(VcpuIndex vcpu, const MapGpaCall& call) = 0;
 
   virtual void OnConsole(std::string_view bytes) = 0;
@@ -89,6 +103,10 @@ class MachineClient {
   virtual void OnVcpuEnded(VcpuIndex vcpu) = 0;
   // Something that ends the VM; `message` says which vCPU and what, never guest data.
   virtual void OnFatal(StopReason reason, std::string message) = 0;
+
+  // Runs a task of the machine's a little later, elsewhere, unless the machine is gone by then. The
+  // default has nobody for it, and the machine lives without.
+  virtual void RunLater(std::function<void()>) {}
 };
 
 // The vCPUs of one VM. Order of life: create, (engine attaches to external() and flusher()),
@@ -100,6 +118,8 @@ class Machine {
   // The engine's other side; null if there is none. Valid as long as the machine.
   virtual mmu::ExternalTables* external(mmu::MemoryKind root) = 0;
   virtual mmu::TlbFlusher* flusher() = 0;
+  // Where its guest pages come from, if not from the daemon's memory; else null.
+  virtual mmu::PageSource* pages() { return nullptr; }
   // The page-modification logs of its vCPUs; null: they have none.
   virtual mmu::PmlSource* pml() { return nullptr; }
 
@@ -109,16 +129,30 @@ class Machine {
   // Loads the guest and lets every vCPU run. An error leaves nothing running.
   virtual absl::Status Start() = 0;
 
+  // Bytes typed on the guest's serial port: all are taken, or none. kFailedPrecondition: it has no
+  // such port; kResourceExhausted: too much waits that the guest has not read. Any thread, at any
+  // time.
+  virtual absl::Status Type(std::string_view) {
+    return absl::FailedPreconditionError("it has no serial port; only operating systems do");
+  }
+
   // Let a parked vCPU go on: one that waits in a fault tries its access again, one that waits in a
-  // MapGPA gets its result. Neither touches a vCPU that waits in the other, or does not wait: it
+  // MapGPA gets its answer. Neither touches a vCPU that waits in the other, or does not wait: it
   // may have gone on by itself meanwhile. Any thread, but not under the VM's locks.
   virtual void ResumeFault(VcpuIndex vcpu) = 0;
-  virtual void AnswerMapGpa(VcpuIndex vcpu, MapGpaResult result) = 0;
+  virtual void AnswerMapGpa(VcpuIndex vcpu, MapGpaAnswer answer) = 0;
+
+  // Lets processors have what the engine has mapped of private memory, before they ask. What is
+  // taken away meanwhile, or before Start, is left out.
+  virtual absl::Status Prefault(mmu::GfnRange) { return absl::OkStatus(); }
+
+  // How often vCPUs left the guest, as far as somebody counts.
+  virtual uint64_t exits() const { return 0; }
 
   // When Pause returns, no vCPU executes and the client gets no call of theirs, until Resume or
   // until the machine is stopped, which ends the wait. Parked vCPUs stay parked; those that are let
   // go meanwhile go on at Resume. Between Start and Join, not from a thread of the machine, one of
-  // the two at a time.
+  // the two at a time; each Pause has its Resume.
   virtual void Pause() = 0;
   virtual void Resume() = 0;
 
@@ -128,6 +162,9 @@ class Machine {
 
   // Waits until all threads of the machine have ended. Not from one of them.
   virtual void Join() = 0;
+
+  // Of external tables that are projections. Any thread.
+  virtual ProjectionCounts projection_counts() const { return {}; }
 };
 
 }  // namespace twinroot::vcpu

@@ -26,7 +26,7 @@ class PauseGate {
   // By the vCPU's own thread: it executes from now on; waits while the machine is paused.
   void Enter(VcpuIndex vcpu) {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return !paused_ || stopped_; });
+    changed_.wait(lock, [this] { return paused_ == 0 || stopped_; });
     vcpus_[vcpu].inside = true;
   }
   void Leave(VcpuIndex vcpu) {
@@ -36,7 +36,7 @@ class PauseGate {
   }
   // Between two steps of its work.
   void Pass(VcpuIndex vcpu) {
-    if (!paused_.load(std::memory_order_acquire)) return;
+    if (paused_.load(std::memory_order_acquire) == 0) return;
     Leave(vcpu);
     Enter(vcpu);
   }
@@ -50,16 +50,17 @@ class PauseGate {
   // False: the machine is paused, and the vCPU stays held; try again after Resume.
   bool Release(VcpuIndex vcpu) {
     std::lock_guard lock(mutex_);
-    if (paused_ && !stopped_) return false;
+    if (paused_ != 0 && !stopped_) return false;
     vcpus_[vcpu].held = false;
     return true;
   }
 
-  // `kick` makes vCPUs that execute come back to the gate. Not by a vCPU's thread.
+  // Several may pause it; the last Resume counts. `kick` makes vCPUs that execute come back to the
+  // gate. Not by a vCPU's thread.
   void Pause(absl::FunctionRef<void()> kick) {
     {
       std::lock_guard lock(mutex_);
-      paused_ = true;
+      ++paused_;
     }
     kick();
     std::unique_lock lock(mutex_);
@@ -70,9 +71,11 @@ class PauseGate {
   }
   void Resume() {
     std::lock_guard lock(mutex_);
-    paused_ = false;
+    --paused_;
     changed_.notify_all();
   }
+
+  bool paused() const { return paused_.load(std::memory_order_acquire); }
 
   // The machine ends: nobody waits here any more.
   void Stop() {
@@ -89,7 +92,7 @@ class PauseGate {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::atomic<bool> paused_{false};  // written under mutex_
+  std::atomic<int> paused_{0};  // how often; written under mutex_
   // Guarded by mutex_.
   bool stopped_ = false;
   std::vector<Place> vcpus_;

@@ -110,10 +110,13 @@ MapOutcome Map(const EpochGuard& guard, TablePool& pool, EntryChange& change, co
       if (!at.entry.access().Includes(request.access)) {
         return LeafInTheWay{at.slot, &pool.TableOf(*at.slot), at.level, at.entry};
       }
-      // Its owner may have dropped the external side by himself: tell it again.
+      // Its owner may have dropped the external side by himself: tell it again. A right that nobody
+      // withholds any more comes back by the way.
       if (root.external != nullptr) {
-        return Install(guard, change, root, *at.slot, request.gfn, at.level, at.entry, at.entry,
-                       still_valid);
+        const LeafRequest& wish = request.leaf;
+        const bool gives_write = wish.allowed.write() && !wish.withhold_write && MayWrite(at.entry);
+        return Install(guard, change, root, *at.slot, request.gfn, at.level, at.entry,
+                       gives_write ? WithWrite(at.entry) : at.entry, still_valid);
       }
       return AlreadyMapped{at.level};
     }

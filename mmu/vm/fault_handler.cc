@@ -1,5 +1,6 @@
 #include "mmu/vm/fault_handler.h"
 
+#include <algorithm>
 #include <iterator>
 #include <optional>
 #include <type_traits>
@@ -128,6 +129,7 @@ class FaultHandler {
 
     if (!backing_) backing_ = vm_.env.pages->Ready(gfn_, kind_);
     if (!backing_) {
+      wanted_ = Wanted(guard, *slot, *pfn, attributes);
       resolve_.emplace(guard, vm_.resolves, gfn_);
       return Next::kResolvePage;
     }
@@ -273,7 +275,7 @@ class FaultHandler {
 
   // Without a guard: may block. The frame is compared with the memslot's in the next look.
   std::optional<FaultOutcome> ResolvePage() {
-    absl::StatusOr<PageSource::Page> page = vm_.env.pages->Resolve(gfn_, kind_);
+    absl::StatusOr<PageSource::Page> page = vm_.env.pages->Resolve(gfn_, kind_, wanted_);
     if (absl::IsUnavailable(page.status())) {
       if (why_ == Why::kPopulate) return PagePending{layout_.GpaOf(gfn_, MemoryKind::kPrivate), {}};
       // Waits first, then asks once more: the page may have come in between.
@@ -282,7 +284,7 @@ class FaultHandler {
         vm_.page_waiters.Remove(gfn_, kind_, vcpu_);
         return Retry{};
       }
-      page = vm_.env.pages->Resolve(gfn_, kind_);
+      page = vm_.env.pages->Resolve(gfn_, kind_, wanted_);
       if (absl::IsUnavailable(page.status())) {
         return PagePending{layout_.GpaOf(gfn_, MemoryKind::kPrivate),
                            kind_ == MemoryKind::kShared || vm_.config.tell_private_pending};
@@ -300,6 +302,22 @@ class FaultHandler {
     if (!StillValid(guard, GfnRange{gfn_, 1})) return Retry{};
     if (absl::IsFailedPrecondition(page.status())) return MemoryFault();
     return Failed{page.status()};
+  }
+
+  // The leaf that would stand if the page source brought all that it can.
+  Level Wanted(const EpochGuard& guard, const Memslot& slot, Pfn pfn,
+               const MemoryAttributes& attributes) const {
+    const LeafWish wish{.gfn = gfn_,
+                        .pfn = pfn,
+                        .slot = slot.range,
+                        .attributes = attributes,
+                        .backing = vm_.env.pages->LargestLeaf(gfn_, kind_),
+                        .access = access_,
+                        .log = vm_.log.load(std::memory_order_acquire)};
+    if (IsSmallAnyway(wish)) return Level::k4K;
+    const Descent at = Descend(guard, *vm_.env.pool, root_, gfn_);
+    if (at.slot == nullptr) return Level::k4K;
+    return std::min(at.level, LevelFor(vm_, guard, root_, wish).level);
   }
 
   bool StillValid(const EpochGuard& guard, GfnRange range) const {
@@ -364,6 +382,7 @@ class FaultHandler {
   const MemoryKind kind_;
   const Root& root_;
   uint64_t snapshot_ = 0;
+  Level wanted_ = Level::k4K;     // of Resolve
   std::optional<Level> backing_;  // the page is there; the largest leaf around it
   std::optional<Pfn> page_;       // as Resolve named it
   std::optional<PageResolves::Resolve> resolve_;

@@ -129,6 +129,11 @@ absl::StatusOr<AttributeChangePlan> GuestAddressSpace::PlanMemoryAttributes(
   return PlanAttributes(*impl_, change);
 }
 
+absl::Status GuestAddressSpace::CheckMemory(GfnRange range) const {
+  const Turn turn(impl_->turn_mutex);
+  return CheckRange(*impl_, turn, range);
+}
+
 absl::StatusOr<std::vector<AttributeRun>> GuestAddressSpace::GetMemoryAttributes(
     GfnRange range) const {
   const Impl& vm = *impl_;

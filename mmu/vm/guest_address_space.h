@@ -336,6 +336,8 @@ class GuestAddressSpace {
   // only memory decides is taken for granted.
   absl::StatusOr<AttributeChangePlan> PlanMemoryAttributes(const AttributeChange& change) const;
 
+  // Not OK, kInvalidArgument as above: some frame of the range lies in no memslot.
+  absl::Status CheckMemory(GfnRange range) const;
   // Maximal runs inside memslots, ordered. kInvalidArgument as above.
   absl::StatusOr<std::vector<AttributeRun>> GetMemoryAttributes(GfnRange range) const;
   // The same for all memslots.

@@ -32,9 +32,11 @@ class PageSource {
   virtual Level LargestLeaf(Gfn gfn, MemoryKind kind) = 0;
 
   // The page behind `gfn`; allocates it (zeroed) if there is none. May block. No lock is held.
+  // `wanted`: the largest leaf that may stand there now as far as the engine knows; a source that
+  // needs all pages of a leaf brings them, if it can, and otherwise names a smaller one.
   // kResourceExhausted: no memory. kFailedPrecondition: the slot has no backing of this kind.
   // kUnavailable: not here yet (F13); GuestAddressSpace::PageReady will be told when it is.
-  virtual absl::StatusOr<Page> Resolve(Gfn gfn, MemoryKind kind) = 0;
+  virtual absl::StatusOr<Page> Resolve(Gfn gfn, MemoryKind kind, Level wanted) = 0;
 
   // Allocates every page of the range, so that Copy into it cannot fail.
   virtual absl::Status Reserve(GfnRange range, MemoryKind kind) = 0;

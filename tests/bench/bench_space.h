@@ -26,7 +26,7 @@ class InstantPages : public mmu::PageSource {
   explicit InstantPages(mmu::Level largest) : largest_(largest) {}
   std::optional<mmu::Level> Ready(mmu::Gfn, mmu::MemoryKind) override { return largest_; }
   mmu::Level LargestLeaf(mmu::Gfn, mmu::MemoryKind) override { return largest_; }
-  absl::StatusOr<Page> Resolve(mmu::Gfn gfn, mmu::MemoryKind kind) override {
+  absl::StatusOr<Page> Resolve(mmu::Gfn gfn, mmu::MemoryKind kind, mmu::Level) override {
     return Page{kind == mmu::MemoryKind::kPrivate ? PrivatePfn(gfn) : SharedPfn(gfn), largest_};
   }
   absl::Status Reserve(mmu::GfnRange, mmu::MemoryKind) override { return absl::OkStatus(); }
@@ -50,8 +50,8 @@ class MixedPages final : public InstantPages {
   }
   std::optional<mmu::Level> Ready(mmu::Gfn gfn, mmu::MemoryKind) override { return LevelOf(gfn); }
   mmu::Level LargestLeaf(mmu::Gfn gfn, mmu::MemoryKind) override { return LevelOf(gfn); }
-  absl::StatusOr<Page> Resolve(mmu::Gfn gfn, mmu::MemoryKind kind) override {
-    auto page = InstantPages::Resolve(gfn, kind);
+  absl::StatusOr<Page> Resolve(mmu::Gfn gfn, mmu::MemoryKind kind, mmu::Level wanted) override {
+    auto page = InstantPages::Resolve(gfn, kind, wanted);
     page->max_level = LevelOf(gfn);
     return page;
   }

@@ -41,7 +41,7 @@ inline void Keep(const Value& value) {
 // A row whose work did not happen has no figure: the program ends.
 inline void Require(bool happened, const char* what) {
   if (happened) return;
-  std::fprintf(stderr, "engine: did not happen: %s\n", what);
+  std::fprintf(stderr, "did not happen: %s\n", what);
   std::exit(1);
 }
 

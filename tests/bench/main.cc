@@ -1,4 +1,4 @@
-// Prints every row of the engine's speed table beside its floor, measured in this very run.
+// Prints every row of a speed table beside its floor, measured in this very run.
 #include <cstdio>
 #include <fstream>
 #include <string>
@@ -29,17 +29,11 @@ constexpr bool kOptimized = true;
 constexpr bool kOptimized = false;
 #endif
 
+constexpr int kNotHere = 3;  // the exit code
+
 Rows ChosenRows() {
   Rows all;
-  AddMapRows(all);
-  AddUnmapRows(all);
-  AddFaultRows(all);
-  AddThreadRows(all);
-  AddAttributeRows(all);
-  AddConversionRows(all);
-  AddDirtyLogRows(all);
-  AddSplitRows(all);
-  AddSizeRows(all);
+  AddAllRows(all);
   const std::string filter = absl::GetFlag(FLAGS_filter);
   Rows chosen;
   for (Row& row : all) {
@@ -51,7 +45,7 @@ Rows ChosenRows() {
 int Main() {
   const Rows rows = ChosenRows();
   if (rows.empty()) {
-    std::fprintf(stderr, "engine: no row's name contains '%s'; --list shows them\n",
+    std::fprintf(stderr, "%s: no row's name contains '%s'; --list shows them\n", kProgram,
                  absl::GetFlag(FLAGS_filter).c_str());
     return 2;
   }
@@ -62,18 +56,23 @@ int Main() {
   const Effort effort = absl::GetFlag(FLAGS_quick) ? Effort::kQuick : Effort::kFull;
   if (!kOptimized && effort == Effort::kFull) {
     std::fprintf(stderr,
-                 "engine: this build is not optimized, its figures would mean nothing; use\n"
-                 "  bazel run -c opt //tests/bench:engine\n"
-                 "or --quick to see only that every row runs\n");
+                 "%s: this build is not optimized, its figures would mean nothing; use\n"
+                 "  bazel run -c opt //tests/bench:%s\n"
+                 "or --quick to see only that every row runs\n",
+                 kProgram, kProgram);
     return 2;
   }
   int rounds = absl::GetFlag(FLAGS_rounds);
   if (rounds == 0) rounds = effort == Effort::kQuick ? 3 : 15;
   if (rounds < 1 || rounds > 1000) {
-    std::fprintf(stderr, "engine: --rounds is 1 to 1000, not %d\n", rounds);
+    std::fprintf(stderr, "%s: --rounds is 1 to 1000, not %d\n", kProgram, rounds);
     return 2;
   }
 
+  if (const std::string why = WhyNotHere(); !why.empty()) {
+    std::fprintf(stderr, "%s: cannot be measured here: %s\n", kProgram, why.c_str());
+    return kNotHere;
+  }
   if (absl::GetFlag(FLAGS_overlapped)) pace = Pace::kOverlapped;
   std::printf("%s", TableHead().c_str());
   std::vector<Result> results;
@@ -89,7 +88,7 @@ int Main() {
                results);
   file.close();
   if (!file) {
-    std::fprintf(stderr, "engine: cannot write %s\n", path.c_str());
+    std::fprintf(stderr, "%s: cannot write %s\n", kProgram, path.c_str());
     return 1;
   }
   return 0;
@@ -99,11 +98,12 @@ int Main() {
 }  // namespace twinroot::bench
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("measures the engine beside the floors; see tests/bench/README.md");
+  absl::SetProgramUsageMessage(
+      "measures what the rows name beside their floors; see tests/bench/README.md");
   const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
   if (rest.size() > 1) {
-    std::fprintf(stderr, "engine: what is '%s'? Only flags are taken; --help names them\n",
-                 rest[1]);
+    std::fprintf(stderr, "%s: what is '%s'? Only flags are taken; --help names them\n",
+                 twinroot::bench::kProgram, rest[1]);
     return 2;
   }
   return twinroot::bench::Main();

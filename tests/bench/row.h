@@ -51,7 +51,13 @@ struct Row {
 };
 using Rows = std::vector<Row>;
 
-// The rows, in the order of the table. One function for each file of rows.
+// What each program defines: its name, its rows in the order of the table, and why this host cannot
+// measure them, empty if it can.
+extern const char kProgram[];
+void AddAllRows(Rows& rows);
+std::string WhyNotHere();
+
+// One function for each file of the engine's rows.
 void AddMapRows(Rows& rows);
 void AddUnmapRows(Rows& rows);
 void AddFaultRows(Rows& rows);

@@ -75,8 +75,13 @@ class FakeEventService : public v1::EventService::Service {
           std::erase_if(state_.parked, [&](const auto& waiting) { return waiting.id() == id; });
       v1::ResolveConversionResponse::Result* result = response->add_results();
       result->set_id(id);
-      result->set_outcome(erased == 0 ? v1::ResolveConversionResponse::OUTCOME_NOT_WAITING
+      result->set_outcome(erased == 0 ? v1::ResolveConversionResponse::OUTCOME_UNKNOWN
                                       : v1::ResolveConversionResponse::OUTCOME_DECIDED);
+      if (erased == 0) continue;
+      result->set_decision(request->decision() == v1::ResolveConversionRequest::DECISION_APPLY
+                               ? v1::Conversion::DECISION_APPLIED
+                               : v1::Conversion::DECISION_DENIED);
+      result->set_decider(v1::Conversion::DECIDER_ORCHESTRATOR);
     }
     return Status::OK;
   }

@@ -2,6 +2,7 @@
 #ifndef TWINROOT_TESTS_CLI_FAKE_VM_SERVICE_H_
 #define TWINROOT_TESTS_CLI_FAKE_VM_SERVICE_H_
 
+#include <cctype>
 #include <map>
 #include <mutex>
 #include <string>
@@ -183,6 +184,17 @@ class FakeVmService : public v1::VmService::Service {
         return sent < state_.console.size() || vm->second.state() == v1::Vm::STATE_STOPPED;
       });
     }
+  }
+
+  // The guest says it again in upper case.
+  Status WriteConsole(ServerContext*, const v1::WriteConsoleRequest* request,
+                      v1::WriteConsoleResponse*) override {
+    return With(request->name(), [&](v1::Vm&) {
+      for (const char c : request->data()) {
+        state_.console += static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+      }
+      return Status::OK;
+    });
   }
 
  private:

@@ -186,6 +186,7 @@ v1::ConversionRequest Waiting(uint64_t id) {
   request.set_size(4096);
   request.set_direction(v1::Conversion::DIRECTION_TO_SHARED);
   request.set_cause(v1::Conversion::CAUSE_IMPLICIT);
+  request.set_state(v1::ConversionRequest::STATE_WAITING);
   request.mutable_deadline()->set_seconds(3661);
   return request;
 }
@@ -193,17 +194,27 @@ v1::ConversionRequest Waiting(uint64_t id) {
 TEST_F(HvctlMemory, WaitingConversionsAreListedAndDecided) {
   for (const uint64_t id : {7, 8, 9}) daemon_.Park(Waiting(id));
   EXPECT_EQ(Run({"conversion", "list", "demo", "--no-headers"}).out,
-            "7  1  0x400000  4KiB  TO_SHARED  IMPLICIT  01:01:01.000\n"
-            "8  1  0x400000  4KiB  TO_SHARED  IMPLICIT  01:01:01.000\n"
-            "9  1  0x400000  4KiB  TO_SHARED  IMPLICIT  01:01:01.000\n");
+            "7  1  0x400000  4KiB  TO_SHARED  IMPLICIT  WAITING  01:01:01.000\n"
+            "8  1  0x400000  4KiB  TO_SHARED  IMPLICIT  WAITING  01:01:01.000\n"
+            "9  1  0x400000  4KiB  TO_SHARED  IMPLICIT  WAITING  01:01:01.000\n");
   EXPECT_EQ(Run({"conversion", "approve", "demo", "8", "5"}).out,
-            "ID  OUTCOME\n 8  DECIDED\n 5  NOT_WAITING\n");
+            "ID  OUTCOME  DECISION  DECIDER\n"
+            " 8  DECIDED  APPLIED   ORCHESTRATOR\n"
+            " 5  UNKNOWN  -         -\n");
   const Finished rest = Run({"conversion", "deny", "demo", "--all", "-o", "json"});
   EXPECT_EQ(rest.exit_code, 0);
   EXPECT_NE(rest.out.find("\"id\": \"7\",\n   \"outcome\": \"DECIDED\""), std::string::npos)
       << rest.out;
   EXPECT_EQ(Run({"conversion", "list", "demo", "-o", "json"}).out, "{\n \"conversions\": []\n}\n");
-  EXPECT_EQ(Run({"conversion", "deny", "demo", "--all"}).out, "ID  OUTCOME\n");
+  // One that is applied already waits for nobody.
+  v1::ConversionRequest applying = Waiting(10);
+  applying.set_state(v1::ConversionRequest::STATE_APPLYING);
+  applying.set_size(8 << 20);
+  applying.set_done(2 << 20);
+  daemon_.Park(applying);
+  EXPECT_EQ(Run({"conversion", "list", "demo", "--no-headers"}).out,
+            "10  1  0x400000  8MiB  TO_SHARED  IMPLICIT  APPLYING  2MiB done\n");
+  EXPECT_EQ(Run({"conversion", "deny", "demo", "--all"}).out, "ID  OUTCOME  DECISION  DECIDER\n");
 }
 
 TEST_F(HvctlMemory, HostShowSaysWhatTheHostCanDo) {

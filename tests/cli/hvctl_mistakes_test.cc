@@ -54,7 +54,7 @@ TEST_F(HvctlMistakes, UsageErrorsEndWith2BeforeAnyCall) {
       {{"vm", "create", "x", "--memory", "64M", "--vcpus", "-1"}, "--vcpus"},
       {{"vm", "create", "x", "--memory", "64M", "--vcpus", "1", "--cpl", "2"}, "none of 0|3"},
       {{"vm", "create", "x", "--memory", "64M", "--vcpus", "1", "--backend", "xen"},
-       "none of auto|kvm|sim"},
+       "none of auto|kvm|kvm-native|sim"},
       {{"vm", "create", "x", "--memory", "64M", "--vcpus", "1", "--on-timeout", "apply"},
        "only has a meaning with --policy orchestrator"},
       {{"vm", "create", "x", "--memory", "64M", "--vcpus", "1", "--image", ""},

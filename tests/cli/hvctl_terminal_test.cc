@@ -113,5 +113,17 @@ TEST_F(HvctlTerminal, PrefaultShowsABarAndTakesItAway) {
             "\r\033[K40MiB of vm demo are mapped\r\n");
 }
 
+TEST_F(HvctlTerminal, AnInteractiveConsoleTypesEveryKeyAndIsLeft) {
+  ASSERT_EQ(Hvctl(daemon_.socket(), {"vm", "start", "demo"}).exit_code, 0);
+  HvctlProcess hvctl(On({"vm", "console", "demo", "--interactive"}));
+  ASSERT_TRUE(hvctl.SeesOutput("Ctrl-] leaves; the guest goes on\r\n"));
+  hvctl.Type("ls\x03");  // Ctrl-C is the guest's
+  ASSERT_TRUE(hvctl.SeesOutput("LS\x03"));
+  hvctl.Type("bye\x1d");
+  const Finished run = hvctl.Wait();
+  EXPECT_EQ(run.exit_code, 0) << run.out;
+  EXPECT_TRUE(Exists("demo"));
+}
+
 }  // namespace
 }  // namespace twinroot::cli

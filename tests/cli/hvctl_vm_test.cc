@@ -73,6 +73,39 @@ TEST_F(HvctlVm, CreateSendsEveryOption) {
   EXPECT_EQ(sent.vm().boot().cpl(), 0u);
 }
 
+TEST_F(HvctlVm, QuotasOfThePolicyAreSentAndShown) {
+  const Finished run =
+      Run({"vm", "create", "demo", "--memory=16M", "--vcpus=1", "--max-shared=8MiB",
+           "--max-conversion-rate=100", "--conversion-burst=7", "--ping-pong-limit=3",
+           "--ping-pong-window=2s", "--decision-timeout=1s"});
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  const v1::Vm sent = daemon_.last_create().vm();
+  const v1::ConversionPolicy& policy = sent.conversion_policy();
+  EXPECT_EQ(policy.max_shared_bytes(), 8u << 20);
+  EXPECT_EQ(policy.max_conversions_per_second(), 100u);
+  EXPECT_EQ(policy.conversion_burst(), 7u);
+  EXPECT_EQ(policy.ping_pong_limit(), 3u);
+  EXPECT_EQ(policy.ping_pong_window().seconds(), 2);
+  EXPECT_EQ(policy.decision_timeout().seconds(), 1);
+  const std::string shown = Run({"vm", "get", "demo"}).out;
+  EXPECT_NE(shown.find("at most 8MiB shared; 100 conversions a second, 7 at once; "
+                       "3 turns of 2MiB in 2s\n"),
+            std::string::npos)
+      << shown;
+}
+
+TEST_F(HvctlVm, CreateRefusesTimesThatMeanNothing) {
+  const std::vector<std::string> create = {"vm", "create", "demo", "--memory=16M", "--vcpus=1"};
+  for (const char* option : {"--decision-timeout=1s", "--on-timeout=apply"}) {
+    std::vector<std::string> arguments = create;
+    arguments.push_back(option);
+    const Finished run = Run(arguments);
+    EXPECT_EQ(run.exit_code, 2) << option;
+    EXPECT_NE(run.err.find("only has a meaning with --policy orchestrator"), std::string::npos)
+        << run.err;
+  }
+}
+
 TEST_F(HvctlVm, CreateLeavesWhatWasNotGivenToTheDaemon) {
   const Finished run = Run({"vm", "create", "demo", "--memory=16M", "--vcpus=1"});
   EXPECT_EQ(run.exit_code, 0) << run.err;
@@ -220,6 +253,46 @@ TEST_F(HvctlVm, ConsoleFollowsUntilTheVmStops) {
   ASSERT_TRUE(console.SeesOutput("one\ntwo\n"));
   daemon_.Exit("demo", 0);
   EXPECT_EQ(console.Wait().exit_code, 0);
+}
+
+TEST_F(HvctlVm, AnInteractiveConsoleGoesOnWhenItsInputHasEnded) {
+  daemon_.AddVm("demo");
+  ASSERT_EQ(Run({"vm", "start", "demo"}).exit_code, 0);
+  HvctlOptions options;
+  options.arguments = {"vm", "console", "demo", "-i", "--endpoint", daemon_.socket()};
+  HvctlProcess console(options);
+  daemon_.Say("one\n");
+  ASSERT_TRUE(console.SeesOutput("one\n"));
+  daemon_.Exit("demo", 0);
+  const Finished run = console.Wait();
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_EQ(run.out, "one\n");
+}
+
+TEST_F(HvctlVm, AnInteractiveConsoleNeedsAGuestThatRuns) {
+  daemon_.AddVm("demo");
+  const Finished run = Run({"vm", "console", "demo", "-i"});
+  EXPECT_EQ(run.exit_code, 5);
+  EXPECT_EQ(run.err,
+            "hvctl: vm demo does not run: nobody reads what you type\n"
+            "hint: `hvctl vm start demo` first\n");
+  EXPECT_EQ(Run({"vm", "console", "demo", "-i", "-o", "json"}).exit_code, 2);
+}
+
+TEST_F(HvctlVm, CreateSendsTheInitrdToo) {
+  const std::string kernel = daemon_.folder() + "/kernel", initrd = daemon_.folder() + "/initrd";
+  std::ofstream(kernel) << "kernel";
+  std::ofstream(initrd) << "disk";
+  const Finished run = Run({"vm", "create", "demo", "--memory=64M", "--vcpus=1", "--image", kernel,
+                            "--initrd", initrd, "--cmdline", "console=ttyS0"});
+  EXPECT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_EQ(daemon_.last_create().vm().image(), "images/6");
+  EXPECT_EQ(daemon_.last_create().vm().boot().initrd(), "images/4");
+  std::ofstream(initrd, std::ios::trunc).close();
+  EXPECT_NE(
+      Run({"vm", "create", "b", "--memory=64M", "--vcpus=1", "--image", kernel, "--initrd", initrd})
+          .err.find("is empty"),
+      std::string::npos);
 }
 
 }  // namespace

@@ -44,6 +44,7 @@ tcp:
   certificate: /c
   key: /k
   client_ca: /a
+  client_crl: /r
   refresh_seconds: 5
 audit:
   path: /var/log/audit
@@ -78,6 +79,7 @@ journal:
   EXPECT_EQ(config.tcp->files.key, "/k");
   EXPECT_EQ(config.tcp->files.client_ca, "/a");
   EXPECT_EQ(config.tcp->files.refresh_seconds, 5u);
+  EXPECT_EQ(config.tcp->files.client_crl, "/r");
   EXPECT_EQ(config.audit_path, "/var/log/audit");
   EXPECT_EQ(config.rules.limits.calls_per_principal, 1u);
   EXPECT_EQ(config.rules.limits.connections_per_principal, 2u);
@@ -119,7 +121,7 @@ TEST(ConfigFile, UnknownKeysAreRefusedWithTheirPlaceAndTheAllowedOnes) {
 }
 
 TEST(ConfigFile, BadValuesAreRefusedWithWhatIsAllowed) {
-  ExpectMistake("backend: xen\n", "f:1:10: backend: \"xen\" is none of auto, kvm, sim");
+  ExpectMistake("backend: xen\n", "f:1:10: backend: \"xen\" is none of auto, kvm, kvm-native, sim");
   ExpectMistake("log_level: loud\n",
                 "f:1:12: log_level: \"loud\" is none of debug, info, warning, error");
   ExpectMistake("allow_core_dumps: maybe\n",

@@ -83,7 +83,7 @@ TEST(Config, MetricsMayBeOff) {
 }
 
 TEST(Config, BadOptionsAreRefused) {
-  ExpectRefused({"--backend", "tdx"}, "kvm or sim");
+  ExpectRefused({"--backend", "tdx"}, "kvm-native or sim");
   for (const std::string address : {"9464", ":9464", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:-1",
                                     "127.0.0.1:65536", "127.0.0.1:99999999999"}) {
     ExpectRefused({"--metrics-address", address}, "HOST:PORT");
@@ -142,7 +142,8 @@ TEST_F(ConfigWithFile, AFileThatIsNamedMustBeReadable) {
 
 TEST_F(ConfigWithFile, MistakesInTheFileAreRefusedWithTheirPlace) {
   const std::string file = Write("backend: xen\nsokcet: /x\n");
-  ExpectRefused({"--config", file}, file + ":1:10: backend: \"xen\" is none of auto, kvm, sim\n");
+  ExpectRefused({"--config", file},
+                file + ":1:10: backend: \"xen\" is none of auto, kvm, kvm-native, sim\n");
   ExpectRefused({"--config", file}, file + ":2:1: unknown key \"sokcet\"");
   const std::string tcp =
       Write("tcp: {address: 127.0.0.1:0, certificate: /no/c, key: /no/k, client_ca: /no/a}\n");

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 
 from tests import junit
@@ -89,14 +90,28 @@ class Tcp(Access):
         return ["--ca", self.pem / "ca.pem", "--cert", self.pem / f"{name}.pem", "--key",
                 self.pem / f"{name}.key"]
 
+    def revoke(self, *names):
+        """Renews the authority's revocation list, with these on it from now on."""
+        config = self.pem / "ca.cnf"
+        if not config.exists():
+            (self.pem / "index.txt").write_text("")
+            config.write_text(f"[ca]\ndefault_ca=one\n[one]\ndatabase={self.pem}/index.txt\n"
+                              "default_md=sha256\ndefault_crl_days=1\n")
+        ca = ["ca", "-config", config, "-cert", "ca.pem", "-keyfile", "ca.key"]
+        for name in names:
+            self.openssl(*ca, "-revoke", f"{name}.pem")
+        self.openssl(*ca, "-gencrl", "-out", "crl.pem")
+
     def serve(self):
         self.identity("server", "IP:127.0.0.1")
+        self.revoke()
         hvd = self.start_with(f"""
 tcp:
   address: 127.0.0.1:0
   certificate: {self.pem}/server.pem
   key: {self.pem}/server.key
   client_ca: {self.pem}/ca.pem
+  client_crl: {self.pem}/crl.pem
 roles: [{{role: operator, uris: ["spiffe://test/ops/*"]}}]
 """)
         address = hvd.log().split(", tcp ")[1].split(",")[0]
@@ -124,6 +139,20 @@ roles: [{{role: operator, uris: ["spiffe://test/ops/*"]}}]
         self.assertCode(_UNAVAILABLE, answer)
         self.assertIn("no connection to 127.0.0.1:", answer.err)
         self.assertIn("is --cert of its client_ca?", answer.err)
+        self.stop(hvd)
+
+    def test_ARevokedCertificateIsRefusedFromTheReloadOn(self):
+        hvd = self.serve()
+        lost = self.identity("lost", "URI:spiffe://test/ops/alice")
+        self.revoke("lost")
+        hvd.do("vm", "list", *lost)
+        hvd.process.send_signal(signal.SIGHUP)
+        harness.until(lambda: "revoked certificates" in hvd.log(), "hvd has read it again")
+        answer = hvd.hvctl("vm", "list", *lost)
+        self.assertCode(_DENIED, answer)
+        self.assertIn("the certificate of spiffe://test/ops/alice was revoked", answer.err)
+        self.assertIn("hint: get a new certificate", answer.err)
+        hvd.do("vm", "list", *self.identity("new", "URI:spiffe://test/ops/alice"))
         self.stop(hvd)
 
     def test_TcpWithoutItsFilesIsAMistakeOfUsage(self):

@@ -133,7 +133,7 @@ class Hosts(Daemon):
     def assertSaysWhatIsMissing(self, wrapper, missing):
         """kvm by name does not start; auto takes sim, says why, and works."""
         refused = self.launch("--backend", "kvm", wrapper=wrapper)
-        self.assertDoesNotStart(refused, "backend kvm cannot work here")
+        self.assertDoesNotStart(refused, "backend kvm cannot work on this host")
         self.assertIn(missing, refused.log())
         self.assertIn("--backend sim", refused.log())
 

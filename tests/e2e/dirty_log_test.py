@@ -94,12 +94,18 @@ class DirtyLog(harness.E2eTest):
         self.assertEqual(sum(size for _, size in first + rest), 200 * PAGE)
         self.stop(hvd)
 
-    def test_KvmSaysThatItCannot(self):
+    def test_KvmLogsByWriteProtectionAlone(self):
         hvd = self.start_with_kvm()
         self.make(hvd, "demo", backend="kvm")
-        answer = hvd.hvctl("dirty", "enable", "demo")
+        answer = hvd.hvctl("dirty", "enable", "demo", "--mode", "pml")
         self.assertCode(5, answer)
         self.assertIn("hint: create the VM with --backend sim", answer.err)
+        hvd.do("dirty", "enable", "demo")
+        hvd.do("vm", "start", "demo")
+        self.assertExits(0, hvd, "demo")
+        harvested = self.harvest(hvd, "demo")
+        for run in _WRITTEN:  # and what the interpreter wrote for itself
+            self.assertIn(run, harvested)
         self.stop(hvd)
 
     def test_ABadRangeIsNamed(self):

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import time
 
 from tests import junit
 from tests.e2e import harness
@@ -46,6 +47,27 @@ class Journal(harness.E2eTest):
                 sequences.setdefault(event["vm"], []).append(int(event["vmSequence"]))
         for vm, sequence in sequences.items():
             self.assertEqual(sequence, list(range(sequence[0], sequence[0] + len(sequence))), vm)
+
+    def test_AGuestWaitsForALosslessWatchThatStandsStill(self):
+        hvd = self.start("--backend", "sim")
+        (hvd.folder / "storm.textproto").write_text(_STORM)
+        conversions = lambda: sum(hvd.metrics("twinroot_conversions_total").values())
+        stream = hvd.follow("--lossless", "60s")
+        hvd.run("storm", "--program", hvd.folder / "storm.textproto")
+        harness.until(lambda: len(told(stream)) > 100, "the storm is shown")
+        os.kill(stream.process.pid, signal.SIGSTOP)
+        harness.until(lambda: hvd.metrics("twinroot_held_back_conversions_total"),
+                      "the guest is held")
+        before = conversions()
+        time.sleep(0.3)
+        self.assertEqual(conversions(), before)
+        os.kill(stream.process.pid, signal.SIGCONT)
+        harness.until(lambda: conversions() > before + 1000, "the guest goes on")
+        hvd.do("vm", "stop", "storm")
+        harness.until(lambda: '"STOPPED"' in stream.text()[-4000:], "the end is shown")
+        self.assertJoins(told(stream))
+        self.assertEqual([event for event in told(stream) if "gap" in event], [])
+        self.stop(hvd)
 
     def test_WhatAKilledDaemonHasShownStaysAndTheRestIsResumed(self):
         hvd = self.start("--backend", "sim")

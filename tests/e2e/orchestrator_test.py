@@ -66,8 +66,9 @@ class Orchestrator(harness.E2eTest):
         self.assertRequest(hvd.waiting("o")[0], "2", _EXPLICIT, 4 * PAGE, "EXPLICIT")
         # Once more, or what never was: said, and no failure (program or human may race a deadline).
         answer = hvd.do("conversion", "approve", "o", "1", "77", "-o", "json")
-        self.assertEqual(_outcome(answer), [("1", "NOT_WAITING"), ("77", "NOT_WAITING")])
-        self.assertIn("NOT_WAITING", hvd.do("conversion", "deny", "o", "1").out)
+        self.assertEqual(_outcome(answer), [("1", "ALREADY_DECIDED"), ("77", "UNKNOWN")])
+        said = hvd.do("conversion", "deny", "o", "1").out
+        self.assertRegex(said, "ALREADY_DECIDED +APPLIED +ORCHESTRATOR")
         self.assertEqual(len(hvd.waiting("o")), 1)
         hvd.do("conversion", "approve", "o", "--all")
 
@@ -182,7 +183,8 @@ class Orchestrator(harness.E2eTest):
         self.assertEqual([decided[-2:] for decided in _decided(hvd, "o")], [("DENIED", "VM_STOP")])
         self.assertEqual(hvd.vm("o")["stopReason"], "STOP_REQUESTED")
         answer = hvd.do("conversion", "approve", "o", "1", "-o", "json")
-        self.assertEqual(_outcome(answer), [("1", "NOT_WAITING")])
+        self.assertEqual(_outcome(answer), [("1", "ALREADY_DECIDED")])
+        self.assertEqual(answer.json()["results"][0]["decider"], "VM_STOP")
         self.stop(hvd)
 
     def test_SimGuestsWaitToo(self):

@@ -9,6 +9,7 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -27,7 +28,8 @@ class FakePageSource : public PageSource {
       : frames_(frames), log_(log), first_{private_pfn, shared_pfn} {}
 
   Level LargestLeaf(Gfn, MemoryKind) override { return max_level; }
-  absl::StatusOr<Page> Resolve(Gfn gfn, MemoryKind kind) override {
+  absl::StatusOr<Page> Resolve(Gfn gfn, MemoryKind kind, Level wanted) override {
+    last_wanted = wanted;
     if (on_resolve) on_resolve(gfn, kind);
     if (fail_resolve) return *fail_resolve;
     Of(kind).allocated.Set(gfn.value);
@@ -90,6 +92,8 @@ class FakePageSource : public PageSource {
   void ForEachTouched(MemoryKind kind, const Visit& visit) {
     Of(kind).touched.ForEach(0, frames_, visit);
   }
+
+  std::atomic<Level> last_wanted{Level::k4K};  // of Resolve
 
   // Set before use.
   Level max_level = Level::k1G;

@@ -210,7 +210,8 @@ TEST_F(Guests, AGuestDoesNotMoveUntilItsConversionIsResolved) {
     EXPECT_FALSE(WaitStopped(*vm, std::chrono::milliseconds(50)));
     EXPECT_NE(Console(*vm).find("before the " + kind), std::string::npos) << Console(*vm);
     EXPECT_EQ(Console(*vm).find("after the " + kind), std::string::npos) << Console(*vm);
-    EXPECT_TRUE(vm->Resolve(pending[0].id, host::Resolution::kApply));
+    EXPECT_EQ(vm->Resolve(pending[0].id, host::Resolution::kApply).outcome,
+              host::ResolveResult::Outcome::kDecided);
   }
   ExpectEnd(*vm, guest);
 }

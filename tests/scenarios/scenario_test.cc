@@ -21,6 +21,7 @@
 #include "daemon/reasons.h"
 #include "daemon/status_reason.h"
 #include "daemon/vcpu/program/compiler.h"
+#include "tests/fakes/kvm/fake_kvm.h"
 #include "tests/scenarios/scenario.pb.h"
 
 namespace twinroot {
@@ -33,22 +34,39 @@ constexpr char kList[] = "tests/scenarios/list";
 constexpr uint64_t kDefaultMemory = uint64_t{16} << 20;
 constexpr absl::Duration kPatience = absl::Seconds(60);
 
-// One daemon's worth of VMs for all scenarios: they must not disturb each other.
+// Where scenarios run.
+struct Place {
+  const char* name;
+  BackendKind backend;
+  bool fake_kernel;
+};
+constexpr Place kPlaces[] = {{"sim", BackendKind::kSim, false},
+                             {"kvm", BackendKind::kKvm, false},
+                             {"kvm_native", BackendKind::kKvmNative, false},
+                             {"kvm_of_the_fake_kernel", BackendKind::kKvm, true},
+                             {"kvm_native_of_the_fake_kernel", BackendKind::kKvmNative, true}};
+
+// One daemon's worth of VMs for all scenarios of a kernel: they must not disturb each other.
 struct House {
+  kvm::fake::FakeKvm fake_kernel;
   events::Journal journal;
   std::unique_ptr<host::VmRegistry> registry;
 };
 
-House& TheHouse() {
-  static House* const house = [] {
+House& HouseOf(bool fake_kernel) {
+  static const auto make = [](bool fake) {
     auto* h = new House;
+    host::RegistryOptions options;
+    if (fake) options.kvm = &h->fake_kernel;
     absl::StatusOr<std::unique_ptr<host::VmRegistry>> registry =
-        host::MakeVmRegistry({}, &h->journal);
+        host::MakeVmRegistry(options, &h->journal);
     EXPECT_TRUE(registry.ok()) << registry.status();
     h->registry = *std::move(registry);
     return h;
-  }();
-  return *house;
+  };
+  static House* const real = make(false);
+  static House* const fake = make(true);
+  return fake_kernel ? *fake : *real;
 }
 
 Scenario Read(const std::string& path) {
@@ -95,11 +113,22 @@ mmu::DirtyLogMode ModeOf(v1::EnableDirtyLogRequest::Mode mode) {
 // What harvests told of, page by page.
 using Pages = std::set<uint64_t>;
 
+// On kvm a guest's tables, image and stacks are pages of its memory too, and are written: they lie
+// in its first and its last 2 MiB.
+bool IsOfTheGuestItself(const host::Vm& vm, mmu::Gfn gfn) {
+  constexpr uint64_t kFrames = mmu::FramesPerEntry(mmu::Level::k2M);
+  return vm.backend() == BackendKind::kKvm &&
+         (gfn.value < kFrames ||
+          gfn.value >= (vm.spec().memory_bytes >> mmu::kPageShift) - kFrames);
+}
+
 void HarvestInto(host::Vm& vm, Pages& pages) {
   const auto runs = vm.HarvestDirty(std::nullopt);
   ASSERT_TRUE(runs.ok()) << runs.status();
   for (const mmu::GfnRange& run : *runs) {
-    for (mmu::Gfn gfn = run.first; gfn < run.end(); gfn = gfn + 1) pages.insert(gfn.value);
+    for (mmu::Gfn gfn = run.first; gfn < run.end(); gfn = gfn + 1) {
+      if (!IsOfTheGuestItself(vm, gfn)) pages.insert(gfn.value);
+    }
   }
 }
 
@@ -112,7 +141,9 @@ bool BeginLog(host::Vm& vm, const Scenario::DirtyLog& log) {
   options.eager_split = !log.no_eager_split();
   options.ring_entries = log.ring_entries();
   const auto split = vm.EnableDirtyLog(options);
-  if (vm.backend() == BackendKind::kKvm) {
+  const bool write_protect = ModeOf(log.mode()) == mmu::DirtyLogMode::kWriteProtect;
+  if (vm.backend() == BackendKind::kKvmNative ||
+      (vm.backend() == BackendKind::kKvm && !write_protect)) {
     EXPECT_EQ(ReasonOf(split.status()), reason::kDirtyLogUnsupported) << split.status();
     return false;
   }
@@ -175,13 +206,14 @@ void Accompany(host::Vm& vm, const Scenario& scenario, Pages* harvested) {
   }
 }
 
-std::vector<v1::Conversion> ConversionsOf(const std::string& vm, uint64_t from) {
+std::vector<v1::Conversion> ConversionsOf(const events::Journal& journal, const std::string& vm,
+                                          uint64_t from) {
   std::vector<v1::Conversion> conversions;
   v1::EventFilter of_vm;
   of_vm.set_vm(vm);
   const events::Filter filter(of_vm);
   for (uint64_t position = from;;) {
-    const events::Journal::Page page = TheHouse().journal.Read(position, 1000, filter);
+    const events::Journal::Page page = journal.Read(position, 1000, filter);
     for (const events::SharedEvent& event : page.events) {
       if (event->has_conversion()) conversions.push_back(event->conversion());
     }
@@ -190,15 +222,22 @@ std::vector<v1::Conversion> ConversionsOf(const std::string& vm, uint64_t from) 
   }
 }
 
-class Scenarios : public testing::TestWithParam<std::tuple<std::string, BackendKind>> {};
+class Scenarios : public testing::TestWithParam<std::tuple<std::string, Place>> {};
 
 TEST_P(Scenarios, ShowWhatTheirFileSays) {
-  const auto& [name, backend] = GetParam();
-  House& house = TheHouse();
-  if (backend == BackendKind::kKvm && !house.registry->capabilities().kvm_usable) {
-    GTEST_SKIP() << "kvm: " << house.registry->capabilities().reason;
+  const auto& [name, place] = GetParam();
+  const BackendKind backend = place.backend;
+  House& house = HouseOf(place.fake_kernel);
+  const host::HostCapabilities& can = house.registry->capabilities();
+  if (backend == BackendKind::kKvm && !can.kvm_usable) GTEST_SKIP() << "kvm: " << can.reason;
+  if (backend == BackendKind::kKvmNative && !can.native_usable) {
+    GTEST_SKIP() << "kvm-native: " << can.native_reason;
   }
   const Scenario scenario = Read(std::string(kList) + "/" + name + ".textproto");
+  if (backend == BackendKind::kKvmNative && scenario.needs_preserve()) {
+    GTEST_SKIP() << "kvm-native: only the guest reaches its private bytes, so no conversion keeps "
+                    "them";
+  }
   host::VmSpec spec;
   spec.name = "scenario";
   spec.memory_bytes = scenario.memory_bytes() != 0 ? scenario.memory_bytes() : kDefaultMemory;
@@ -228,7 +267,7 @@ TEST_P(Scenarios, ShowWhatTheirFileSays) {
   EXPECT_EQ(status.stop_reason, scenario.stop_reason()) << status.stop_message;
   EXPECT_EQ(console, scenario.console());
 
-  const std::vector<v1::Conversion> seen = ConversionsOf(spec.name, from);
+  const std::vector<v1::Conversion> seen = ConversionsOf(house.journal, spec.name, from);
   if (scenario.has_conversions_exactly()) {
     EXPECT_EQ(seen.size(), scenario.conversions_exactly());
   } else if (scenario.has_conversions_at_least()) {
@@ -277,13 +316,11 @@ TEST_P(Scenarios, ShowWhatTheirFileSays) {
 }
 
 std::string NameOf(const testing::TestParamInfo<Scenarios::ParamType>& info) {
-  return std::get<0>(info.param) +
-         (std::get<1>(info.param) == BackendKind::kKvm ? "_on_kvm" : "_on_sim");
+  return std::get<0>(info.param) + "_on_" + std::get<1>(info.param).name;
 }
 
 INSTANTIATE_TEST_SUITE_P(List, Scenarios,
-                         testing::Combine(testing::ValuesIn(Names()),
-                                          testing::Values(BackendKind::kSim, BackendKind::kKvm)),
+                         testing::Combine(testing::ValuesIn(Names()), testing::ValuesIn(kPlaces)),
                          NameOf);
 
 }  // namespace

@@ -16,18 +16,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "daemon/memory/guest_ram.h"
-#include "daemon/vcpu/kvm/guest_image.h"
+#include "daemon/vcpu/kvm/boot_plan.h"
 
 namespace twinroot::kvm {
-
-struct BootPlan {
-  GuestImage image;
-  std::string_view program;  // blob, or empty
-  std::string_view cmdline;
-  uint32_t vcpus = 1;
-  int shared_bit = 47;
-  int cpl = 3;  // 3 or 0
-};
 
 // Where the program goes: the first page after the image. kInvalidArgument if it would reach into
 // the stacks.

@@ -6,23 +6,17 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "daemon/memory/guest_ram.h"
+#include "daemon/vcpu/kvm/boot_plan.h"
 #include "daemon/vcpu/kvm/kvm_system.h"
 #include "daemon/vcpu/machine.h"
 #include "mmu/vm/gpa_layout.h"
 
 namespace twinroot::kvm {
-
-struct KvmMachineConfig {
-  uint32_t vcpus = 1;
-  std::shared_ptr<const std::string> image;  // null: the interpreter of access programs
-  std::string program;                       // blob, or empty
-  std::string cmdline;
-  int cpl = 3;
-};
 
 // Checks image, program and their fit: kInvalidArgument. Starts nothing.
 absl::Status CheckKvmMachine(const KvmMachineConfig& config, uint64_t memory_bytes);

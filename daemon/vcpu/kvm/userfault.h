@@ -16,16 +16,33 @@ namespace twinroot::kvm {
 
 class Userfault {
  public:
+  // What stops a thread. kAccesses: to pages that are not mapped. kWritesToo: and writes to mapped
+  // pages that were protected.
+  enum class Watch : uint8_t { kAccesses, kWritesToo };
+  enum class Rights : uint8_t { kRead, kWrite };
+
   // Through /dev/userfaultfd where it exists (a file permission), else the system call (a
   // capability). Faults taken by the kernel itself are included: KVM takes them for the guest.
   // kFailedPrecondition says what is missing.
   static absl::StatusOr<Userfault> Open();
 
-  // Missing and minor faults in a shared memfd mapping stop their thread from now on.
-  absl::Status Register(std::byte* start, uint64_t length);
+  // Whether this kernel can watch writes to shared memory, and map a page without the right to
+  // write in one step: Linux 6.4.
+  bool can_watch_writes() const { return can_watch_writes_; }
 
-  // Maps pages that the memfd has, without waking anybody. Pages that are mapped already are fine.
-  absl::Status Continue(std::byte* start, uint64_t length);
+  // From now on accesses to a shared memfd mapping stop their thread. May be called again to watch
+  // writes too; never less.
+  absl::Status Register(std::byte* start, uint64_t length, Watch watch = Watch::kAccesses);
+
+  // Maps pages that the memfd has, without waking anybody. Pages that are mapped already are fine,
+  // and keep the rights that they have. kRead needs Watch::kWritesToo.
+  absl::Status Continue(std::byte* start, uint64_t length, Rights rights = Rights::kWrite);
+
+  // Takes the right to write away, from pages that are not mapped too. Needs Watch::kWritesToo.
+  // Final when it returns OK.
+  absl::Status Protect(std::byte* start, uint64_t length);
+  // Gives it back, without waking anybody.
+  absl::Status Unprotect(std::byte* start, uint64_t length);
 
   // Lets threads that wait for a fault in the range try again.
   void Wake(std::byte* start, uint64_t length);
@@ -37,8 +54,12 @@ class Userfault {
   absl::StatusOr<std::optional<uffd_msg>> Next();
 
  private:
-  explicit Userfault(Fd fd) : fd_(std::move(fd)) {}
+  Userfault(Fd fd, bool can_watch_writes)
+      : fd_(std::move(fd)), can_watch_writes_(can_watch_writes) {}
+  absl::Status SetProtection(std::byte* start, uint64_t length, uint64_t mode);
+
   Fd fd_;
+  bool can_watch_writes_;
 };
 
 }  // namespace twinroot::kvm

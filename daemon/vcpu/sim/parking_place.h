@@ -26,17 +26,17 @@ class ParkingPlace {
   }
 
   // Waits for the decision and closes. nullopt: stopped, now or before.
-  std::optional<vcpu::MapGpaResult> Wait() {
+  std::optional<vcpu::MapGpaAnswer> Wait() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return stopped_ || decision_.has_value(); });
     open_ = false;
     return stopped_ ? std::nullopt : decision_;
   }
 
-  void Decide(vcpu::MapGpaResult result) {
+  void Decide(vcpu::MapGpaAnswer answer) {
     std::lock_guard lock(mutex_);
     if (!open_) return;
-    decision_ = result;
+    decision_ = answer;
     changed_.notify_all();
   }
 
@@ -52,7 +52,7 @@ class ParkingPlace {
   std::condition_variable changed_;
   // Guarded by mutex_.
   bool open_ = false;
-  std::optional<vcpu::MapGpaResult> decision_;
+  std::optional<vcpu::MapGpaAnswer> decision_;
   bool stopped_ = false;
 };
 

@@ -108,8 +108,8 @@ absl::Status SimMachine::Start() {
 }
 
 // A vCPU here leaves its parking place by its own release only, so one place serves both waits.
-void SimMachine::AnswerMapGpa(vcpu::VcpuIndex vcpu, vcpu::MapGpaResult result) {
-  if (vcpu < vcpus_.size()) vcpus_[vcpu]->Unpark(result);
+void SimMachine::AnswerMapGpa(vcpu::VcpuIndex vcpu, vcpu::MapGpaAnswer answer) {
+  if (vcpu < vcpus_.size()) vcpus_[vcpu]->Unpark(answer);
 }
 
 // Each comes to the gate by itself, after one operation at most.

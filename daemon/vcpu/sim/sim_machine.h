@@ -44,7 +44,7 @@ class SimMachine final : public vcpu::Machine, private mmu::TlbFlusher, private 
   void Attach(mmu::GuestAddressSpace* engine) override;
   absl::Status Start() override;
   void ResumeFault(vcpu::VcpuIndex vcpu) override { AnswerMapGpa(vcpu, vcpu::MapGpaResult::kOk); }
-  void AnswerMapGpa(vcpu::VcpuIndex vcpu, vcpu::MapGpaResult result) override;
+  void AnswerMapGpa(vcpu::VcpuIndex vcpu, vcpu::MapGpaAnswer answer) override;
   void Pause() override;
   void Resume() override { shared_.gate.Resume(); }
   void RequestStop() override;

@@ -11,6 +11,7 @@ namespace {
 using mmu::Gpa;
 using mmu::MemoryKind;
 using program::Op;
+using vcpu::MapGpaAnswer;
 using vcpu::MapGpaResult;
 using vcpu::StopReason;
 using vcpu::Verdict;
@@ -102,17 +103,18 @@ bool SimVcpu::ExecuteFetch(const Op& op) {
                             " is not a near return: an exception without a handler"));
 }
 
-// The guest's side of a retry: the rest of the range is asked for again. A client that can only say
-// "retry" has advanced by nothing; pages that are of that kind already keep their content.
+// The guest's side of a retry: the rest of the range is asked for again.
 bool SimVcpu::ExecuteMapGpa(const Op& op) {
-  const vcpu::MapGpaCall call = {AddressOf(op), op.value, op.attributes};
+  vcpu::MapGpaCall call = {AddressOf(op), op.value, op.attributes};
   for (;;) {
-    const std::optional<MapGpaResult> result = MapGpa(call);
-    if (!result.has_value()) return false;
-    if (*result != MapGpaResult::kRetry) {
-      last_ = static_cast<uint64_t>(static_cast<int64_t>(*result));
+    const std::optional<MapGpaAnswer> answer = MapGpa(call);
+    if (!answer.has_value()) return false;
+    if (answer->result != MapGpaResult::kRetry) {
+      last_ = static_cast<uint64_t>(static_cast<int64_t>(answer->result));
       return true;
     }
+    call.pages -= (answer->next_gpa - call.gpa) >> mmu::kPageShift;
+    call.gpa = answer->next_gpa;
     std::this_thread::yield();
   }
 }
@@ -202,14 +204,14 @@ bool SimVcpu::HandleViolation(const mmu::vmx::EptViolationExit& exit) {
   return false;
 }
 
-std::optional<MapGpaResult> SimVcpu::MapGpa(const vcpu::MapGpaCall& call) {
+std::optional<MapGpaAnswer> SimVcpu::MapGpa(const vcpu::MapGpaCall& call) {
   if (!GoesOn()) return std::nullopt;
   parking_.Open();
   const vcpu::MapGpaVerdict verdict = shared_.client->OnMapGpa(index_, call);
   switch (verdict.verdict) {
     case Verdict::kResume:
       parking_.Close();
-      return verdict.result;
+      return verdict.answer;
     case Verdict::kParked:
       return AwaitDecision();
     case Verdict::kStop:
@@ -218,7 +220,7 @@ std::optional<MapGpaResult> SimVcpu::MapGpa(const vcpu::MapGpaCall& call) {
   return std::nullopt;
 }
 
-std::optional<MapGpaResult> SimVcpu::AwaitDecision() {
+std::optional<MapGpaAnswer> SimVcpu::AwaitDecision() {
   const vcpu::Outside outside(shared_.gate, index_);
   return parking_.Wait();
 }

@@ -44,7 +44,7 @@ class SimVcpu {
   // code or a fatal error the VM ends, and the others wait for that.
   void Run(const std::vector<program::Op>& ops, std::string_view blob);
 
-  void Unpark(vcpu::MapGpaResult result) { parking_.Decide(result); }
+  void Unpark(vcpu::MapGpaAnswer answer) { parking_.Decide(answer); }
   // Ends every wait; `stop` was set.
   void Stop() { parking_.Stop(); }
 
@@ -69,9 +69,9 @@ class SimVcpu {
   // Makes one access, as often as the client says.
   Result Access(const program::Op& op, uint64_t value);
   bool HandleViolation(const mmu::vmx::EptViolationExit& exit);
-  std::optional<vcpu::MapGpaResult> MapGpa(const vcpu::MapGpaCall& call);
+  std::optional<vcpu::MapGpaAnswer> MapGpa(const vcpu::MapGpaCall& call);
   // What the VM decided for a parked vCPU; nullopt: it stops.
-  std::optional<vcpu::MapGpaResult> AwaitDecision();
+  std::optional<vcpu::MapGpaAnswer> AwaitDecision();
   // At a barrier. False: the machine stops.
   bool AwaitOthers();
 

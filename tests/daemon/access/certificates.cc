@@ -40,6 +40,31 @@ Identity Authority::Issue(const std::vector<std::string>& uris, long end) const 
           })};
 }
 
+std::string Authority::Revoke(const std::vector<Identity>& identities, long renew) const {
+  const std::unique_ptr<X509_CRL, decltype(&X509_CRL_free)> list(X509_CRL_new(), X509_CRL_free);
+  X509_CRL_set_version(list.get(), 1);
+  X509_CRL_set_issuer_name(list.get(), X509_get_subject_name(certificate_.get()));
+  const std::unique_ptr<ASN1_TIME, decltype(&ASN1_TIME_free)> time(ASN1_TIME_new(), ASN1_TIME_free);
+  X509_gmtime_adj(time.get(), -7200);
+  X509_CRL_set1_lastUpdate(list.get(), time.get());
+  X509_gmtime_adj(time.get(), renew);
+  X509_CRL_set1_nextUpdate(list.get(), time.get());
+  for (const Identity& identity : identities) {
+    const std::unique_ptr<BIO, decltype(&BIO_free)> text(
+        BIO_new_mem_buf(identity.certificate.data(), -1), BIO_free);
+    const Certificate certificate(PEM_read_bio_X509(text.get(), nullptr, nullptr, nullptr),
+                                  X509_free);
+    X509_REVOKED* entry = X509_REVOKED_new();
+    X509_REVOKED_set_serialNumber(entry, X509_get_serialNumber(certificate.get()));
+    X509_gmtime_adj(time.get(), -60);
+    X509_REVOKED_set_revocationDate(entry, time.get());
+    X509_CRL_add0_revoked(list.get(), entry);
+  }
+  X509_CRL_sort(list.get());
+  X509_CRL_sign(list.get(), key_.get(), EVP_sha256());
+  return Pem([&](BIO* out) { PEM_write_bio_X509_CRL(out, list.get()); });
+}
+
 Authority::Certificate Authority::Sign(EVP_PKEY* subject, const std::string& name,
                                        const std::string& extension, const std::string& value,
                                        long end) const {

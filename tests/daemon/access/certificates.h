@@ -25,6 +25,8 @@ class Authority {
 
   // For a server on 127.0.0.1 and for a client with these URIs alike. `end`: seconds from now.
   Identity Issue(const std::vector<std::string>& uris, long end = 3600) const;
+  // A revocation list with these, to be renewed so many seconds from now.
+  std::string Revoke(const std::vector<Identity>& identities, long renew = 3600) const;
 
  private:
   using Key = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;

@@ -15,10 +15,10 @@ constexpr char kViewer[] = "spiffe://test/viewer";
 class TcpTest : public AccessFixture {
  protected:
   void SetUp() override {
-    Rules rules;
-    rules.grants.push_back({Role::kViewer, {}, {}, {kViewer, "spiffe://test/fleet/*"}});
-    Serve(rules, /*tcp=*/true);
+    rules_.grants.push_back({Role::kViewer, {}, {}, {kViewer, "spiffe://test/fleet/*"}});
+    Serve(rules_, /*tcp=*/true);
   }
+  Rules rules_;
 
   // The status of GetHost over a connection of its own.
   grpc::Status Ask(const Identity& identity) { return Call(ConnectTcp(identity), kGetHost); }
@@ -70,6 +70,84 @@ TEST_F(TcpTest, AnAuthorityThatIsReplacedIsBelievedNoMore) {
   EXPECT_TRUE(Call(connected, kGetHost).ok());
   gatekeeper_->Replace(Rules());
   rpc::ExpectError(Call(connected, kGetHost), StatusCode::PERMISSION_DENIED, "ROLE_REQUIRED");
+}
+
+TEST_F(TcpTest, OnlyAnOperatorsWatchMayHoldGuests) {
+  rules_.grants.push_back({Role::kOperator, {}, {}, {"spiffe://test/operator"}});
+  gatekeeper_->Replace(rules_);
+  v1::WatchEventsRequest request;
+  request.mutable_lossless_hold()->set_seconds(1);
+  {
+    grpc::ClientContext context;
+    const auto watch =
+        v1::EventService::NewStub(ConnectTcp(ca_.Issue({kViewer})))->WatchEvents(&context, request);
+    const grpc::Status status = watch->Finish();
+    rpc::ExpectError(status, StatusCode::PERMISSION_DENIED, "ROLE_REQUIRED");
+    EXPECT_EQ(rpc::InfoOf(status).metadata().at("role_required"), "operator");
+  }
+  grpc::ClientContext context;
+  const auto watch = v1::EventService::NewStub(ConnectTcp(ca_.Issue({"spiffe://test/operator"})))
+                         ->WatchEvents(&context, request);
+  watch->WaitForInitialMetadata();
+  EXPECT_TRUE(journal_.lossless().any());
+  // Its role shrinks to what a plain watch needs: it holds nobody any more.
+  rules_.grants.back().role = Role::kViewer;
+  gatekeeper_->Replace(rules_);
+  EXPECT_EQ(watch->Finish().error_code(), StatusCode::PERMISSION_DENIED);
+  rpc::Eventually([&] { return !journal_.lossless().any(); });
+}
+
+TEST_F(TcpTest, ACertificateThatIsRevokedEndsItsCallsAndGetsNoMore) {
+  const Identity lost = ca_.Issue({kViewer});
+  const auto connected = ConnectTcp(lost);
+  EXPECT_TRUE(Call(connected, kGetHost).ok());
+  grpc::ClientContext context;
+  const auto watch = v1::EventService::NewStub(connected)->WatchEvents(&context, {});
+  watch->WaitForInitialMetadata();
+
+  Replace(folder_ + "/crl.pem", ca_.Revoke({lost}));
+  auto revocations = Revocations::Read(folder_ + "/crl.pem", folder_ + "/ca.pem");
+  ASSERT_TRUE(revocations.ok()) << revocations.status();
+  Rules rules = rules_;
+  rules.revocations = *revocations;
+  gatekeeper_->Replace(rules);
+  v1::WatchEventsResponse response;
+  while (watch->Read(&response)) {
+  }
+  EXPECT_EQ(watch->Finish().error_code(), StatusCode::UNAUTHENTICATED);
+  rpc::ExpectError(Call(connected, kGetHost), StatusCode::UNAUTHENTICATED, "CERTIFICATE_REVOKED");
+  rpc::ExpectError(Ask(lost), StatusCode::UNAUTHENTICATED, "CERTIFICATE_REVOKED");
+  EXPECT_TRUE(Ask(ca_.Issue({kViewer})).ok()) << "another one of the same principal";
+  // The list was renewed and names it no more.
+  gatekeeper_->Replace(rules_);
+  EXPECT_TRUE(Ask(lost).ok());
+}
+
+TEST_F(TcpTest, RevocationListsThatCannotWorkAreRefused) {
+  const std::string crl = folder_ + "/crl.pem";
+  const auto refused = [&](const std::string& word) {
+    const auto read = Revocations::Read(crl, folder_ + "/ca.pem");
+    EXPECT_EQ(read.status().code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_NE(std::string(read.status().message()).find(word), std::string::npos) << read.status();
+  };
+  refused("tcp.client_crl: " + crl + " cannot be read");
+  Replace(crl, "nonsense");
+  refused("holds no PEM revocation list");
+  Replace(crl, ca_.Revoke({}).substr(0, 80));
+  refused("holds something that is no PEM");
+  Replace(crl, Authority("the authority").Revoke({}));
+  refused("no authority of tcp.client_ca signed");
+  // Several lists, one of them late, count together.
+  const Identity one = ca_.Issue({kViewer});
+  const Identity two = ca_.Issue({kViewer});
+  Replace(crl, ca_.Revoke({one}) + ca_.Revoke({two}, -60));
+  const auto read = Revocations::Read(crl, folder_ + "/ca.pem");
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->size(), 2u);
+  EXPECT_TRUE(read->Contains(one.certificate));
+  EXPECT_TRUE(read->Contains(two.certificate));
+  EXPECT_FALSE(read->Contains(ca_.Issue({kViewer}).certificate));
+  EXPECT_TRUE(read->Contains("nonsense"));
 }
 
 TEST_F(TcpTest, ACertificateThatIsRenewedIsShownWithoutARestart) {

@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "daemon/host/event_words.h"
+#include "daemon/reasons.h"
+#include "daemon/status_reason.h"
 
 namespace twinroot::fakes {
 namespace {
@@ -192,6 +194,23 @@ host::Vm::ConsoleChunk FakeVm::ReadConsole(uint64_t offset, size_t max) const {
   return chunk;
 }
 
+absl::Status FakeVm::WriteConsole(std::string_view bytes) {
+  std::lock_guard lock(mutex_);
+  if (status_.state != host::VmState::kRunning) {
+    return WithReason(absl::FailedPreconditionError("the VM does not run"), reason::kWrongState);
+  }
+  if (typed_.size() + bytes.size() > 8192) {
+    return WithReason(absl::ResourceExhaustedError("it does not read"), reason::kConsoleInputFull);
+  }
+  typed_ += bytes;
+  return absl::OkStatus();
+}
+
+std::string FakeVm::typed() const {
+  std::lock_guard lock(mutex_);
+  return typed_;
+}
+
 std::unique_ptr<host::Vm::Waiter> FakeVm::OnConsole(std::function<void()> wake) {
   return std::make_unique<ConsoleWaiter>(console_watchers_.Add(std::move(wake)));
 }
@@ -276,9 +295,18 @@ std::vector<host::PendingConversion> FakeVm::Pending() const {
   return all;
 }
 
-bool FakeVm::Resolve(uint64_t id, host::Resolution) {
+host::ResolveResult FakeVm::Resolve(uint64_t id, host::Resolution resolution) {
+  using Outcome = host::ResolveResult::Outcome;
   std::lock_guard lock(mutex_);
-  return pending_.erase(id) == 1;
+  if (const auto it = decided_.find(id); it != decided_.end()) {
+    return {Outcome::kAlreadyDecided, it->second};
+  }
+  if (pending_.erase(id) == 0) return {Outcome::kUnknown, std::nullopt};
+  const host::ResolveResult::Verdict verdict = {
+      resolution == host::Resolution::kApply ? host::Decision::kApplied : host::Decision::kDenied,
+      host::Decider::kOrchestrator};
+  decided_.emplace(id, verdict);
+  return {Outcome::kDecided, verdict};
 }
 
 host::VmCounters FakeVm::counters() const {

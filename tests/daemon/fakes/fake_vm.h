@@ -56,6 +56,8 @@ class FakeVm final : public host::Vm {
   // Callers that wait for the stop.
   size_t waiters() const;
   uint64_t converts() const;
+  // What was typed on its console, which takes 8 KiB.
+  std::string typed() const;
 
   // The VM is forgotten: who waits is told.
   void Forget();
@@ -74,6 +76,7 @@ class FakeVm final : public host::Vm {
   std::unique_ptr<Waiter> OnStopped(std::function<void(absl::Status)> done) override;
   ConsoleChunk ReadConsole(uint64_t offset, size_t max) const override;
   std::unique_ptr<Waiter> OnConsole(std::function<void()> wake) override;
+  absl::Status WriteConsole(std::string_view bytes) override;
   absl::StatusOr<ConversionResult> Change(mmu::AttributeChange change) override;
   absl::StatusOr<mmu::AttributeChangePlan> PlanChange(mmu::AttributeChange change) const override;
   absl::StatusOr<std::vector<mmu::AttributeRun>> Attributes(
@@ -106,7 +109,7 @@ class FakeVm final : public host::Vm {
   std::vector<mmu::GfnRange> Memory() const override;
   absl::Status Audit() const override;
   std::vector<host::PendingConversion> Pending() const override;
-  bool Resolve(uint64_t id, host::Resolution resolution) override;
+  host::ResolveResult Resolve(uint64_t id, host::Resolution resolution) override;
   host::VmCounters counters() const override;
 
  private:
@@ -146,9 +149,11 @@ class FakeVm final : public host::Vm {
   size_t tables_ = 1;
   uint64_t last_max_ = 0;
   std::string console_;
+  std::string typed_;
   std::vector<bool> shared_;  // by frame
   std::map<uint64_t, char> bytes_;
   std::map<uint64_t, host::PendingConversion> pending_;
+  std::map<uint64_t, host::ResolveResult::Verdict> decided_;
   uint64_t next_id_ = 1;
   uint64_t converts_ = 0;
   bool hold_ = false;

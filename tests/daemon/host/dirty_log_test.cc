@@ -39,8 +39,7 @@ constexpr char kWriter[] = R"(vcpus {
 const Runs kWritten = {{Gfn(0x400), 1}, {Gfn(0x600), 3}};
 
 TEST_F(DirtyLogOfAVm, HarvestTellsOfTheWrittenPagesOnce) {
-  for (const DirtyLogMode mode :
-       {DirtyLogMode::kWriteProtect, DirtyLogMode::kDirtyBit, DirtyLogMode::kPml}) {
+  for (const DirtyLogMode mode : {DirtyLogMode::kDirtyBit, DirtyLogMode::kPml}) {
     Make(kWriter);
     DirtyLogOptions options;
     options.mode = mode;
@@ -237,13 +236,12 @@ TEST_F(DirtyLogOfAVm, CallsThatTheStateForbidsHaveTheirReason) {
             absl::StatusCode::kInvalidArgument);
 }
 
-TEST_F(DirtyLogOfAVm, KvmCannotLog) {
+TEST_F(DirtyLogOfAVm, KvmLogsByWriteProtectionOnly) {
   if (!registry_->capabilities().kvm_usable) {
     GTEST_SKIP() << "kvm: " << registry_->capabilities().reason;
   }
   Make(kWriter, 1, BackendKind::kKvm);
-  for (const DirtyLogMode mode :
-       {DirtyLogMode::kWriteProtect, DirtyLogMode::kDirtyBit, DirtyLogMode::kPml}) {
+  for (const DirtyLogMode mode : {DirtyLogMode::kDirtyBit, DirtyLogMode::kPml}) {
     DirtyLogOptions options;
     options.mode = mode;
     ExpectRefused(vm_->EnableDirtyLog(options).status(), reason::kDirtyLogUnsupported);

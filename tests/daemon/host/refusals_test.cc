@@ -93,7 +93,9 @@ TEST_F(Refusals, WhatKvmCannotDoSaysSo) {
          reason::kNotOnThisBackend);
   Expect(vm_->CheckAddMemslot({mmu::Gfn(0x8000), 512}), absl::StatusCode::kFailedPrecondition,
          reason::kNotOnThisBackend);
-  Expect(vm_->EnableDirtyLog({}).status(), absl::StatusCode::kFailedPrecondition,
+  mmu::DirtyLogOptions by_dirty_bits;
+  by_dirty_bits.mode = mmu::DirtyLogMode::kDirtyBit;
+  Expect(vm_->EnableDirtyLog(by_dirty_bits).status(), absl::StatusCode::kFailedPrecondition,
          reason::kDirtyLogUnsupported);
   VmSpec spec = vm_->spec();
   spec.name = "nx";

@@ -1,4 +1,6 @@
 // The life of real VMs on both backends: paused and resumed, changed, guarded by versions.
+#include <sched.h>
+
 #include <chrono>
 #include <cstring>
 #include <set>
@@ -126,7 +128,8 @@ TEST_F(VmLife, ADecisionInAPauseTakesEffectAtResume) {
       Start();
       Eventually([&] { return vm_->Pending().size() == 1; });
       ASSERT_TRUE(vm_->Pause().ok());
-      EXPECT_TRUE(vm_->Resolve(vm_->Pending()[0].id, Resolution::kApply));
+      EXPECT_EQ(vm_->Resolve(vm_->Pending()[0].id, Resolution::kApply).outcome,
+                ResolveResult::Outcome::kDecided);
       Rest();
       EXPECT_EQ(Console(), "");
       EXPECT_EQ(state(), VmState::kPaused);
@@ -150,7 +153,8 @@ TEST_F(VmLife, AWaitForADecisionOutlastsAPause) {
       }
       Rest();
       ASSERT_EQ(vm_->Pending().size(), 1u);
-      EXPECT_TRUE(vm_->Resolve(vm_->Pending()[0].id, Resolution::kApply));
+      EXPECT_EQ(vm_->Resolve(vm_->Pending()[0].id, Resolution::kApply).outcome,
+                ResolveResult::Outcome::kDecided);
       Finish();
       Forget();
     }
@@ -221,7 +225,8 @@ TEST_F(VmLife, ANewPolicyDecidesTheNextRequest) {
   EXPECT_EQ(vm_->settings().labels.at("tier"), "gold");
   Start();
   Eventually([&] { return vm_->Pending().size() == 1; });
-  EXPECT_TRUE(vm_->Resolve(vm_->Pending()[0].id, Resolution::kApply));
+  EXPECT_EQ(vm_->Resolve(vm_->Pending()[0].id, Resolution::kApply).outcome,
+            ResolveResult::Outcome::kDecided);
   Finish();
 }
 
@@ -276,6 +281,42 @@ TEST_F(VmLife, AccessedPagesAreToldOnce) {
   EXPECT_TRUE(runs->front().Contains(Gfn(0x400)));
   EXPECT_TRUE(vm_->AgePages(all)->empty());
   EXPECT_FALSE(vm_->AgePages({Gfn(4096), 1}).ok());
+}
+
+TEST_F(VmLife, KvmCountsHowOftenVcpusLeaveTheGuest) {
+  if (!registry_->capabilities().kvm_usable) {
+    GTEST_SKIP() << "kvm: " << registry_->capabilities().reason;
+  }
+  Make(kAsks, 1, BackendKind::kKvm);
+  EXPECT_EQ(vm_->counters().kvm_exits, 0u);
+  Start();
+  Finish();
+  EXPECT_GT(vm_->counters().kvm_exits, 0u);
+}
+
+TEST_F(VmLife, VcpusRunOnTheProcessorsThatTheyWereGiven) {
+  constexpr uint32_t kNoProcessor = 1023;
+  VmSpec spec;
+  spec.name = "elsewhere";
+  spec.memory_bytes = uint64_t{2} << 20;
+  spec.vcpus = 1;
+  spec.program = "unused";
+  spec.cpus = {0};
+  spec.backend = BackendKind::kSim;
+  EXPECT_EQ(ReasonOf(registry_->Create(spec).status()), reason::kNotOnThisBackend);
+  if (!registry_->capabilities().kvm_usable) {
+    GTEST_SKIP() << "kvm: " << registry_->capabilities().reason;
+  }
+  spec.backend = BackendKind::kKvm;
+  spec.cpus = {kNoProcessor};
+  EXPECT_EQ(ReasonOf(registry_->Create(spec).status()), reason::kInvalidField);
+  cpu_set_t allowed;
+  ASSERT_EQ(sched_getaffinity(0, sizeof allowed, &allowed), 0);
+  uint32_t first = 0;
+  while (!CPU_ISSET(first, &allowed)) ++first;
+  Make(kAsks, 1, BackendKind::kKvm, [first](VmSpec& own) { own.cpus = {first}; });
+  Start();
+  Finish();
 }
 
 TEST_F(VmLife, ADumpHasAllTables) {

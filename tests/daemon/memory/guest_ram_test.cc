@@ -12,6 +12,7 @@ namespace {
 
 using mmu::Gfn;
 using mmu::GfnRange;
+using mmu::Level;
 using mmu::MemoryKind;
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
@@ -42,8 +43,8 @@ TEST(GuestRam, WhatExceedsThreeGiBContinuesAtFourGiB) {
 TEST(GuestRam, PrivateAndSharedPagesOfAFrameAreDifferentFramesWithDifferentBytes) {
   HpaSpace space;
   const auto ram = Make(4 * kMiB, space);
-  const auto private_page = ram->Resolve(Gfn(5), MemoryKind::kPrivate);
-  const auto shared_page = ram->Resolve(Gfn(5), MemoryKind::kShared);
+  const auto private_page = ram->Resolve(Gfn(5), MemoryKind::kPrivate, Level::k4K);
+  const auto shared_page = ram->Resolve(Gfn(5), MemoryKind::kShared, Level::k4K);
   ASSERT_TRUE(private_page.ok() && shared_page.ok());
   EXPECT_NE(private_page->pfn, shared_page->pfn);
   ram->slots()[0].private_pages.data()[5 * 4096] = std::byte{0x5a};
@@ -53,7 +54,7 @@ TEST(GuestRam, PrivateAndSharedPagesOfAFrameAreDifferentFramesWithDifferentBytes
 TEST(GuestRam, ResolveAllocatesExactlyTheAskedPage) {
   HpaSpace space;
   const auto ram = Make(4 * kMiB, space);
-  ASSERT_TRUE(ram->Resolve(Gfn(7), MemoryKind::kShared).ok());
+  ASSERT_TRUE(ram->Resolve(Gfn(7), MemoryKind::kShared, Level::k4K).ok());
   EXPECT_EQ(ram->allocated_bytes(MemoryKind::kShared), 4096u);
   EXPECT_EQ(ram->allocated_bytes(MemoryKind::kPrivate), 0u);
 }
@@ -62,7 +63,7 @@ TEST(GuestRam, APageIsReadyFromResolveToDiscard) {
   HpaSpace space;
   const auto ram = Make(4 * kMiB, space);
   EXPECT_FALSE(ram->Ready(Gfn(7), MemoryKind::kPrivate));
-  ASSERT_TRUE(ram->Resolve(Gfn(7), MemoryKind::kPrivate).ok());
+  ASSERT_TRUE(ram->Resolve(Gfn(7), MemoryKind::kPrivate, Level::k4K).ok());
   EXPECT_EQ(ram->Ready(Gfn(7), MemoryKind::kPrivate), mmu::Level::k2M);
   EXPECT_FALSE(ram->Ready(Gfn(7), MemoryKind::kShared));
   EXPECT_FALSE(ram->Ready(Gfn(8), MemoryKind::kPrivate));
@@ -92,22 +93,47 @@ TEST(GuestRam, WhatIsReadyIsAllocatedWhateverRaces) {
   std::thread discards([&] {
     while (!stop) ram->Discard({Gfn(5), 1}, MemoryKind::kPrivate);
   });
-  for (int i = 0; i < 20000; ++i) ASSERT_TRUE(ram->Resolve(Gfn(5), MemoryKind::kPrivate).ok());
+  for (int i = 0; i < 20000; ++i)
+    ASSERT_TRUE(ram->Resolve(Gfn(5), MemoryKind::kPrivate, Level::k4K).ok());
   stop = true;
   discards.join();
   const bool ready = ram->Ready(Gfn(5), MemoryKind::kPrivate).has_value();
   if (ready) {
     EXPECT_EQ(ram->allocated_bytes(MemoryKind::kPrivate), 4096u);
   }
-  ASSERT_TRUE(ram->Resolve(Gfn(5), MemoryKind::kPrivate).ok());
+  ASSERT_TRUE(ram->Resolve(Gfn(5), MemoryKind::kPrivate, Level::k4K).ok());
   EXPECT_TRUE(ram->Ready(Gfn(5), MemoryKind::kPrivate));
   EXPECT_EQ(ram->allocated_bytes(MemoryKind::kPrivate), 4096u);
+}
+
+TEST(GuestRam, AWholeLeafIsAllocatedWhenItIsWantedAndNeverClaimedWithoutAPage) {
+  HpaSpace space;
+  const auto ram = *GuestRam::Create(4 * kMiB, &space, Commit::kWholeLeaves);
+  const auto resolve = [&](uint64_t gfn, Level wanted) {
+    const auto page = ram->Resolve(Gfn(gfn), MemoryKind::kPrivate, wanted);
+    EXPECT_TRUE(page.ok()) << page.status();
+    return page->max_level;
+  };
+  EXPECT_EQ(resolve(5, Level::k4K), Level::k4K);
+  EXPECT_EQ(ram->allocated_bytes(MemoryKind::kPrivate), 4096u);
+  EXPECT_FALSE(ram->Ready(Gfn(5), MemoryKind::kPrivate)) << "a larger leaf may be wanted";
+  EXPECT_EQ(resolve(5, Level::k2M), Level::k2M);
+  EXPECT_EQ(ram->allocated_bytes(MemoryKind::kPrivate), 2 * kMiB);
+  EXPECT_EQ(ram->Ready(Gfn(511), MemoryKind::kPrivate), Level::k2M);
+  EXPECT_FALSE(ram->Ready(Gfn(512), MemoryKind::kPrivate));
+  ram->Discard({Gfn(7), 1}, MemoryKind::kPrivate);
+  EXPECT_FALSE(ram->Ready(Gfn(5), MemoryKind::kPrivate));
+  EXPECT_EQ(resolve(5, Level::k4K), Level::k4K);
+  EXPECT_EQ(ram->allocated_bytes(MemoryKind::kPrivate), 2 * kMiB - 4096) << "not without a wish";
+  EXPECT_EQ(resolve(7, Level::k2M), Level::k2M);
+  EXPECT_EQ(ram->Ready(Gfn(5), MemoryKind::kPrivate), Level::k2M);
+  EXPECT_EQ(ram->leaves_without_memory(), 0u);
 }
 
 TEST(GuestRam, ResolveOutsideEverySlotIsRefused) {
   HpaSpace space;
   const auto ram = Make(4 * kMiB, space);
-  EXPECT_EQ(ram->Resolve(Gfn(4 * kMiB >> 12), MemoryKind::kPrivate).status().code(),
+  EXPECT_EQ(ram->Resolve(Gfn(4 * kMiB >> 12), MemoryKind::kPrivate, Level::k4K).status().code(),
             absl::StatusCode::kFailedPrecondition);
 }
 
@@ -161,12 +187,12 @@ TEST(GuestRam, AddedSlotsComeMoveAndGo) {
   EXPECT_EQ(ram->Added(range.first), *slot);
   EXPECT_EQ(ram->added_bytes(), 4 * kMiB);
   EXPECT_EQ(ram->Memslots().size(), 2u);
-  EXPECT_EQ(ram->Resolve(Gfn(0x8005), MemoryKind::kShared)->pfn,
+  EXPECT_EQ(ram->Resolve(Gfn(0x8005), MemoryKind::kShared, Level::k4K)->pfn,
             mmu::PfnOf((*slot)->shared_pages.hpa()) + 5);
   (*slot)->shared_pages.data()[5 * 4096] = std::byte{7};
 
   ASSERT_TRUE(ram->Move(range, Gfn(0x9000)).ok());
-  EXPECT_EQ(ram->Resolve(Gfn(0x8005), MemoryKind::kShared).status().code(),
+  EXPECT_EQ(ram->Resolve(Gfn(0x8005), MemoryKind::kShared, Level::k4K).status().code(),
             absl::StatusCode::kFailedPrecondition);
   std::byte seen{};
   EXPECT_TRUE(ram->ForEachPiece(0x9005000, 1, MemoryKind::kShared,
@@ -176,7 +202,7 @@ TEST(GuestRam, AddedSlotsComeMoveAndGo) {
   ram->Remove(Gfn(0x9000));
   EXPECT_EQ(ram->Added(Gfn(0x9000)), nullptr);
   EXPECT_EQ(ram->added_slots(), 0u);
-  EXPECT_FALSE(ram->Resolve(Gfn(0x9005), MemoryKind::kShared).ok());
+  EXPECT_FALSE(ram->Resolve(Gfn(0x9005), MemoryKind::kShared, Level::k4K).ok());
   EXPECT_EQ(ram->allocated_bytes(MemoryKind::kShared), 0u);
 }
 

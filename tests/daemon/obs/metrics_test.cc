@@ -82,8 +82,10 @@ TEST_F(MetricsTest, ConversionsAreCountedAsTheEventsTell) {
       Conversion("demo", C::DIRECTION_TO_PRIVATE, C::CAUSE_EXPLICIT, C::DECISION_DENIED, 4096));
   journal_.Append(
       Conversion("demo", C::DIRECTION_TO_PRIVATE, C::CAUSE_EXPLICIT, C::DECISION_EXPIRED, 4096));
-  journal_.Append(
-      Conversion("demo", C::DIRECTION_TO_SHARED, C::CAUSE_API, C::DECISION_QUOTA, 4096));
+  v1::Event refused =
+      Conversion("demo", C::DIRECTION_TO_SHARED, C::CAUSE_EXPLICIT, C::DECISION_QUOTA, 4096);
+  refused.mutable_conversion()->set_quota(C::QUOTA_PING_PONG);
+  journal_.Append(refused);
   const std::string scrape = Scraped();
   EXPECT_EQ(ValueOf(scrape,
                     "twinroot_conversions_total{vm=\"demo\",direction=\"to_shared\","
@@ -99,8 +101,10 @@ TEST_F(MetricsTest, ConversionsAreCountedAsTheEventsTell) {
             1);
   EXPECT_EQ(ValueOf(scrape,
                     "twinroot_conversions_total{vm=\"demo\",direction=\"to_shared\","
-                    "cause=\"api\",result=\"quota\"}"),
+                    "cause=\"explicit\",result=\"quota\"}"),
             1);
+  EXPECT_EQ(
+      ValueOf(scrape, "twinroot_conversions_over_quota_total{vm=\"demo\",quota=\"ping_pong\"}"), 1);
   EXPECT_EQ(ValueOf(scrape,
                     "twinroot_converted_bytes_total{vm=\"demo\",direction=\"to_shared\","
                     "cause=\"implicit\"}"),
@@ -110,9 +114,12 @@ TEST_F(MetricsTest, ConversionsAreCountedAsTheEventsTell) {
                     "twinroot_converted_bytes_total{vm=\"demo\",direction=\"to_private\","
                     "cause=\"explicit\"}"),
             -1);
-  EXPECT_EQ(ValueOf(scrape, "twinroot_conversion_latency_seconds_count"), 6);
-  EXPECT_EQ(ValueOf(scrape, "twinroot_conversion_latency_seconds_bucket{le=\"5e-05\"}"), 0);
-  EXPECT_EQ(ValueOf(scrape, "twinroot_conversion_latency_seconds_bucket{le=\"0.0001\"}"), 6);
+  const std::string latency = "twinroot_conversion_latency_seconds_";
+  EXPECT_EQ(ValueOf(scrape, latency + "count{cause=\"implicit\"}"), 3);
+  EXPECT_EQ(ValueOf(scrape, latency + "count{cause=\"explicit\"}"), 3);
+  EXPECT_EQ(ValueOf(scrape, latency + "count{cause=\"api\"}"), 0);
+  EXPECT_EQ(ValueOf(scrape, latency + "bucket{cause=\"implicit\",le=\"5e-05\"}"), 0);
+  EXPECT_EQ(ValueOf(scrape, latency + "bucket{cause=\"implicit\",le=\"0.0001\"}"), 3);
   EXPECT_EQ(ValueOf(scrape, "twinroot_journal_events"), 6);
   EXPECT_EQ(ValueOf(scrape, "twinroot_journal_waiting_events"), 0);
   EXPECT_EQ(ValueOf(scrape, "twinroot_journal_bytes"), 0);

@@ -79,6 +79,11 @@ constexpr Row kRows[] = {
      "ETAG_MISMATCH", ""},
     {"VmService/WaitVm", "name: 'vms/nobody'", StatusCode::NOT_FOUND, "NO_SUCH_VM", ""},
     {"VmService/StreamConsole", "name: 'vms/demo' mode: 9", kInvalid, "INVALID_FIELD", "mode"},
+    {"VmService/CreateVm",
+     "vm_id: 'a' vm { memory_bytes: 2097152 vcpus: 1 boot { initrd: 'images/1' } }", kInvalid,
+     "INVALID_FIELD", "vm.boot.initrd"},
+    {"VmService/WriteConsole", "name: 'vms/runs'", kInvalid, "MISSING_FIELD", "data"},
+    {"VmService/WriteConsole", "name: 'vms/demo' data: 'x'", kPrecondition, "WRONG_STATE", ""},
 
     {"MemoryService/SetMemoryAttributes", "vm: 'vms/demo'", kInvalid, "INVALID_NAME", "vm"},
     {"MemoryService/SetMemoryAttributes", "vm: 'demo'", kInvalid, "MISSING_FIELD", "kind"},
@@ -134,6 +139,9 @@ constexpr Row kRows[] = {
      "INVALID_FIELD", "page_size"},
 
     {"EventService/WatchEvents", "filter { vm: 'A' }", kInvalid, "INVALID_NAME", "filter.vm"},
+    {"EventService/WatchEvents", "lossless_hold { seconds: 61 }", kInvalid, "INVALID_FIELD",
+     "lossless_hold"},
+    {"EventService/WatchEvents", "lossless_hold { }", kInvalid, "INVALID_FIELD", "lossless_hold"},
     {"EventService/ListEvents", "filter { kinds: 99 }", kInvalid, "INVALID_FIELD",
      "filter.kinds[0]"},
     {"EventService/ListConversions", "vm: 'nobody'", StatusCode::NOT_FOUND, "NO_SUCH_VM", ""},

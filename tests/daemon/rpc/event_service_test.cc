@@ -220,6 +220,43 @@ TEST_F(EventServiceTest, KilledWatchersCostNothingToOthers) {
   EXPECT_TRUE(Start("demo").ok());
 }
 
+TEST_F(EventServiceTest, ALosslessWatchHoldsUntilItHasReadAndEndsIfItNeverDoes) {
+  v1::WatchEventsRequest request;
+  request.mutable_lossless_hold()->set_seconds(30);
+  auto reads = Open(request);
+  request.mutable_lossless_hold()->set_seconds(0);
+  request.mutable_lossless_hold()->set_nanos(200'000'000);
+  request.mutable_filter()->set_vm("b");
+  auto stuck = Open(request);
+  // More than a connection holds for who does not read.
+  constexpr size_t kEvents = 4'000;
+  for (size_t i = 0; i < kEvents; ++i) {
+    v1::Event event;
+    event.set_vm("b");
+    event.mutable_audit_failure()->set_detail(std::string(8192, 'x'));
+    journal_->Append(event);
+  }
+  EXPECT_NE(journal_->HeldUntil("b"), std::nullopt);
+  EXPECT_NE(journal_->HeldUntil("a"), std::nullopt);
+  ASSERT_TRUE(reads->ReadUntil(kEvents));
+  for (size_t i = 0; i < kEvents; ++i) ASSERT_EQ(reads->events[i].vm_sequence(), i + 1);
+  Eventually([&] { return !journal_->HeldUntil("a").has_value(); });
+  Eventually([&] { return !journal_->HeldUntil("b").has_value(); });
+  stuck->ReadToEnd();
+  const grpc::Status status = stuck->reader->Finish();
+  ExpectError(status, StatusCode::ABORTED, "WATCH_TOO_SLOW");
+  // Where it ended another begins, and nothing is missed.
+  request.clear_lossless_hold();
+  request.set_start_cursor(InfoOf(status).metadata().at("cursor"));
+  auto again = Open(request);
+  const size_t before = stuck->events.size();
+  ASSERT_LT(before, kEvents);
+  ASSERT_TRUE(again->ReadUntil(kEvents - before));
+  for (size_t i = before; i < kEvents; ++i) {
+    ASSERT_EQ(again->events[i - before].vm_sequence(), i + 1);
+  }
+}
+
 TEST_F(EventServiceTest, WatchRefusesBadCursorsAndChoices) {
   v1::WatchEventsRequest request;
   request.set_start_cursor("nonsense");
@@ -311,9 +348,13 @@ TEST_F(EventServiceTest, WaitingConversionsAreListedAndDecidedOneByOne) {
   ASSERT_TRUE(events_->ResolveConversion(&context, request, &response).ok());
   ASSERT_EQ(response.results_size(), 3);
   EXPECT_EQ(response.results(0).outcome(), v1::ResolveConversionResponse::OUTCOME_DECIDED);
-  EXPECT_EQ(response.results(1).outcome(), v1::ResolveConversionResponse::OUTCOME_NOT_WAITING);
+  EXPECT_EQ(response.results(0).decision(), v1::Conversion::DECISION_APPLIED);
+  EXPECT_EQ(response.results(0).decider(), v1::Conversion::DECIDER_ORCHESTRATOR);
+  EXPECT_EQ(response.results(1).outcome(), v1::ResolveConversionResponse::OUTCOME_UNKNOWN);
+  EXPECT_EQ(response.results(1).decision(), v1::Conversion::DECISION_UNSPECIFIED);
   EXPECT_EQ(response.results(1).id(), 999u);
-  EXPECT_EQ(response.results(2).outcome(), v1::ResolveConversionResponse::OUTCOME_NOT_WAITING);
+  EXPECT_EQ(response.results(2).outcome(), v1::ResolveConversionResponse::OUTCOME_ALREADY_DECIDED);
+  EXPECT_EQ(response.results(2).decision(), v1::Conversion::DECISION_APPLIED);
   EXPECT_EQ(vm.Pending().size(), 1u);
 }
 

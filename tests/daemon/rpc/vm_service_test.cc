@@ -76,6 +76,10 @@ TEST_F(VmServiceTest, CreateAnswersWhatWasDefined) {
   vm->mutable_conversion_policy()->set_mode(v1::ConversionPolicy::MODE_ORCHESTRATOR);
   vm->mutable_conversion_policy()->mutable_decision_timeout()->set_nanos(1'500'000);
   vm->mutable_conversion_policy()->set_on_timeout(v1::ConversionPolicy::ON_TIMEOUT_APPLY);
+  vm->mutable_conversion_policy()->set_max_shared_bytes(1 << 20);
+  vm->mutable_conversion_policy()->set_max_conversions_per_second(100);
+  vm->mutable_conversion_policy()->set_conversion_burst(7);
+  vm->mutable_conversion_policy()->set_ping_pong_limit(3);
   vm->mutable_boot()->set_cpl(0);
   v1::CreateVmResponse response;
   ASSERT_TRUE(Create(request, &response).ok());
@@ -87,6 +91,11 @@ TEST_F(VmServiceTest, CreateAnswersWhatWasDefined) {
   EXPECT_EQ(response.vm().conversion_policy().mode(), v1::ConversionPolicy::MODE_ORCHESTRATOR);
   EXPECT_EQ(response.vm().conversion_policy().decision_timeout().nanos(), 1'500'000);
   EXPECT_EQ(response.vm().conversion_policy().on_timeout(), v1::ConversionPolicy::ON_TIMEOUT_APPLY);
+  EXPECT_EQ(response.vm().conversion_policy().max_shared_bytes(), 1u << 20);
+  EXPECT_EQ(response.vm().conversion_policy().max_conversions_per_second(), 100u);
+  EXPECT_EQ(response.vm().conversion_policy().conversion_burst(), 7u);
+  EXPECT_EQ(response.vm().conversion_policy().ping_pong_limit(), 3u);
+  EXPECT_EQ(response.vm().conversion_policy().ping_pong_window().seconds(), 1);
   EXPECT_EQ(response.vm().boot().cpl(), 0u);
   EXPECT_FALSE(response.vm().has_exit_code());
   EXPECT_GT(response.vm().create_time().seconds(), 0);
@@ -201,6 +210,23 @@ TEST_F(VmServiceTest, ReasonsOfLowerRoomsAreKept) {
   request.mutable_vm()->set_backend(v1::BACKEND_KVM);
   v1::CreateVmResponse response;
   ExpectError(Create(request, &response), StatusCode::FAILED_PRECONDITION, "BACKEND_UNAVAILABLE");
+}
+
+TEST_F(VmServiceTest, PlacementAndDebugAreCheckedAndAnswered) {
+  v1::CreateVmRequest request = CreateRequest("demo");
+  v1::CreateVmResponse response;
+  request.mutable_vm()->mutable_placement()->add_cpus(1);
+  request.mutable_vm()->mutable_placement()->add_cpus(1);
+  ExpectError(Create(request, &response), StatusCode::INVALID_ARGUMENT, "INVALID_FIELD");
+  request.mutable_vm()->mutable_placement()->set_cpus(0, 3);
+  request.mutable_vm()->set_debug(static_cast<v1::Vm::Debug>(77));
+  ExpectError(Create(request, &response), StatusCode::INVALID_ARGUMENT, "INVALID_FIELD");
+  request.mutable_vm()->set_debug(v1::Vm::DEBUG_REGISTERS);
+  ASSERT_TRUE(Create(request, &response).ok());
+  ASSERT_EQ(response.vm().placement().cpus_size(), 2);
+  EXPECT_EQ(response.vm().placement().cpus(0), 1u);
+  EXPECT_EQ(response.vm().placement().cpus(1), 3u);
+  EXPECT_EQ(response.vm().debug(), v1::Vm::DEBUG_REGISTERS);
 }
 
 TEST_F(VmServiceTest, UploadedImageIsNamedByItsContentAndReachesTheVm) {

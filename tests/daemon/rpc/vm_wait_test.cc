@@ -207,5 +207,31 @@ TEST_F(ConsoleTest, BadRequestsAreRefused) {
               "NO_SUCH_VM");
 }
 
+TEST_F(ConsoleTest, WhatIsTypedReachesTheGuestOnceOrNotAtAll) {
+  fakes::FakeVm& vm = Make("demo");
+  ASSERT_TRUE(Start("demo").ok());
+  v1::WriteConsoleRequest request;
+  request.set_name("vms/demo");
+  request.set_data("ls\n");
+  request.set_request_id("once");
+  v1::WriteConsoleResponse response;
+  const auto type = [&] {
+    grpc::ClientContext context;
+    return vms_->WriteConsole(&context, request, &response);
+  };
+  EXPECT_TRUE(type().ok());
+  EXPECT_TRUE(type().ok());  // its answer was lost
+  EXPECT_EQ(vm.typed(), "ls\n");
+  request.clear_request_id();
+  request.set_data(std::string(4097, 'x'));
+  ExpectBadField(type(), "INVALID_FIELD", "data");
+  request.set_data(std::string(4096, 'x'));
+  EXPECT_TRUE(type().ok());
+  const grpc::Status full = type();
+  ExpectError(full, StatusCode::RESOURCE_EXHAUSTED, "CONSOLE_INPUT_FULL");
+  EXPECT_EQ(DetailOf<google::rpc::RetryInfo>(full).retry_delay().seconds(), 1);
+  EXPECT_EQ(vm.typed().size(), 3u + 4096u);
+}
+
 }  // namespace
 }  // namespace twinroot::rpc

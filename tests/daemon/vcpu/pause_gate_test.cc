@@ -50,6 +50,18 @@ TEST(PauseGateTest, OneThatIsOutsideOrHeldNeedsNoWait) {
   EXPECT_TRUE(gate.Release(1));
 }
 
+TEST(PauseGateTest, OfSeveralPausesTheLastResumeCounts) {
+  PauseGate gate(1);
+  gate.Enter(0);
+  gate.Hold(0);
+  gate.Pause([] {});
+  gate.Pause([] {});
+  gate.Resume();
+  EXPECT_FALSE(gate.Release(0));
+  gate.Resume();
+  EXPECT_TRUE(gate.Release(0));
+}
+
 TEST(PauseGateTest, PauseWaitsForAReleasedVcpu) {
   PauseGate gate(1);
   gate.Enter(0);

@@ -151,6 +151,20 @@ TEST(ExternalTablesTest, E1_ALeafThatTheOwnerDroppedIsSetAgain) {
   EXPECT_EQ(t.log.Take(), (Calls{"set private 0x0+512", "set private 0x0+512"}));
 }
 
+TEST(ExternalTablesTest, E1_ALargeLeafThatALogLeftWithoutWGetsItBackWithAnyFault) {
+  TestSpace t(External(Level::k2M));
+  t.external_private.can_withhold_write = t.external_shared.can_withhold_write = true;
+  ASSERT_TRUE(t.Fixes(5, kPrivate));
+  ASSERT_TRUE(t.space->EnableDirtyLog({.eager_split = false}).ok());
+  t.Touch(5, kPrivate);
+  EXPECT_FALSE(t.external_private.last_access.write()) << "the log is on";
+  ASSERT_TRUE(t.space->DisableDirtyLog().ok());
+  t.Touch(5, kPrivate);
+  EXPECT_TRUE(t.external_private.last_access.write());
+  EXPECT_TRUE(t.space->Translate(Gpa(0x5000), kPrivate)->access.write());
+  EXPECT_TRUE(t.space->Audit().ok()) << t.space->Audit();
+}
+
 TEST(ExternalTablesTest, E2_RemovalIsFlushThenRemoveThenDiscard) {
   TestSpace t(External(Level::k4K));
   for (uint64_t gfn = 4; gfn < 8; ++gfn) ASSERT_TRUE(t.Fixes(gfn, kPrivate));

@@ -139,6 +139,21 @@ TEST(FaultHandlerTest, D1_AChangeWhileThePageIsResolvedMakesTheFaultRetry) {
   EXPECT_TRUE(t.space->Audit().ok()) << t.space->Audit();
 }
 
+TEST(FaultHandlerTest, D3_ThePageSourceIsToldOfTheLeafThatIsWanted) {
+  TestSpace t({.max_level = Level::k2M});
+  ASSERT_TRUE(t.Fixes(5, kPrivate));
+  EXPECT_EQ(t.pages.last_wanted, Level::k2M);
+  ASSERT_TRUE(t.Convert({Frames(512, 1)}, kShared).ok());
+  ASSERT_TRUE(t.Fixes(513, kPrivate));
+  EXPECT_EQ(t.pages.last_wanted, Level::k4K) << "the attributes differ inside";
+  ASSERT_TRUE(t.Convert({Frames(512, 1)}, kPrivate).ok());
+  ASSERT_TRUE(t.Fixes(514, kPrivate));
+  EXPECT_EQ(t.pages.last_wanted, Level::k4K) << "a table stands there";
+  ASSERT_TRUE(t.space->EnableDirtyLog({}).ok());
+  ASSERT_TRUE(t.Fixes(1024, kPrivate));
+  EXPECT_EQ(t.pages.last_wanted, Level::k4K) << "a log counts pages of 4K";
+}
+
 TEST(FaultHandlerTest, D1_AHostZapWhileThePageIsResolvedMakesTheFaultRetry) {
   TestSpace t;
   bool once = true;

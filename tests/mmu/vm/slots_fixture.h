@@ -31,11 +31,11 @@ class MovablePages : public PageSource {
   }
 
   Level LargestLeaf(Gfn gfn, MemoryKind kind) override { return pages.LargestLeaf(gfn, kind); }
-  absl::StatusOr<Page> Resolve(Gfn gfn, MemoryKind kind) override {
+  absl::StatusOr<Page> Resolve(Gfn gfn, MemoryKind kind, Level wanted) override {
     if (on_resolve) on_resolve(gfn, kind);
     const std::optional<Gfn> home = HomeOf(gfn);
     if (!home) return absl::NotFoundError("no backing there");
-    absl::StatusOr<Page> page = pages.Resolve(*home, kind);
+    absl::StatusOr<Page> page = pages.Resolve(*home, kind, wanted);
     if (after_resolve) after_resolve(gfn, kind);
     return page;
   }

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/daemon/vcpu/kvm/test_kernels.h"
+
 namespace twinroot::kvm {
 namespace {
 
@@ -151,6 +153,43 @@ TEST(GuestImage, MustLeaveRoomForTheStacksOfEveryVcpu) {
   EXPECT_FALSE(CheckImageFits(*image, 4 << 20, 33).ok());
   EXPECT_FALSE(CheckImageFits(*image, 2 << 20, 1).ok());
   EXPECT_TRUE(CheckImageFits(*image, uint64_t{64} << 30, 64).ok());
+}
+
+TEST(GuestImage, ABzImageIsAKernelWithA64BitEntry) {
+  const std::string bytes = BzKernel("code");
+  const absl::StatusOr<GuestImage> image = ParseGuestImage(bytes);
+  ASSERT_TRUE(image.ok()) << image.status();
+  EXPECT_TRUE(image->kernel());
+  EXPECT_EQ(image->entry, kKernelBase + 0x200);
+  EXPECT_EQ(image->end, kKernelBase + 0x200000);
+  EXPECT_EQ(image->setup_header.size(), 0x26cu - kSetupHeader);
+  EXPECT_EQ(image->initrd_end, 0x80000000u);
+  EXPECT_EQ(image->max_cmdline, 100u);
+}
+
+TEST(GuestImage, AnElfWithAPvhNoteIsAKernel) {
+  const std::string bytes = PvhKernel("code", kKernelBase + 2);
+  const absl::StatusOr<GuestImage> image = ParseGuestImage(bytes);
+  ASSERT_TRUE(image.ok()) << image.status();
+  EXPECT_EQ(image->protocol, GuestImage::Protocol::kPvh);
+  EXPECT_EQ(image->entry, kKernelBase + 2);
+}
+
+TEST(GuestImage, AKernelThatCannotBeEnteredIsRefused) {
+  const auto refusal = [](const std::string& bytes) {
+    return std::string(ParseGuestImage(bytes).status().message());
+  };
+  std::string old = BzKernel("code");
+  PutAt(old, 0x206, uint16_t{0x020b});
+  EXPECT_NE(refusal(old).find("without a 64-bit entry"), std::string::npos);
+  std::string narrow = BzKernel("code");
+  PutAt(narrow, 0x236, uint16_t{0});
+  EXPECT_NE(refusal(narrow).find("without a 64-bit entry"), std::string::npos);
+  EXPECT_NE(refusal(BzKernel("").substr(0, 1024)).find("truncated"), std::string::npos);
+  std::string high = BzKernel("code");
+  PutAt(high, 0x258, uint64_t{1} << 40);
+  EXPECT_NE(refusal(high).find("wants to lie at 0x10000000000"), std::string::npos);
+  EXPECT_NE(refusal(PvhKernel("code", 0x42)).find("PVH entry point 0x42"), std::string::npos);
 }
 
 }  // namespace

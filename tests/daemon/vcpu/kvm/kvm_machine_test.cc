@@ -40,7 +40,7 @@ class Client : public vcpu::MachineClient {
         return Verdict::kParked;
       }
     }
-    const auto page = ram->Resolve(gfn, kind);
+    const auto page = ram->Resolve(gfn, kind, mmu::Level::k4K);
     EXPECT_TRUE(page.ok());
     EXPECT_TRUE(
         machine->external(kind)->Set(gfn, mmu::Level::k4K, mmu::Access::All(), page->pfn).ok());
@@ -287,6 +287,17 @@ TEST_F(KvmMachineTest, AParkedMapGpaWaitsForItsAnswer) {
   machine_->AnswerMapGpa(0, vcpu::MapGpaResult::kDenied);
   ASSERT_TRUE(client_.Wait([&] { return client_.exit_code.has_value(); })) << client_.message;
   EXPECT_EQ(*client_.exit_code, static_cast<uint8_t>(-1));
+  StopAndJoin();
+}
+
+TEST_F(KvmMachineTest, ARetryTellsTheGuestWhereToGoOn) {
+  client_.park_map_gpa = true;
+  // mov al, bh in the middle: bits 8 to 15 of the address in RBX.
+  Start(kMapGpaAndExitWithAl.substr(0, 22) + "\x88\xf8\xe6\xf4");
+  ASSERT_TRUE(client_.Wait([&] { return client_.parked_vcpu.has_value(); })) << client_.message;
+  machine_->AnswerMapGpa(0, {vcpu::MapGpaResult::kRetry, 0x201000});
+  ASSERT_TRUE(client_.Wait([&] { return client_.exit_code.has_value(); })) << client_.message;
+  EXPECT_EQ(*client_.exit_code, 0x10);
   StopAndJoin();
 }
 

@@ -110,8 +110,9 @@ TEST_F(SimTest, StopEndsEveryWaitAndEveryLoop) {
       return Verdict::kResume;
     };
     client.on_map_gpa = [&](VcpuIndex, const vcpu::MapGpaCall& call) {
-      return call.gpa == 0x500000 ? MapGpaVerdict{Verdict::kParked, MapGpaResult::kOk}
-                                  : MapGpaVerdict{Verdict::kResume, MapGpaResult::kRetry};
+      return call.gpa == 0x500000
+                 ? MapGpaVerdict{Verdict::kParked, MapGpaResult::kOk}
+                 : MapGpaVerdict{Verdict::kResume, {MapGpaResult::kRetry, call.gpa}};
     };
     SimConfig config;
     config.vcpus = c.vcpus;

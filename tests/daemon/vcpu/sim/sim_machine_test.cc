@@ -153,14 +153,26 @@ TEST_F(SimTest, MapGpaGivesTheRegistersAndItsResultIsTheLastResult) {
 
 TEST_F(SimTest, MapGpaRetriesAreFollowedBeforeTheNextStep) {
   int call = 0;
-  client_.on_map_gpa = [&](VcpuIndex, const vcpu::MapGpaCall&) {
-    return MapGpaVerdict{Verdict::kResume, ++call < 4 ? MapGpaResult::kRetry : MapGpaResult::kOk};
+  client_.on_map_gpa = [&](VcpuIndex, const vcpu::MapGpaCall& asked) {
+    // Once from the same place, once from the next page.
+    switch (++call) {
+      case 1:
+        return MapGpaVerdict{Verdict::kResume, {MapGpaResult::kRetry, asked.gpa}};
+      case 2:
+        return MapGpaVerdict{Verdict::kResume, {MapGpaResult::kRetry, asked.gpa + 0x1000}};
+      default:
+        return MapGpaVerdict{Verdict::kResume, MapGpaResult::kOk};
+    }
   };
   const FakeClient::Notes notes = Run(R"(vcpus {
-      steps { map_gpa { gpa: 0x400000 pages: 2 kind: MEMORY_KIND_SHARED } }
+      steps { map_gpa { gpa: 0x400000 pages: 3 kind: MEMORY_KIND_SHARED } }
       steps { expect { value: 0 } } })");
   EXPECT_THAT(notes.ended, ElementsAre(0u));
-  EXPECT_THAT(notes.map_gpa_calls, SizeIs(4));
+  ASSERT_THAT(notes.map_gpa_calls, SizeIs(3));
+  EXPECT_EQ(notes.map_gpa_calls[1].gpa, 0x400000u);
+  EXPECT_EQ(notes.map_gpa_calls[1].pages, 3u);
+  EXPECT_EQ(notes.map_gpa_calls[2].gpa, 0x401000u);
+  EXPECT_EQ(notes.map_gpa_calls[2].pages, 2u);
 }
 
 TEST_F(SimTest, ParkedFaultWaitsUntilItIsResumedAndTriesAgain) {

@@ -1,0 +1,45 @@
+#include "daemon/rpc/vm_choices.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/reasons.h"
+#include "daemon/rpc/status.h"
+
+namespace twinroot::rpc {
+
+absl::StatusOr<bool> NxHugePagesOf(v1::Vm::NxHugePages choice) {
+  switch (choice) {
+    case v1::Vm::NX_HUGE_PAGES_UNSPECIFIED:
+    case v1::Vm::NX_HUGE_PAGES_OFF:
+      return false;
+    case v1::Vm::NX_HUGE_PAGES_ON:
+      return true;
+    default:
+      return FieldError("vm.nx_huge_pages", absl::StrCat(choice, " is no choice: use OFF or ON"),
+                        reason::kInvalidField);
+  }
+}
+
+absl::StatusOr<std::vector<uint32_t>> CpusOf(const v1::Placement& placement) {
+  std::vector<uint32_t> cpus(placement.cpus().begin(), placement.cpus().end());
+  std::sort(cpus.begin(), cpus.end());
+  if (std::adjacent_find(cpus.begin(), cpus.end()) == cpus.end()) return cpus;
+  return FieldError("vm.placement.cpus", "a processor is named twice: name each once",
+                    reason::kInvalidField);
+}
+
+absl::StatusOr<bool> TellsRegisters(v1::Vm::Debug choice) {
+  switch (choice) {
+    case v1::Vm::DEBUG_UNSPECIFIED:
+    case v1::Vm::DEBUG_OFF:
+      return false;
+    case v1::Vm::DEBUG_REGISTERS:
+      return true;
+    default:
+      return FieldError("vm.debug", absl::StrCat(choice, " is no choice: use OFF or REGISTERS"),
+                        reason::kInvalidField);
+  }
+}
+
+}  // namespace twinroot::rpc
