@@ -100,6 +100,17 @@ CLI::Option* AddLabels(CLI::App* verb, std::map<std::string, std::string>* label
       ->type_name("KEY=VALUE");
 }
 
+v1::Vm GetVm(Session& session, const std::string& name, const std::string& what) {
+  v1::GetVmRequest request;
+  request.set_name(VmResource(name));
+  return session.client()
+      .Call<v1::GetVmResponse>(what,
+                               [&](grpc::ClientContext* context, v1::GetVmResponse* answer) {
+                                 return session.client().vm().GetVm(context, request, answer);
+                               })
+      .vm();
+}
+
 CLI::Option* AddSize(CLI::App* verb, const std::string& name, uint64_t* value,
                      const std::string& description) {
   return verb

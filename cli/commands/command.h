@@ -98,6 +98,9 @@ void SetRanges(const std::vector<AddressRange>& ranges, Field* field) {
   }
 }
 
+// The VM as it is now. Throws a Failure that begins with `what`.
+v1::Vm GetVm(Session& session, const std::string& name, const std::string& what);
+
 // "3 pages of 2MiB and 0 of 1GiB were split, 1 stay large".
 std::string SplitsInWords(const v1::SplitCounts& splits);
 

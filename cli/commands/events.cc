@@ -129,14 +129,7 @@ int Events(Session& session, const Arguments& arguments) {
       arguments.since == kNow ? std::string() : PrintKept(session, arguments, printer);
   // A deleted VM has events and no VM, a new one may have a VM and no events yet.
   if (!arguments.follow && !printer.printed()) {
-    for (const std::string& vm : arguments.vms) {
-      v1::GetVmRequest request;
-      request.set_name(VmResource(vm));
-      session.client().Call<v1::GetVmResponse>(
-          kWhat, [&](grpc::ClientContext* context, v1::GetVmResponse* answer) {
-            return session.client().vm().GetVm(context, request, answer);
-          });
-    }
+    for (const std::string& vm : arguments.vms) GetVm(session, vm, kWhat);
   }
   return arguments.follow ? Follow(session, arguments, cursor, printer) : kOk;
 }

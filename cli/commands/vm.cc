@@ -141,14 +141,8 @@ int List(Session& session) {
 }
 
 int Get(Session& session, const std::string& name) {
-  v1::GetVmRequest request;
-  request.set_name(VmResource(name));
-  const auto response = session.client().Call<v1::GetVmResponse>(
-      absl::StrCat("cannot get vm ", name),
-      [&](grpc::ClientContext* context, v1::GetVmResponse* answer) {
-        return session.client().vm().GetVm(context, request, answer);
-      });
-  session.Answer(response.vm(), Describe(response.vm()));
+  const v1::Vm vm = GetVm(session, name, absl::StrCat("cannot get vm ", name));
+  session.Answer(vm, Describe(vm));
   return kOk;
 }
 

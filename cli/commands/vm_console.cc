@@ -135,14 +135,7 @@ class Typist {
 };
 
 void CheckRuns(Session& session, const std::string& name) {
-  v1::GetVmRequest request;
-  request.set_name(VmResource(name));
-  const auto response = session.client().Call<v1::GetVmResponse>(
-      absl::StrCat("cannot get vm ", name),
-      [&](grpc::ClientContext* context, v1::GetVmResponse* answer) {
-        return session.client().vm().GetVm(context, request, answer);
-      });
-  const v1::Vm::State state = response.vm().state();
+  const v1::Vm::State state = GetVm(session, name, absl::StrCat("cannot get vm ", name)).state();
   if (state == v1::Vm::STATE_RUNNING || state == v1::Vm::STATE_PAUSED) return;
   throw Failure{kConflict, absl::StrCat("vm ", name, " does not run: nobody reads what you type"),
                 state == v1::Vm::STATE_DEFINED ? absl::StrCat("`hvctl vm start ", name, "` first")

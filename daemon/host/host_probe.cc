@@ -1,13 +1,12 @@
 #include "daemon/host/host_probe.h"
 
-#include <condition_variable>
 #include <fstream>
-#include <mutex>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "daemon/host/wait_stopped.h"
 #include "daemon/vcpu/kvm/projection.h"
 #include "daemon/vcpu/kvm/userfault.h"
 
@@ -25,23 +24,6 @@ constexpr char kProbeGuest[] = "\xb0\x2a\xe6\xf4\xf4";
 
 void Add(HostCapabilities& capabilities, std::string name, Result result, std::string detail) {
   capabilities.checks.push_back({std::move(name), result, std::move(detail)});
-}
-
-// Waits for the VM's end, not longer than the timeout.
-bool WaitStopped(Vm& vm) {
-  std::mutex mutex;
-  std::condition_variable changed;
-  bool stopped = false;
-  const std::unique_ptr<Vm::Waiter> waiter = vm.OnStopped([&](const absl::Status&) {
-    std::lock_guard lock(mutex);
-    stopped = true;
-    changed.notify_all();
-  });
-  std::unique_lock lock(mutex);
-  const bool in_time =
-      changed.wait_for(lock, absl::ToChronoMilliseconds(kProbeTimeout), [&] { return stopped; });
-  lock.unlock();
-  return in_time;
 }
 
 void AddProjectionChecks(const kvm::Userfault& userfault, HostProbe& probe) {
@@ -80,7 +62,7 @@ absl::StatusOr<absl::Duration> RunGuest(const VmImpl::House& house, BackendKind 
   absl::StatusOr<std::shared_ptr<VmImpl>> vm = VmImpl::Create(std::move(spec), own_house);
   if (!vm.ok()) return vm.status();
   absl::Status failure = (*vm)->Start();
-  if (failure.ok() && !WaitStopped(**vm)) {
+  if (failure.ok() && !WaitStopped(**vm, kProbeTimeout)) {
     failure = absl::DeadlineExceededError("a guest of three instructions did not end in 2 s");
   }
   (void)(*vm)->Stop(vcpu::StopReason::kStopRequested);

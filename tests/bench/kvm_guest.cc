@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "daemon/events/journal.h"
+#include "daemon/host/wait_stopped.h"
 #include "daemon/vcpu/program/compiler.h"
 #include "google/protobuf/text_format.h"
 #include "spdlog/spdlog.h"
@@ -84,17 +85,8 @@ KvmGuest::~KvmGuest() {
 }
 
 void KvmGuest::Run() {
-  std::mutex mutex;
-  std::condition_variable changed;
-  bool stopped = false;
-  const auto waiter = vm_->OnStopped([&](const absl::Status&) {
-    std::lock_guard lock(mutex);
-    stopped = true;
-    changed.notify_all();
-  });
   Require(vm_->Start().ok(), "the start of a VM");
-  std::unique_lock lock(mutex);
-  changed.wait(lock, [&] { return stopped; });
+  Require(host::WaitStopped(*vm_, absl::Minutes(10)), "its end");
   Require(vm_->status().exit_code == 0u, "the guest's good end");
 }
 

@@ -17,7 +17,6 @@
 #include <thread>
 
 #include "daemon/vcpu/kvm/fd.h"
-#include "daemon/vcpu/kvm/kvm_system.h"
 #include "daemon/vcpu/kvm/userfault.h"
 #include "daemon/vcpu/kvm/vcpu.h"
 #include "tests/conformance/small_guest.h"
@@ -39,11 +38,7 @@ constexpr int kPatienceMs = 20000;
 class BlockedVcpu : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    if (std::string(GetParam()) == "real") {
-      const auto system = KvmSystem::Open();
-      if (!system.ok()) GTEST_SKIP() << system.status().message();
-      if (!(*system)->native_missing().empty()) GTEST_SKIP() << (*system)->native_missing();
-    }
+    if (const std::string why = WhyNotHere(GetParam()); !why.empty()) GTEST_SKIP() << why;
     auto userfault = Userfault::Open();
     if (!userfault.ok()) GTEST_SKIP() << userfault.status().message();
     userfault_ = *std::move(userfault);

@@ -8,7 +8,6 @@
 #include <memory>
 #include <string>
 
-#include "daemon/vcpu/kvm/kvm_system.h"
 #include "tests/conformance/small_guest.h"
 #include "tests/fakes/kvm/fake_kvm.h"
 
@@ -26,11 +25,7 @@ constexpr Ran kMemoryFaultExit = {-1, EFAULT, kExitMemoryFault};
 class Kvm : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    if (std::string(GetParam()) == "real") {
-      const auto system = KvmSystem::Open();
-      if (!system.ok()) GTEST_SKIP() << system.status().message();
-      if (!(*system)->native_missing().empty()) GTEST_SKIP() << (*system)->native_missing();
-    }
+    if (const std::string why = WhyNotHere(GetParam()); !why.empty()) GTEST_SKIP() << why;
     guest_ = std::make_unique<SmallGuest>(api(), kVmTypeSwProtected);
     shared_ = *memory::Mapping::Anonymous(kSize);
   }

@@ -26,6 +26,12 @@ constexpr unsigned char kHypercallCode[] = {0x0f, 0x01, 0xd9, 0xe6, 0xf6};
 
 }  // namespace
 
+std::string WhyNotHere(const std::string& kernel) {
+  if (kernel != "real") return "";
+  const auto system = KvmSystem::Open();
+  return system.ok() ? (*system)->native_missing() : std::string(system.status().message());
+}
+
 SmallGuest::SmallGuest(KvmApi& api, unsigned long vm_type) : kvm_(&api, api.Open()) {
   vm_ = kvm_.Make(KVM_CREATE_VM, vm_type);
   vcpu_ = vm_.Make(KVM_CREATE_VCPU, 0ul);

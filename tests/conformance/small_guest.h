@@ -6,12 +6,16 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "daemon/memory/mapping.h"
 #include "daemon/vcpu/kvm/kvm_abi.h"
 #include "daemon/vcpu/kvm/kvm_api.h"
 
 namespace twinroot::kvm {
+
+// Why the kernel that a test is asked about ("fake" or "real") is not here; "" if it is.
+std::string WhyNotHere(const std::string& kernel);
 
 class SmallGuest {
  public:

@@ -26,7 +26,7 @@ class Bytes {
   uint64_t Take(size_t bytes) {
     uint64_t value = 0;
     const size_t there = bytes < size_ ? bytes : size_;
-    std::memcpy(&value, data_, there);
+    if (there != 0) std::memcpy(&value, data_, there);
     data_ += there;
     size_ -= there;
     return value;

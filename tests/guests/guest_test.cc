@@ -4,9 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <condition_variable>
 #include <fstream>
-#include <mutex>
 #include <optional>
 #include <regex>
 #include <sstream>
@@ -16,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "daemon/host/vm_registry.h"
+#include "daemon/host/wait_stopped.h"
 
 namespace twinroot {
 namespace {
@@ -23,7 +22,8 @@ namespace {
 using host::Vm;
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
-constexpr std::chrono::seconds kPatience(120);  // a guest needs a second, sanitizers some more
+constexpr absl::Duration kPatience =
+    absl::Seconds(120);  // a guest needs a second, sanitizers some more
 
 std::shared_ptr<const std::string> ReadImage(const std::string& guest) {
   std::ifstream file("tests/guests/" + guest + ".elf", std::ios::binary);
@@ -77,24 +77,10 @@ class Guests : public testing::Test {
     return *vm;
   }
 
-  // False if it has not stopped by then.
-  static bool WaitStopped(Vm& vm, std::chrono::milliseconds timeout = kPatience) {
-    std::mutex mutex;
-    std::condition_variable changed;
-    bool stopped = false;
-    const auto waiter = vm.OnStopped([&](const absl::Status&) {
-      std::lock_guard lock(mutex);
-      stopped = true;
-      changed.notify_all();
-    });
-    std::unique_lock lock(mutex);
-    return changed.wait_for(lock, timeout, [&] { return stopped; });
-  }
-
   static std::string Console(const Vm& vm) { return vm.ReadConsole(0, 1 << 20).data; }
 
   static void ExpectEnd(Vm& vm, const GuestCase& guest) {
-    ASSERT_TRUE(WaitStopped(vm)) << guest.name << " does not end\n" << Console(vm);
+    ASSERT_TRUE(host::WaitStopped(vm, kPatience)) << guest.name << " does not end\n" << Console(vm);
     const host::VmStatus status = vm.status();
     EXPECT_EQ(status.exit_code, guest.exit_code)
         << guest.name << ": " << status.stop_reason << ": " << status.stop_message << "\n"
@@ -207,7 +193,7 @@ TEST_F(Guests, AGuestDoesNotMoveUntilItsConversionIsResolved) {
       pending = vm->Pending();
     }
     ASSERT_EQ(pending.size(), 1u) << kind;
-    EXPECT_FALSE(WaitStopped(*vm, std::chrono::milliseconds(50)));
+    EXPECT_FALSE(host::WaitStopped(*vm, absl::Milliseconds(50)));
     EXPECT_NE(Console(*vm).find("before the " + kind), std::string::npos) << Console(*vm);
     EXPECT_EQ(Console(*vm).find("after the " + kind), std::string::npos) << Console(*vm);
     EXPECT_EQ(vm->Resolve(pending[0].id, host::Resolution::kApply).outcome,

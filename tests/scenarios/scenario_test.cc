@@ -7,10 +7,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <filesystem>
 #include <fstream>
-#include <mutex>
 #include <set>
 #include <sstream>
 #include <string>
@@ -18,6 +16,7 @@
 
 #include "absl/time/clock.h"
 #include "daemon/host/vm_registry.h"
+#include "daemon/host/wait_stopped.h"
 #include "daemon/reasons.h"
 #include "daemon/status_reason.h"
 #include "daemon/vcpu/program/compiler.h"
@@ -167,21 +166,9 @@ Pages PagesOf(const google::protobuf::RepeatedPtrField<v1::MemoryRange>& runs) {
 
 // Plays the orchestrator until the VM has stopped.
 void Accompany(host::Vm& vm, const Scenario& scenario, Pages* harvested) {
-  std::mutex mutex;
-  std::condition_variable changed;
-  bool stopped = false;
-  const auto waiter = vm.OnStopped([&](const absl::Status&) {
-    std::lock_guard lock(mutex);
-    stopped = true;
-    changed.notify_all();
-  });
   const absl::Time deadline = absl::Now() + kPatience;
   for (;;) {
-    {
-      std::unique_lock lock(mutex);
-      changed.wait_for(lock, std::chrono::milliseconds(2), [&] { return stopped; });
-      if (stopped) return;
-    }
+    if (host::WaitStopped(vm, absl::Milliseconds(2))) return;
     ASSERT_LT(absl::Now(), deadline) << "the guest does not end";
     if (harvested != nullptr && scenario.dirty_log().ring_entries() != 0) {
       HarvestInto(vm, *harvested);

@@ -1,10 +1,11 @@
 #include "daemon/vcpu/kvm/boot_loader.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "daemon/vcpu/kvm/boot_info.h"
+#include "daemon/vcpu/kvm/flat_segments.h"
+#include "daemon/vcpu/kvm/low_memory.h"
 #include "mmu/types/address.h"
 
 namespace twinroot::kvm {
@@ -48,27 +49,19 @@ constexpr uint64_t kCr4 = 1 << 5 | 1 << 9 | 1 << 10;    // PAE OSFXSR OSXMMEXCPT
 constexpr uint64_t kEfer = 1 << 8 | 1 << 10 | 1 << 11;  // LME LMA NXE
 constexpr uint64_t kRflags = 1 << 1 | 3 << 12;          // reserved one, IOPL 3
 
-std::byte* At(memory::GuestRam& ram, uint64_t gpa) {
-  return ram.slots()[0].private_pages.data() + gpa;  // low memory begins at 0
-}
-
-void Put64(memory::GuestRam& ram, uint64_t gpa, uint64_t value) {
-  std::memcpy(At(ram, gpa), &value, sizeof value);
-}
-
 // 2 MiB pages for each GiB of RAM; `alias` is added to every address.
-void WriteDirectories(memory::GuestRam& ram, uint64_t pdpt, uint64_t directories, uint64_t alias,
-                      uint64_t extra) {
+void WriteDirectories(const memory::GuestRam& ram, LowMemory& low, uint64_t pdpt,
+                      uint64_t directories, uint64_t alias, uint64_t extra) {
   uint64_t directory = directories;
   for (const memory::RamSlot& slot : ram.slots()) {
     const uint64_t begin = slot.range.first.value << mmu::kPageShift;
     const uint64_t end = slot.range.end().value << mmu::kPageShift;
     for (uint64_t gib = begin; gib < end; gib += uint64_t{1} << 30, directory += 4096) {
-      Put64(ram, pdpt + (gib >> 30) * 8, directory | kPteTable);
+      low.Put(pdpt + (gib >> 30) * 8, directory | kPteTable);
       const uint64_t stop = std::min(end, gib + (uint64_t{1} << 30));
       for (uint64_t gpa = gib; gpa < stop; gpa += uint64_t{2} << 20) {
-        Put64(ram, directory + ((gpa - gib) >> 21) * 8,
-              gpa | alias | kPteTable | kPtePageSize | extra);
+        low.Put(directory + ((gpa - gib) >> 21) * 8,
+                gpa | alias | kPteTable | kPtePageSize | extra);
       }
     }
   }
@@ -76,36 +69,21 @@ void WriteDirectories(memory::GuestRam& ram, uint64_t pdpt, uint64_t directories
 
 // Flat descriptors (SDM vol. 3A, "Segment Descriptors"); the processor's segment registers are set
 // directly, the table is there for guests that load selectors.
-void WriteGdt(memory::GuestRam& ram) {
-  Put64(ram, kGdt + 0x08, 0x00af9b000000ffff);  // 64-bit code, DPL 0
-  Put64(ram, kGdt + 0x10, 0x00cf93000000ffff);  // data, DPL 0
-  Put64(ram, kGdt + 0x18, 0x00cff3000000ffff);  // data, DPL 3
-  Put64(ram, kGdt + 0x20, 0x00affb000000ffff);  // 64-bit code, DPL 3
+void WriteGdt(LowMemory& low) {
+  low.Put(kGdt + 0x08, uint64_t{0x00af9b000000ffff});  // 64-bit code, DPL 0
+  low.Put(kGdt + 0x10, uint64_t{0x00cf93000000ffff});  // data, DPL 0
+  low.Put(kGdt + 0x18, uint64_t{0x00cff3000000ffff});  // data, DPL 3
+  low.Put(kGdt + 0x20, uint64_t{0x00affb000000ffff});  // 64-bit code, DPL 3
   const uint64_t tss = uint64_t{kTssLimit & 0xffff} | (kTss & 0xffffff) << 16 |
                        uint64_t{0x8b} << 40 | uint64_t{kTssLimit >> 16} << 48;
-  Put64(ram, kGdt + 0x28, tss);
-  Put64(ram, kGdt + 0x30, 0);
+  low.Put(kGdt + 0x28, tss);
+  low.Put(kGdt + 0x30, uint64_t{0});
 }
 
 // An all-zero I/O bitmap lets ring 3 use every port even where IOPL is not honoured.
-void WriteTss(memory::GuestRam& ram) {
-  const uint16_t bitmap_base = kTssBytes;
-  std::memcpy(At(ram, kTss + 0x66), &bitmap_base, sizeof bitmap_base);
-  *At(ram, kTss + kTssBytes + kIoBitmapBytes) = std::byte{0xff};
-}
-
-kvm_segment Segment(uint16_t selector, uint8_t type, bool code) {
-  kvm_segment segment = {};
-  segment.limit = 0xffffffff;
-  segment.selector = selector;
-  segment.type = type;
-  segment.present = 1;
-  segment.dpl = selector & 3;
-  segment.db = code ? 0 : 1;
-  segment.s = 1;
-  segment.l = code ? 1 : 0;
-  segment.g = 1;
-  return segment;
+void WriteTss(LowMemory& low) {
+  low.Put(kTss + 0x66, uint16_t{kTssBytes});
+  low.Put(kTss + kTssBytes + kIoBitmapBytes, uint8_t{0xff});
 }
 
 }  // namespace
@@ -121,9 +99,8 @@ absl::StatusOr<uint64_t> PlaceProgram(const BootPlan& plan, uint64_t memory_byte
 }
 
 absl::Status LoadGuest(const BootPlan& plan, memory::GuestRam& ram) {
-  for (const GuestImage::Segment& segment : plan.image.segments) {
-    std::memcpy(At(ram, segment.gpa), segment.data.data(), segment.data.size());
-  }
+  LowMemory low(ram);
+  for (const GuestImage::Segment& segment : plan.image.segments) low.Put(segment.gpa, segment.data);
   BootInfo info = {};
   info.magic = kBootMagic;
   info.version = kBootVersion;
@@ -132,46 +109,39 @@ absl::Status LoadGuest(const BootPlan& plan, memory::GuestRam& ram) {
   info.shared_bit = static_cast<uint32_t>(plan.shared_bit);
   if (!plan.cmdline.empty()) {
     info.cmdline_gpa = kCmdline;  // the page is zero behind the text
-    std::memcpy(At(ram, kCmdline), plan.cmdline.data(), plan.cmdline.size());
+    low.Put(kCmdline, plan.cmdline);
   }
   if (!plan.program.empty()) {
     const absl::StatusOr<uint64_t> gpa = PlaceProgram(plan, ram.bytes());
     if (!gpa.ok()) return gpa.status();
     info.program_gpa = *gpa;
     info.program_bytes = plan.program.size();
-    std::memcpy(At(ram, *gpa), plan.program.data(), plan.program.size());
+    low.Put(*gpa, plan.program);
   }
-  std::memcpy(At(ram, kBootInfo), &info, sizeof info);
+  low.Put(kBootInfo, info);
 
-  WriteGdt(ram);
-  WriteTss(ram);
-  Put64(ram, kPml4, kPrivatePdpt | kPteTable);
-  Put64(ram, kPml4 + (uint64_t{1} << (kSharedVirtualBit - 39)) * 8, kSharedPdpt | kPteTable);
-  WriteDirectories(ram, kPrivatePdpt, kPrivatePds, 0, 0);
-  WriteDirectories(ram, kSharedPdpt, kSharedPds, uint64_t{1} << plan.shared_bit, kPteNoExecute);
+  WriteGdt(low);
+  WriteTss(low);
+  low.Put(kPml4, kPrivatePdpt | kPteTable);
+  low.Put(kPml4 + (uint64_t{1} << (kSharedVirtualBit - 39)) * 8, kSharedPdpt | kPteTable);
+  WriteDirectories(ram, low, kPrivatePdpt, kPrivatePds, 0, 0);
+  WriteDirectories(ram, low, kSharedPdpt, kSharedPds, uint64_t{1} << plan.shared_bit,
+                   kPteNoExecute);
   return absl::OkStatus();
 }
 
 void SetEntryState(const BootPlan& plan, uint64_t low_memory_bytes, uint32_t vcpu, kvm_sregs& sregs,
                    kvm_regs& regs) {
   const bool user = plan.cpl == 3;
-  constexpr uint8_t kCodeReadAccessed = 0xb, kDataWriteAccessed = 0x3, kTssBusy = 0xb;
-  sregs.cs = Segment(user ? kSelectorCode3 : kSelectorCode0, kCodeReadAccessed, true);
-  const kvm_segment data =
-      Segment(user ? kSelectorData3 : kSelectorData0, kDataWriteAccessed, false);
-  sregs.ss = sregs.ds = sregs.es = sregs.fs = sregs.gs = data;
-  sregs.tr = {};
-  sregs.tr.base = kTss;
-  sregs.tr.limit = kTssLimit;
-  sregs.tr.selector = kSelectorTss;
-  sregs.tr.type = kTssBusy;
-  sregs.tr.present = 1;
-  sregs.ldt = {};
-  sregs.ldt.unusable = 1;
-  sregs.gdt.base = kGdt;
-  sregs.gdt.limit = 0x37;
-  sregs.idt.base = 0;
-  sregs.idt.limit = 0;
+  SetFlatSegments({.code = user ? kSelectorCode3 : kSelectorCode0,
+                   .data = user ? kSelectorData3 : kSelectorData0,
+                   .tss = kSelectorTss,
+                   .code_is_64bit = true,
+                   .gdt = kGdt,
+                   .gdt_limit = 0x37,
+                   .tss_base = kTss,
+                   .tss_limit = kTssLimit},
+                  sregs);
   sregs.cr0 = kCr0;
   sregs.cr3 = kPml4;
   sregs.cr4 = kCr4;

@@ -1,13 +1,13 @@
 #include "daemon/vcpu/kvm/kernel_loader.h"
 
 #include <algorithm>
-#include <concepts>
-#include <cstring>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "daemon/vcpu/kvm/acpi_tables.h"
+#include "daemon/vcpu/kvm/flat_segments.h"
+#include "daemon/vcpu/kvm/low_memory.h"
 #include "mmu/types/address.h"
 
 namespace twinroot::kvm {
@@ -30,22 +30,6 @@ constexpr uint64_t kGiB = uint64_t{1} << 30;
 constexpr uint16_t kSelectorCode = 0x10;
 constexpr uint16_t kSelectorData = 0x18;
 constexpr uint16_t kSelectorTss = 0x20;
-
-class LowMemory {
- public:
-  explicit LowMemory(memory::GuestRam& ram) : bytes_(ram.slots()[0].private_pages.data()) {}
-
-  template <std::integral T>
-  void Put(uint64_t gpa, T value) {
-    std::memcpy(bytes_ + gpa, &value, sizeof value);
-  }
-  void Put(uint64_t gpa, std::string_view data) {
-    std::memcpy(bytes_ + gpa, data.data(), data.size());
-  }
-
- private:
-  std::byte* const bytes_;  // low memory begins at 0
-};
 
 struct MemoryArea {
   enum Type : uint32_t { kRam = 1, kReserved = 2 };
@@ -138,19 +122,6 @@ void WriteGdt(bool long_mode, LowMemory& low) {
   low.Put(kGdt + kSelectorTss, 0x00008b0000000067);  // 32-bit, busy, at 0
 }
 
-kvm_segment FlatSegment(uint16_t selector, uint8_t type, bool long_mode) {
-  kvm_segment segment = {};
-  segment.limit = 0xffffffff;
-  segment.selector = selector;
-  segment.type = type;
-  segment.present = 1;
-  segment.db = long_mode ? 0 : 1;
-  segment.s = 1;
-  segment.l = long_mode ? 1 : 0;
-  segment.g = 1;
-  return segment;
-}
-
 }  // namespace
 
 absl::Status CheckKernel(const BootPlan& plan, uint64_t memory_bytes) {
@@ -192,24 +163,19 @@ void LoadKernel(const BootPlan& plan, memory::GuestRam& ram) {
 }
 
 void SetKernelEntry(const GuestImage& image, kvm_sregs& sregs, kvm_regs& regs) {
-  constexpr uint8_t kCodeReadAccessed = 0xb, kDataWriteAccessed = 0x3, kTssBusy = 0xb;
   constexpr uint64_t kCr0Protected = 0x11, kCr0Paging = uint64_t{1} << 31;  // PE ET, PG
   constexpr uint64_t kCr4Pae = 1 << 5;
   constexpr uint64_t kEferLong = 1 << 8 | 1 << 10;  // LME LMA
   const bool long_mode = image.protocol == GuestImage::Protocol::kLinux64;
-  sregs.cs = FlatSegment(kSelectorCode, kCodeReadAccessed, long_mode);
-  const kvm_segment data = FlatSegment(kSelectorData, kDataWriteAccessed, false);
-  sregs.ss = sregs.ds = sregs.es = sregs.fs = sregs.gs = data;
-  sregs.tr = {};
-  sregs.tr.limit = 0x67;
-  sregs.tr.selector = kSelectorTss;
-  sregs.tr.type = kTssBusy;
-  sregs.tr.present = 1;
-  sregs.ldt = {};
-  sregs.ldt.unusable = 1;
-  sregs.gdt.base = kGdt;
-  sregs.gdt.limit = 0x27;
-  sregs.idt = {};
+  SetFlatSegments({.code = kSelectorCode,
+                   .data = kSelectorData,
+                   .tss = kSelectorTss,
+                   .code_is_64bit = long_mode,
+                   .gdt = kGdt,
+                   .gdt_limit = 0x27,
+                   .tss_base = 0,
+                   .tss_limit = 0x67},
+                  sregs);
   sregs.cr0 = kCr0Protected | (long_mode ? kCr0Paging : 0);
   sregs.cr3 = long_mode ? kPml4 : 0;
   sregs.cr4 = long_mode ? kCr4Pae : 0;

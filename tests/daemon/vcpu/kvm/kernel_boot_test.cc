@@ -3,12 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
 #include <string>
 #include <thread>
 
 #include "daemon/host/vm_registry.h"
+#include "daemon/host/wait_stopped.h"
 #include "daemon/status_reason.h"
 #include "tests/daemon/vcpu/kvm/test_kernels.h"
 
@@ -16,7 +15,7 @@ namespace twinroot::host {
 namespace {
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
-constexpr auto kPatience = std::chrono::seconds(30);
+constexpr absl::Duration kPatience = absl::Seconds(30);
 
 // Instructions that are the same in 32-bit and 64-bit mode.
 const std::string kSayOk("\x66\xba\xf8\x03\xb0o\xee\xb0k\xee", 10);  // to the serial port
@@ -64,16 +63,7 @@ class KernelBoot : public testing::Test {
     ASSERT_TRUE(started.ok()) << started;
   }
   VmStatus End() {
-    std::mutex mutex;
-    std::condition_variable changed;
-    bool stopped = false;
-    const auto waiter = vm_->OnStopped([&](const absl::Status&) {
-      std::lock_guard lock(mutex);
-      stopped = true;
-      changed.notify_all();
-    });
-    std::unique_lock lock(mutex);
-    EXPECT_TRUE(changed.wait_for(lock, kPatience, [&] { return stopped; }));
+    EXPECT_TRUE(host::WaitStopped(*vm_, kPatience));
     return vm_->status();
   }
   std::string Said() { return vm_->ReadConsole(0, 4096).data; }
