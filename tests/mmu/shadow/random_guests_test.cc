@@ -300,7 +300,7 @@ TEST_P(RandomGuestsTest, SeeTheSameWithAndWithoutShadows) {
   const uint64_t seed =
       given != nullptr ? std::strtoull(given, nullptr, 0) : std::random_device{}();
   uint64_t done = 0, faulted = 0, shadow_faults = 0, emulated = 0;
-  constexpr uint64_t kGuests = 20, kSteps = 400;
+  constexpr uint64_t kGuests = 6, kSteps = 200;
   for (uint64_t guest = 0; guest < kGuests; ++guest) {
     SCOPED_TRACE(::testing::Message() << "TWINROOT_SEED=" << seed << ", guest " << guest);
     RandomGuest machine(seed + guest, GetParam());
