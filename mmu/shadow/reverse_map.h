@@ -3,13 +3,16 @@
 #ifndef TWINROOT_MMU_SHADOW_REVERSE_MAP_H_
 #define TWINROOT_MMU_SHADOW_REVERSE_MAP_H_
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
+#include <vector>
 
 #include "mmu/shadow/slot_list.h"
 #include "mmu/types/address.h"
+#include "mmu/types/gfn_range.h"
 #include "mmu/types/level.h"
 
 namespace twinroot::mmu {
@@ -57,6 +60,35 @@ class ReverseMap {
     if (chunk == chunks.end()) return nullptr;
     const SlotList& head = chunk->second->heads[number % kHeads];
     return head.empty() ? nullptr : &head;
+  }
+  // The first frames of the leaves of `level` that touch the range, ordered. In a time that does
+  // not grow with what of the range is not mapped.
+  std::vector<Gfn> MappedIn(Level level, GfnRange range) const {
+    std::vector<Gfn> mapped;
+    if (range.empty()) return mapped;
+    const uint64_t first = NumberOf(level, range.first);
+    const uint64_t last = NumberOf(level, range.end() - 1);
+    const auto add = [&](uint64_t number, const Chunk& chunk) {
+      for (uint64_t i = 0; i < kHeads; ++i) {
+        const uint64_t at = number * kHeads + i;
+        if (at < first || at > last || chunk.heads[i].empty()) continue;
+        mapped.push_back(Gfn(at * FramesPerEntry(level)));
+      }
+    };
+    const Chunks& chunks = levels_[static_cast<size_t>(level) - 1];
+    if (last / kHeads - first / kHeads < chunks.size()) {
+      for (uint64_t number = first / kHeads; number <= last / kHeads; ++number) {
+        if (const auto chunk = chunks.find(number); chunk != chunks.end()) {
+          add(number, *chunk->second);
+        }
+      }
+      return mapped;
+    }
+    for (const auto& [number, chunk] : chunks) {
+      if (number >= first / kHeads && number <= last / kHeads) add(number, *chunk);
+    }
+    std::sort(mapped.begin(), mapped.end());
+    return mapped;
   }
   uint64_t mappings() const { return mappings_; }
 

@@ -58,6 +58,8 @@ ShadowOutcome ShadowMapper::Map(const Turn& turn, ShadowPage& root, const GuestS
       walk.dirty ? walk.rights : walk.rights & (GuestRights::User() | GuestRights::Execute());
   Level target = std::min({walk.level, backing->largest, tables_.config().root_level});
   if (root.role().pae_root) target = std::min(target, Level::k2M);
+  // A large leaf would not grant it.
+  if (needed.fetch() && backing->withhold_fetch) target = Level::k4K;
   while (target > Level::k4K && tables_.Shadowed(gfn, target)) target = Below(target);
   const int entry_bytes = shape.quadrants ? 4 : 8;
 

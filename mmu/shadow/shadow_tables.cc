@@ -219,28 +219,62 @@ bool ShadowTables::MakeUnsync(const Turn&, Gfn gfn) {
   return true;
 }
 
-bool ShadowTables::WriteProtect(const Turn& turn, Gfn gfn, ShadowFlush& flush) {
+bool ShadowTables::WriteProtectLeaves(Level level, Gfn gfn, const Turn& turn, ShadowFlush& flush) {
+  const SlotList* const slots = reverse_map_.Find(level, gfn);
+  if (slots == nullptr) return false;
   bool had_it = false;
-  for (const Level level : kLeafLevels) {
-    const SlotList* const slots = reverse_map_.Find(level, gfn);
-    if (slots == nullptr) continue;
-    for (EntrySlot* slot : slots->slots()) {
-      ShadowGrant grant = GrantOf(config_.format, slot->Load());
-      if (!grant.write) continue;
-      had_it = true;
-      grant.write = false;
-      parts_.change->Exchange(turn, *slot,
-                              MakeShadowLeaf(config_.format, slot->Load().address(), level, grant));
-      flush.Add();
-    }
+  for (EntrySlot* slot : slots->slots()) {
+    ShadowGrant grant = GrantOf(config_.format, slot->Load());
+    if (!grant.write) continue;
+    had_it = true;
+    grant.write = false;
+    parts_.change->Exchange(turn, *slot,
+                            MakeShadowLeaf(config_.format, slot->Load().address(), level, grant));
+    flush.Add();
   }
   return had_it;
 }
 
+bool ShadowTables::WriteProtect(const Turn& turn, Gfn gfn, ShadowFlush& flush) {
+  bool had_it = false;
+  for (const Level level : kLeafLevels) had_it |= WriteProtectLeaves(level, gfn, turn, flush);
+  return had_it;
+}
+
+void ShadowTables::WriteProtectRange(const Turn& turn, GfnRange range, Level smallest,
+                                     ShadowFlush& flush) {
+  for (const Level level : kLeafLevels) {
+    if (level < smallest) continue;
+    for (const Gfn gfn : reverse_map_.MappedIn(level, range)) {
+      WriteProtectLeaves(level, gfn, turn, flush);
+    }
+  }
+}
+
+void ShadowTables::TestAndClearAccessed(const Turn& turn, GfnRange range,
+                                        const std::function<void(GfnRange)>& accessed,
+                                        ShadowFlush& flush) {
+  const uint64_t flag =
+      config_.format == ShadowFormat::kEpt ? EptEntry::kAccessed : GuestPte::kAccessed;
+  for (const Level level : kLeafLevels) {
+    for (const Gfn gfn : reverse_map_.MappedIn(level, range)) {
+      bool had_it = false;
+      for (EntrySlot* slot : reverse_map_.Find(level, gfn)->slots()) {
+        const EptEntry leaf = slot->Load();
+        if (!(leaf.raw() & flag)) continue;
+        parts_.change->Exchange(turn, *slot, EptEntry(leaf.raw() & ~flag));
+        had_it = true;
+      }
+      if (!had_it) continue;
+      flush.Add();
+      accessed({gfn, FramesPerEntry(level)});
+    }
+  }
+}
+
 void ShadowTables::ZapRange(const Turn& turn, GfnRange range, ShadowFlush& flush) {
   for (const Level level : kLeafLevels) {
-    const uint64_t frames = FramesPerEntry(level);
-    for (Gfn at = range.first - range.first.value % frames; at < range.end(); at = at + frames) {
+    for (const Gfn at : reverse_map_.MappedIn(level, range)) {
       while (const SlotList* slots = reverse_map_.Find(level, at)) {
         EntrySlot& slot = *slots->slots().front();
         const uint64_t before = reverse_map_.mappings();
@@ -251,6 +285,27 @@ void ShadowTables::ZapRange(const Turn& turn, GfnRange range, ShadowFlush& flush
         break;
       }
     }
+  }
+}
+
+void ShadowTables::ZapTablesIn(const Turn& turn, GfnRange range, ShadowFlush& flush) {
+  if (range.count < pages_.size()) {
+    for (Gfn gfn = range.first; gfn < range.end(); gfn = gfn + 1) {
+      for (ShadowPage* page : PagesOf(gfn)) Zap(turn, *page, flush);
+    }
+    return;
+  }
+  for (auto it = pages_.begin(); it != pages_.end();) {
+    ShadowPage& page = *it++;
+    if (page.indirect() && !page.obsolete && range.Contains(page.gfn())) Zap(turn, page, flush);
+  }
+}
+
+void ShadowTables::InvalidateAll(const Turn& turn, ShadowFlush& flush) {
+  ++generation_;
+  for (ShadowPage& page : pages_) {
+    if (page.roots == 0) continue;
+    for (unsigned i = 0; i < page.slots(); ++i) Clear(turn, page, i, flush);
   }
 }
 

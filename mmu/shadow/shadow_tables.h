@@ -113,13 +113,23 @@ class ShadowTables {
 
   // W goes from every leaf over the frame; true: some had it.
   bool WriteProtect(const Turn&, Gfn gfn, ShadowFlush& flush);
+  // The same for every leaf that touches the range, of `smallest` or larger.
+  void WriteProtectRange(const Turn&, GfnRange range, Level smallest, ShadowFlush& flush);
+  // Calls `accessed` for every leaf that touches the range and had its accessed flag, which it
+  // loses.
+  void TestAndClearAccessed(const Turn&, GfnRange range,
+                            const std::function<void(GfnRange)>& accessed, ShadowFlush& flush);
   // Every leaf that touches the range goes: its memory, attributes or backing change.
   void ZapRange(const Turn&, GfnRange range, ShadowFlush& flush);
+  // Everything that stands in for a guest's table in the range goes: somebody other than the guest
+  // has changed its bytes.
+  void ZapTablesIn(const Turn&, GfnRange range, ShadowFlush& flush);
   // Zaps the least recently used until `more` fit below the cap. Roots stay: false, if not enough.
   bool MakeRoom(const Turn&, size_t more, ShadowFlush& flush);
-  // Everything becomes obsolete at once: nothing is found again, roots are to be loaded anew. Their
-  // pages go by and by, in MakeRoom and ZapObsolete.
-  void InvalidateAll(const Turn&) { ++generation_; }
+  // Everything becomes obsolete at once: nothing is found again, roots are to be loaded anew, and
+  // processors that still walk them find nothing in them. The pages go by and by, in MakeRoom and
+  // ZapObsolete.
+  void InvalidateAll(const Turn&, ShadowFlush& flush);
   bool Obsolete(const ShadowPage& page) const {
     return page.obsolete || page.generation != generation_;
   }
@@ -139,6 +149,7 @@ class ShadowTables {
 
  private:
   void ClearSlot(const Turn& turn, EntrySlot& slot, ShadowFlush& flush);
+  bool WriteProtectLeaves(Level level, Gfn gfn, const Turn& turn, ShadowFlush& flush);
   void CountShadowed(Gfn gfn, int by);
   void Unhash(ShadowPage& page);
   void Free(ShadowPage& page, ShadowFlush& flush);

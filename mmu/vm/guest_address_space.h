@@ -35,10 +35,12 @@
 #include "mmu/types/memory_kind.h"
 #include "mmu/vm/dirty_log.h"
 #include "mmu/vm/gpa_layout.h"
+#include "mmu/vm/host_memory.h"
 #include "mmu/vm/mem_type_map.h"
 #include "mmu/vm/page_source.h"
 #include "mmu/vm/pml_source.h"
 #include "mmu/vm/root_set.h"
+#include "mmu/vm/shadow_fault.h"
 
 namespace twinroot::mmu {
 
@@ -92,6 +94,10 @@ struct Failed {
 };
 using FaultOutcome =
     std::variant<Fixed, Spurious, Retry, Mmio, MemoryFaultExit, PagePending, DirtyRingFull, Failed>;
+
+// What became of a fault on shadow tables. GuestPageFault: the guest's own, with the error code
+// that it gets. FaultOutcome: as of an EPT violation; nothing is mapped by it.
+using ShadowFaultOutcome = std::variant<ShadowRunOn, ShadowWriteMade, GuestPageFault, FaultOutcome>;
 
 // What became of an EPT misconfiguration. CachedMmio: as Mmio, known from an MMIO mark.
 struct CachedMmio {
@@ -241,7 +247,9 @@ struct AddressSpaceStats {
   uint64_t collapses_dirty_log = 0, collapses_attributes = 0, collapses_nx = 0;
   // [MemoryKind][0: 4K, 1: 2M, 2: 1G] leaves present now.
   uint64_t leaves[2][3] = {};
+  // Of MmuMode::kShadow, shadow pages are table pages, and their leaves are in no `leaves`.
   uint64_t table_pages = 0, table_pages_budget = 0;
+  uint64_t shadow_pages = 0, shadow_leaves = 0;
   // Full flushes: one for each ZapAll.
   uint64_t flushes_range = 0, flushes_full = 0;
   uint64_t invalidations = 0;
@@ -263,6 +271,8 @@ class GuestAddressSpace {
  public:
   struct Config {
     GpaLayout layout;
+    // kShadow: no stolen bits (A6); each page is reached as the kind that its attribute says.
+    MmuMode mmu = MmuMode::kTdp;
     int host_maxphyaddr = 52;  // width of an Hpa, 39 to 52
     EptCapabilities capabilities;
     // What the guest may turn on. Neither goes together with stolen bits (A6): both would walk
@@ -286,6 +296,8 @@ class GuestAddressSpace {
     ExternalTables* external_private = nullptr;
     ExternalTables* external_shared = nullptr;
     PmlSource* pml = nullptr;  // null: no page-modification log
+    // kShadow: not null, and `pages` says what is Ready.
+    HostMemory* host_memory = nullptr;
   };
 
   // kInvalidArgument: a combination that the hardware rules forbid (A6). kResourceExhausted: no
@@ -310,6 +322,17 @@ class GuestAddressSpace {
 
   // The walk "EPT violation": never blocks on another vCPU; may block in PageSource.
   FaultOutcome HandleFault(const Fault& fault);
+
+  // Of MmuMode::kShadow, for the others abort. Any thread; each vCPU's from one at a time.
+  // How the vCPU's guest translates from now on: MOV to a control register. The root that its
+  // processor walks, of 5 levels. What the guest has written into its tables counts from here.
+  absl::StatusOr<Hpa> LoadPaging(uint32_t vcpu, const GuestPaging& paging);
+  // The PDPTEs that MOV to CR3 loads under PAE.
+  LoadPdptesOutcome ReadPdptes(uint64_t cr3);
+  // A page fault that the guest may not know of. May block in PageSource.
+  ShadowFaultOutcome HandleShadowFault(const ShadowFault& fault);
+  // INVLPG: as for LoadPaging.
+  void InvalidatePaging();
 
   // An EPT misconfiguration. Failed: it was no mark of ours, and the VM is bugged. Never blocks.
   MmioOutcome HandleMisconfiguration(Gpa gpa);
@@ -391,7 +414,7 @@ class GuestAddressSpace {
   absl::StatusOr<std::vector<Gfn>> HarvestDirtyRing(uint32_t vcpu, size_t max);
   // kManual only: these pages start the next round. Those that are clean stay so.
   absl::Status ClearDirty(const DirtyPages& pages);
-  // Memory that somebody other than a vCPU has changed.
+  // Memory that somebody other than a vCPU has changed. Takes the turn under MmuMode::kShadow.
   void MarkDirty(GfnRange range);
 
   // Pages that were accessed since the last call, through any alias (F6); each starts anew. A large

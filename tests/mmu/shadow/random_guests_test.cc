@@ -199,7 +199,7 @@ class RandomGuest {
     ShadowFlush flush = shadow_.tables.NewFlush();
     switch (random_() % 6) {
       case 0:
-        shadow_.tables.InvalidateAll(shadow_.turn());
+        shadow_.tables.InvalidateAll(shadow_.turn(), flush);
         break;
       case 1:
         shadow_.tables.ZapObsolete(shadow_.turn(), 3, flush);

@@ -220,10 +220,14 @@ TEST(ShadowMapTest, TheCapIsKeptByTheLeastRecentlyUsedAndObsoleteRootsAreLoadedA
   EXPECT_EQ(guest.FrameAt(0), 600);
 
   const ShadowPage* const old = machine.root(0);
-  machine.tables.InvalidateAll(machine.turn());
+  ShadowFlush kick = machine.tables.NewFlush();
+  machine.tables.InvalidateAll(machine.turn(), kick);
+  kick.Finish(machine.turn());
   EXPECT_TRUE(machine.tables.Obsolete(*old));
-  // As KVM's kick does: what was cached through the old root is forgotten.
-  machine.FlushAll();
+  // A processor that still has the old root finds nothing there.
+  for (unsigned i = 0; i < kEntriesPerTable; ++i) {
+    ASSERT_EQ(machine.tables.StateAt(*old, i), SlotState::kEmpty);
+  }
   ShadowFlush again = machine.tables.NewFlush();
   while (machine.tables.ZapObsolete(machine.turn(), 2, again)) {
   }

@@ -200,8 +200,9 @@ TEST(ShadowRootsTest, C7_ThreeRootsBeforeTheCurrentOneAreKeptAndObsoleteOnesAreN
   guest.Load(Guest::Registers(Mode::k4, 1));
   EXPECT_EQ(roots[0]->roots, 0u);
   EXPECT_EQ(roots[1]->roots, 1u);
-  guest.machine.tables.InvalidateAll(guest.machine.turn());
-  guest.machine.FlushAll();
+  ShadowFlush flush = guest.machine.tables.NewFlush();
+  guest.machine.tables.InvalidateAll(guest.machine.turn(), flush);
+  flush.Finish(guest.machine.turn());
   guest.Load(Guest::Registers(Mode::k4, 11));
   EXPECT_NE(guest.machine.root(0), roots[3]);
 }
