@@ -125,6 +125,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   // MachineClient.
   vcpu::Verdict OnEptViolation(vcpu::VcpuIndex vcpu, const mmu::Fault& fault) override;
   std::optional<vcpu::Verdict> OnEptMisconfiguration(vcpu::VcpuIndex vcpu, mmu::Gpa gpa) override;
+  vcpu::ShadowAnswer OnShadowFault(vcpu::VcpuIndex vcpu, const mmu::ShadowFault& fault) override;
   vcpu::MapGpaVerdict OnMapGpa(vcpu::VcpuIndex vcpu, const vcpu::MapGpaCall& call) override;
   void OnConsole(std::string_view bytes) override;
   void OnExitCode(vcpu::VcpuIndex vcpu, uint8_t code) override;
@@ -133,6 +134,10 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   void RunLater(std::function<void()> task) override;
 
  private:
+  // What becomes of a vCPU that cannot just run on; nullopt: ask the engine again.
+  std::optional<vcpu::Verdict> AnswerFault(vcpu::VcpuIndex vcpu, const mmu::Fault& fault,
+                                           const mmu::FaultOutcome& outcome, uint64_t harvests,
+                                           absl::Time exit_time);
   vcpu::Verdict StopAtMmio(vcpu::VcpuIndex vcpu, mmu::Gpa gpa, mmu::MemoryKind alias);
   // Nothing is told of a VM after its end was.
   void Publish(v1::Event event);
