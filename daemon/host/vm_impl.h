@@ -99,9 +99,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   absl::Status MoveMemslot(mmu::Gfn first, mmu::Gfn new_first) override;
   absl::StatusOr<std::vector<mmu::TableImage>> DumpTables(mmu::MemoryKind root,
                                                           const mmu::TableImage* after,
-                                                          size_t max) const override {
-    return engine_->DumpTables(root, after, max);
-  }
+                                                          size_t max) const override;
   mmu::EptPointer ept_pointer(mmu::MemoryKind root) const override {
     return engine_->ept_pointer(root);
   }
@@ -156,6 +154,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   absl::Status CheckStays() const;  // kUnavailable once it is retired
   absl::Status CheckRuns() const;   // or is paused
   absl::Status CheckMemslots() const;
+  absl::Status CheckTables() const;  // not OK: on shadow tables
   absl::Status CheckContent(const mmu::AttributeChange& change) const;
   // Errors if one of the ranges is not memory.
   absl::Status CheckMemory(const std::vector<mmu::GfnRange>& ranges) const;

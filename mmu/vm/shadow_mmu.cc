@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "mmu/vm/address_space_state.h"
@@ -28,13 +29,17 @@ GuestCpuFeatures FeaturesOf(const AddressSpaceState& vm) {
 // Guest memory is read and written under this turn, for this vCPU; the figures follow.
 class ShadowMmu::InTurn {
  public:
-  InTurn(ShadowMmu& mmu, const Turn& turn, uint32_t vcpu = 0) : mmu_(mmu) {
+  InTurn(ShadowMmu& mmu, const Turn& turn, uint32_t vcpu = 0,
+         const std::vector<PageWanted>* brought = nullptr)
+      : mmu_(mmu) {
     mmu_.turn_ = &turn;
     mmu_.vcpu_ = vcpu;
     mmu_.hindrance_.reset();
+    mmu_.brought_ = brought;
   }
   ~InTurn() {
     mmu_.turn_ = nullptr;
+    mmu_.brought_ = nullptr;
     mmu_.CountPages();
   }
   InTurn(const InTurn&) = delete;
@@ -98,11 +103,12 @@ absl::StatusOr<Hpa> ShadowMmu::Load(uint32_t vcpu, const GuestPaging& paging) {
 }
 
 LoadPdptesOutcome ShadowMmu::ReadPdptes(uint64_t cr3) {
+  std::vector<PageWanted> brought;
   for (;;) {
     std::optional<PageWanted> wanted;
     {
       const Turn turn(vm_.turn_mutex);
-      const InTurn in(*this, turn);
+      const InTurn in(*this, turn, 0, &brought);
       LoadPdptesOutcome outcome = LoadPdptes(*this, cr3, FeaturesOf(vm_).maxphyaddr);
       const bool missing = std::holds_alternative<GuestTableMissing>(outcome);
       if (missing && hindrance_ && std::holds_alternative<PageWanted>(*hindrance_)) {
@@ -111,8 +117,10 @@ LoadPdptesOutcome ShadowMmu::ReadPdptes(uint64_t cr3) {
         return outcome;
       }
     }
-    if (Resolve(*wanted, std::nullopt))
+    if (Resolve(*wanted, std::nullopt)) {
       return GuestTableMissing{Gpa(wanted->gfn.value << kPageShift)};
+    }
+    brought.push_back(*wanted);
   }
 }
 
@@ -124,11 +132,12 @@ void ShadowMmu::Sync() {
 
 ShadowFaultOutcome ShadowMmu::HandleFault(const ShadowFault& fault) {
   PreloadedTables preload(*vm_.env.pool);
+  std::vector<PageWanted> brought;
   for (;;) {
     Step step = TablesWanted{};
     {
       const Turn turn(vm_.turn_mutex);
-      step = FaultOnce(turn, fault, preload);
+      step = FaultOnce(turn, fault, brought, preload);
     }
     if (auto* outcome = std::get_if<ShadowFaultOutcome>(&step)) {
       if (const auto* exit = std::get_if<FaultOutcome>(outcome)) {
@@ -138,11 +147,12 @@ ShadowFaultOutcome ShadowMmu::HandleFault(const ShadowFault& fault) {
       }
       return std::move(*outcome);
     }
-    if (const auto* page = std::get_if<PageWanted>(&step)) {
+    if (auto* page = std::get_if<PageWanted>(&step)) {
       if (std::optional<FaultOutcome> end = Resolve(*page, fault.vcpu)) {
         vm_.counts.Add(CountOf(*end));
         return *std::move(end);
       }
+      brought.push_back(*page);
     } else if (absl::Status status = LoadTables(preload); !status.ok()) {
       vm_.counts.Add(VmCount::kFaultFailed);
       return FaultOutcome(Failed{std::move(status)});
@@ -164,10 +174,11 @@ GuestWalkOutcome ShadowMmu::Walk(const Vcpu& vcpu, const LinearAccess& access) {
 }
 
 ShadowMmu::Step ShadowMmu::FaultOnce(const Turn& turn, const ShadowFault& fault,
+                                     const std::vector<PageWanted>& brought,
                                      PreloadedTables& preload) {
   if (vm_.bugs.bugged()) return ShadowFaultOutcome(Failed{vm_.bugs.Check()});
   if (preload.size() < kTablesInHand) return TablesWanted{};
-  const InTurn in(*this, turn, fault.vcpu);
+  const InTurn in(*this, turn, fault.vcpu, &brought);
   const auto hindered = [&]() -> Step {
     if (hindrance_ && std::holds_alternative<PageWanted>(*hindrance_)) {
       return std::get<PageWanted>(*hindrance_);
@@ -227,8 +238,7 @@ ShadowMmu::Step ShadowMmu::WriteByHand(const Turn& turn, const ShadowFault& faul
   return ShadowFaultOutcome(ShadowWriteMade{});
 }
 
-std::optional<FaultOutcome> ShadowMmu::Resolve(const PageWanted& page,
-                                               std::optional<uint32_t> vcpu) {
+std::optional<FaultOutcome> ShadowMmu::Resolve(PageWanted& page, std::optional<uint32_t> vcpu) {
   std::optional<PageResolves::Resolve> resolve;
   {
     const EpochGuard guard;
@@ -248,12 +258,13 @@ std::optional<FaultOutcome> ShadowMmu::Resolve(const PageWanted& page,
     if (absl::IsUnavailable(found.status())) return PagePending{gpa, false};
     vm_.page_waiters.Remove(page.gfn, page.kind, *vcpu);
   }
-  if (found.ok()) return std::nullopt;
-  return Failed{found.status()};
+  if (!found.ok()) return Failed{found.status()};
+  page.level = found->max_level;
+  return std::nullopt;
 }
 
 absl::Status ShadowMmu::Populate(Gfn gfn, MemoryKind kind) {
-  PageWanted page{gfn, kind, Pfn(0)};
+  PageWanted page{.gfn = gfn, .kind = kind, .pfn = Pfn(0), .seq = 0};
   {
     const EpochGuard guard;
     const Memslot* slot = vm_.slots.Find(guard, gfn);
@@ -283,11 +294,23 @@ std::optional<Pfn> ShadowMmu::FrameFor(const Turn& turn, Gpa gpa, Access access)
     hindrance_ = FaultOutcome(MemoryFaultExit{page, kPageSize, attributes.kind, denied});
     return std::nullopt;
   }
-  if (!vm_.env.pages->Ready(gfn, attributes.kind)) {
-    hindrance_ = PageWanted{gfn, attributes.kind, *pfn};
+  if (!ReadyLevel(gfn, attributes.kind, *pfn)) {
+    hindrance_ = PageWanted{gfn, attributes.kind, *pfn, vm_.seq.Snapshot(gfn)};
     return std::nullopt;
   }
   return pfn;
+}
+
+std::optional<Level> ShadowMmu::ReadyLevel(Gfn gfn, MemoryKind kind, Pfn pfn) const {
+  if (const std::optional<Level> ready = vm_.env.pages->Ready(gfn, kind)) return ready;
+  if (brought_ == nullptr) return std::nullopt;
+  for (const PageWanted& page : *brought_) {
+    if (page.gfn == gfn && page.kind == kind && page.pfn == pfn &&
+        page.seq == vm_.seq.Snapshot(gfn)) {
+      return page.level;
+    }
+  }
+  return std::nullopt;
 }
 
 std::byte* ShadowMmu::BytesFor(Gpa gpa, size_t bytes, Access access) {
@@ -320,9 +343,10 @@ std::optional<ShadowBacking::Page> ShadowMmu::At(const Turn& turn, Gfn gfn) {
   if (slot == nullptr) return std::nullopt;
   const MemoryAttributes attributes = vm_.attributes.Get(turn, gfn);
   const std::optional<Pfn> pfn = BackingOf(*slot, gfn, attributes.kind);
-  const std::optional<Level> backing = vm_.env.pages->Ready(gfn, attributes.kind);
   // Every leaf of ours is readable.
-  if (!pfn || !backing || !attributes.allowed().read()) return std::nullopt;
+  if (!pfn || !attributes.allowed().read()) return std::nullopt;
+  const std::optional<Level> backing = ReadyLevel(gfn, attributes.kind, *pfn);
+  if (!backing) return std::nullopt;
   const DirtyLog* log = vm_.log.load();
   const LeafWish wish{.gfn = gfn,
                       .pfn = *pfn,

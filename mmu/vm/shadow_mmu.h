@@ -15,6 +15,7 @@
 #include <optional>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -77,11 +78,14 @@ class ShadowMmu : private GuestMemory, private ShadowBacking {
     ShadowRoots roots;
     GuestPaging paging;
   };
-  // The page source is to be asked for a page, without the turn.
+  // The page source is to be asked for a page, without the turn; or was, and has brought it. It is
+  // there as long as no change has ended around it since (`seq`).
   struct PageWanted {
     Gfn gfn;
     MemoryKind kind;
     Pfn pfn;
+    uint64_t seq;
+    Level level = Level::k4K;
   };
   struct TablesWanted {};
   using Step = std::variant<ShadowFaultOutcome, PageWanted, TablesWanted>;
@@ -91,12 +95,15 @@ class ShadowMmu : private GuestMemory, private ShadowBacking {
   // One fault or load in its turn.
   class InTurn;
 
-  Step FaultOnce(const Turn& turn, const ShadowFault& fault, PreloadedTables& preload);
+  Step FaultOnce(const Turn& turn, const ShadowFault& fault, const std::vector<PageWanted>& brought,
+                 PreloadedTables& preload);
   absl::StatusOr<Hpa> LoadRoot(const Turn& turn, Vcpu& vcpu, PreloadedTables& preload);
   Step WriteByHand(const Turn& turn, const ShadowFault& fault, Gpa gpa);
   GuestWalkOutcome Walk(const Vcpu& vcpu, const LinearAccess& access);
   // Asks for the page; what the vCPU, if there is one, is told when it does not come.
-  std::optional<FaultOutcome> Resolve(const PageWanted& page, std::optional<uint32_t> vcpu);
+  std::optional<FaultOutcome> Resolve(PageWanted& page, std::optional<uint32_t> vcpu);
+  // The largest leaf around a page that is there, as the source, or this fault, knows.
+  std::optional<Level> ReadyLevel(Gfn gfn, MemoryKind kind, Pfn pfn) const;
   absl::Status LoadTables(PreloadedTables& preload);
   Vcpu& VcpuOf(uint32_t vcpu);
   static ShadowRoots::Request RequestOf(const GuestPaging& paging);
@@ -123,6 +130,7 @@ class ShadowMmu : private GuestMemory, private ShadowBacking {
   const Turn* turn_ = nullptr;  // of who reads guest memory now
   uint32_t vcpu_ = 0;           // for whom
   std::optional<Hindrance> hindrance_;
+  const std::vector<PageWanted>* brought_ = nullptr;  // by this fault
 
   std::atomic<uint64_t> pages_{0};
   std::atomic<uint64_t> leaves_{0};
