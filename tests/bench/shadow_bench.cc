@@ -85,9 +85,9 @@ class BenchGuest : public GuestMemory, public ShadowBacking, public TlbFlusher, 
   }
   void Fault(uint64_t address) {
     const GuestTranslation walk = Walk(address);
-    if (preload_.size() < kDeepestShadow && !pool_.Preload(64, preload_).ok()) std::abort();
+    if (preload_->size() < kDeepestShadow && !pool_.Preload(64, *preload_).ok()) std::abort();
     const ShadowOutcome outcome = mapper_.Map(turn_, *root_, GuestShape::Of(*paging_), walk,
-                                              address, Access::Write(), preload_);
+                                              address, Access::Write(), *preload_);
     if (outcome != ShadowOutcome::kMapped) std::abort();
   }
   void Zap() {
@@ -96,9 +96,7 @@ class BenchGuest : public GuestMemory, public ShadowBacking, public TlbFlusher, 
     flush.Finish(turn_);
   }
   // What faults hold in reserve.
-  void ReturnTables() {
-    while (!preload_.empty()) preload_.Return(preload_.Take());
-  }
+  void ReturnTables() { preload_.emplace(pool_); }
   void Reset() {
     ShadowFlush flush = tables_.NewFlush();
     tables_.MakeRoom(turn_, tables_.config().most_pages - 1, flush);
@@ -126,7 +124,7 @@ class BenchGuest : public GuestMemory, public ShadowBacking, public TlbFlusher, 
   ShadowTables tables_{{.most_pages = tables_count_}, {&pool_, &change_, this, this}};
   ShadowMapper mapper_{tables_, *this, *this, {}};
   ShadowRoots roots_{tables_};
-  PreloadedTables preload_{pool_};
+  std::optional<PreloadedTables> preload_{pool_};
   ControlRegisters registers_;
   std::optional<Ia32Paging> paging_;
   ShadowPage* root_ = nullptr;
