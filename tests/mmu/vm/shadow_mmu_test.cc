@@ -167,6 +167,7 @@ TEST(ShadowMmuTest, APageThatIsConvertedWhileItIsResolvedIsLookedAtAgain) {
 
 TEST(ShadowMmuTest, F4_TheDirtyLogSplitsAndHearsEachFirstWrite) {
   ShadowSpace t;
+  t.pages.ready = true;
   ASSERT_TRUE(t.Maps(512, Access::Write()));
   const auto split = t.space->EnableDirtyLog({});
   ASSERT_TRUE(split.ok()) << split.status();
