@@ -95,6 +95,7 @@ std::string Describe(const v1::Vm& vm) {
   }
   sheet.Add("Command line", vm.cmdline());
   if (vm.nx_huge_pages() == v1::Vm::NX_HUGE_PAGES_ON) sheet.Add("NX huge pages", "ON");
+  if (vm.mmu() == v1::Vm::MMU_SHADOW) sheet.Add("MMU", "SHADOW");
   sheet.Add("Labels", LabelsInWords(vm));
   if (vm.has_create_time()) {
     sheet.Add("Created", absl::FormatTime("%Y-%m-%d %H:%M:%S", ToTime(vm.create_time()),

@@ -34,6 +34,7 @@ struct Arguments {
   std::vector<uint32_t> cpus;
   v1::Vm::Debug debug = v1::Vm::DEBUG_UNSPECIFIED;
   v1::Vm::NxHugePages nx_huge_pages = v1::Vm::NX_HUGE_PAGES_UNSPECIFIED;
+  v1::Vm::Mmu mmu = v1::Vm::MMU_UNSPECIFIED;
   std::map<std::string, std::string> labels;
   std::string request_id;
   bool dry_run = false;
@@ -86,6 +87,7 @@ int Create(Session& session, const Arguments& arguments) {
   vm.mutable_placement()->mutable_cpus()->Assign(arguments.cpus.begin(), arguments.cpus.end());
   vm.set_debug(arguments.debug);
   vm.set_nx_huge_pages(arguments.nx_huge_pages);
+  vm.set_mmu(arguments.mmu);
   vm.mutable_labels()->insert(arguments.labels.begin(), arguments.labels.end());
   request.set_request_id(arguments.request_id);
   request.set_validate_only(arguments.dry_run);
@@ -146,6 +148,9 @@ void AddVmCreate(CLI::App* vm, Invocation* invocation) {
       verb, "--nx-huge-pages", &arguments->nx_huge_pages,
       {{"off", v1::Vm::NX_HUGE_PAGES_OFF}, {"on", v1::Vm::NX_HUGE_PAGES_ON}},
       "Large pages are not executable, against iTLB multihit (off)");
+  AddChoice<v1::Vm::Mmu>(verb, "--mmu", &arguments->mmu,
+                         {{"tdp", v1::Vm::MMU_TDP}, {"shadow", v1::Vm::MMU_SHADOW}},
+                         "Who translates: the processor with EPT, or shadow tables, on sim (tdp)");
   verb->add_option("--cpus", arguments->cpus, "Host processors that execute the vCPUs: 0,2,3")
       ->delimiter(',')
       ->type_name("N,...");

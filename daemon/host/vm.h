@@ -69,6 +69,7 @@ struct VmSpec {
   bool nx_huge_pages = false;    // mmu::GuestAddressSpace::Config
   std::vector<uint32_t> cpus;    // of the host, ordered; empty: all that the daemon has
   bool tells_registers = false;  // when a vCPU stops the VM
+  mmu::MmuMode mmu = mmu::MmuMode::kTdp;
 };
 
 struct VmStatus {

@@ -30,8 +30,13 @@ constexpr int kSimMaxPhyAddr = 48;
 // A guest that touches new memory is likely to go on; what it touches is left alone so long.
 constexpr absl::Duration kSettleDelay = absl::Milliseconds(100);
 
-absl::StatusOr<mmu::GpaLayout> LayoutOf(BackendKind backend, const kvm::KvmSystem* kvm) {
-  const int maxphyaddr = backend != BackendKind::kSim ? kvm->guest_maxphyaddr() : kSimMaxPhyAddr;
+absl::StatusOr<mmu::GpaLayout> LayoutOf(const VmSpec& spec, const kvm::KvmSystem* kvm) {
+  const int maxphyaddr =
+      spec.backend != BackendKind::kSim ? kvm->guest_maxphyaddr() : kSimMaxPhyAddr;
+  // A6: tables that a guest made, with what they may name, stand between; so no bit is stolen.
+  if (spec.mmu == mmu::MmuMode::kShadow) {
+    return mmu::GpaLayout::Create(std::nullopt, kWalkBits, maxphyaddr);
+  }
   return mmu::GpaLayout::Create(std::min(maxphyaddr, kWalkBits) - 1, kWalkBits, maxphyaddr);
 }
 
@@ -82,7 +87,7 @@ VmImpl::~VmImpl() {
 }
 
 absl::Status VmImpl::Build() {
-  const absl::StatusOr<mmu::GpaLayout> layout = LayoutOf(spec_.backend, house_.kvm);
+  const absl::StatusOr<mmu::GpaLayout> layout = LayoutOf(spec_, house_.kvm);
   if (!layout.ok()) return layout.status();
   absl::StatusOr<std::unique_ptr<memory::GuestRam>> ram =
       memory::GuestRam::Create(spec_.memory_bytes, house_.hpa_space,
@@ -99,6 +104,7 @@ absl::Status VmImpl::Build() {
     sim::SimConfig config;
     config.vcpus = spec_.vcpus;
     config.program = spec_.program;
+    config.mmu = spec_.mmu;
     machine_ = sim::MakeSimMachine(config, &physical_map_, this);
   }
   return BuildEngine(*layout);
@@ -127,10 +133,11 @@ absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
   environment.pages = machine_->pages() != nullptr ? machine_->pages() : ram_.get();
   environment.flusher = machine_->flusher();
   environment.pml = machine_->pml();
+  environment.host_memory = &physical_map_;
   environment.external_private = machine_->external(MemoryKind::kPrivate);
   environment.external_shared = machine_->external(MemoryKind::kShared);
   absl::StatusOr<std::unique_ptr<mmu::GuestAddressSpace>> engine = mmu::GuestAddressSpace::Create(
-      {.layout = layout, .nx_huge_pages = spec_.nx_huge_pages}, environment);
+      {.layout = layout, .mmu = spec_.mmu, .nx_huge_pages = spec_.nx_huge_pages}, environment);
   if (!engine.ok()) return engine.status();
   engine_ = *std::move(engine);
   for (const mmu::Memslot& slot : ram_->Memslots()) {
@@ -169,43 +176,64 @@ Verdict VmImpl::OnEptViolation(VcpuIndex vcpu, const mmu::Fault& reported) {
   for (;;) {
     const uint64_t harvests = dirty_desk_->harvests();
     const mmu::FaultOutcome outcome = engine_->HandleFault(fault);
-    if (std::holds_alternative<mmu::Fixed>(outcome) ||
-        std::holds_alternative<mmu::Spurious>(outcome)) {
-      return Verdict::kResume;
+    const std::optional<Verdict> verdict = AnswerFault(vcpu, fault, outcome, harvests, exit_time);
+    if (verdict.has_value()) return *verdict;
+  }
+}
+
+vcpu::ShadowAnswer VmImpl::OnShadowFault(VcpuIndex vcpu, const mmu::ShadowFault& fault) {
+  const absl::Time exit_time = absl::Now();
+  for (;;) {
+    const uint64_t harvests = dirty_desk_->harvests();
+    const mmu::ShadowFaultOutcome outcome = engine_->HandleShadowFault(fault);
+    if (const auto* run_on = std::get_if<mmu::ShadowRunOn>(&outcome)) return *run_on;
+    if (const auto* made = std::get_if<mmu::ShadowWriteMade>(&outcome)) return *made;
+    if (const auto* refused = std::get_if<mmu::GuestPageFault>(&outcome)) return *refused;
+    // The address is linear: nothing that follows looks at it but to name what the guest wanted.
+    const std::optional<Verdict> verdict =
+        AnswerFault(vcpu, {mmu::Gpa(0), fault.access.needed, vcpu},
+                    std::get<mmu::FaultOutcome>(outcome), harvests, exit_time);
+    if (verdict.has_value()) return *verdict;
+  }
+}
+
+std::optional<Verdict> VmImpl::AnswerFault(VcpuIndex vcpu, const mmu::Fault& fault,
+                                           const mmu::FaultOutcome& outcome, uint64_t harvests,
+                                           absl::Time exit_time) {
+  if (std::holds_alternative<mmu::Fixed>(outcome) ||
+      std::holds_alternative<mmu::Spurious>(outcome)) {
+    return Verdict::kResume;
+  }
+  // Pages that are on their way: the daemon's page sources wait for theirs, so none is.
+  if (std::holds_alternative<mmu::Retry>(outcome) ||
+      std::holds_alternative<mmu::PagePending>(outcome)) {
+    std::this_thread::yield();
+    return Verdict::kResume;  // the guest's own second try is the retry; a stop gets in between
+  }
+  if (std::holds_alternative<mmu::DirtyRingFull>(outcome)) {
+    if (dirty_desk_->Park(vcpu, harvests)) return Verdict::kParked;
+    return std::nullopt;
+  }
+  if (const auto* exit = std::get_if<mmu::MemoryFaultExit>(&outcome)) {
+    // On shadow tables no page is of another kind than asked for.
+    if (exit->denied.empty() && spec_.mmu == mmu::MmuMode::kTdp) {
+      return desk_->Implicit(vcpu, fault, *exit, exit_time);
     }
-    // Pages that are on their way: the daemon's page sources wait for theirs, so none is.
-    if (std::holds_alternative<mmu::Retry>(outcome) ||
-        std::holds_alternative<mmu::PagePending>(outcome)) {
-      std::this_thread::yield();
-      return Verdict::kResume;  // the guest's own second try is the retry; a stop gets in between
-    }
-    if (std::holds_alternative<mmu::DirtyRingFull>(outcome)) {
-      if (dirty_desk_->Park(vcpu, harvests)) return Verdict::kParked;
-      continue;
-    }
-    if (const auto* exit = std::get_if<mmu::MemoryFaultExit>(&outcome)) {
-      if (!exit->denied.empty()) {
-        Publish(
-            FaultEvent(spec_.name, vcpu, exit->gpa, exit->wanted, v1::MemoryFault::REASON_DENIED));
-        OnFatal(StopReason::kMemoryFault,
-                absl::StrCat("vcpu ", vcpu, ": the attributes of 0x", absl::Hex(exit->gpa.value),
-                             " deny this access"));
-        return Verdict::kStop;
-      }
-      const std::optional<Verdict> verdict = desk_->Implicit(vcpu, fault, *exit, exit_time);
-      if (verdict.has_value()) return *verdict;
-      continue;
-    }
-    if (const auto* mmio = std::get_if<mmu::Mmio>(&outcome)) {
-      return StopAtMmio(vcpu, mmio->gpa, engine_->layout().KindOf(fault.gpa));
-    }
-    const absl::Status& status = std::get<mmu::Failed>(outcome).status;
-    OnFatal(status.code() == absl::StatusCode::kResourceExhausted ? StopReason::kOutOfMemory
-            : engine_->bugged().empty()                           ? StopReason::kMemoryFault
-                                                                  : StopReason::kEngineBug,
-            absl::StrCat("vcpu ", vcpu, ": ", std::string(status.message())));
+    Publish(FaultEvent(spec_.name, vcpu, exit->gpa, exit->wanted, v1::MemoryFault::REASON_DENIED));
+    OnFatal(StopReason::kMemoryFault,
+            absl::StrCat("vcpu ", vcpu, ": the attributes of 0x", absl::Hex(exit->gpa.value),
+                         " deny this access"));
     return Verdict::kStop;
   }
+  if (const auto* mmio = std::get_if<mmu::Mmio>(&outcome)) {
+    return StopAtMmio(vcpu, mmio->gpa, engine_->layout().KindOf(fault.gpa));
+  }
+  const absl::Status& status = std::get<mmu::Failed>(outcome).status;
+  OnFatal(status.code() == absl::StatusCode::kResourceExhausted ? StopReason::kOutOfMemory
+          : engine_->bugged().empty()                           ? StopReason::kMemoryFault
+                                                                : StopReason::kEngineBug,
+          absl::StrCat("vcpu ", vcpu, ": ", std::string(status.message())));
+  return Verdict::kStop;
 }
 
 std::optional<Verdict> VmImpl::OnEptMisconfiguration(VcpuIndex vcpu, mmu::Gpa gpa) {

@@ -100,9 +100,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   absl::Status MoveMemslot(mmu::Gfn first, mmu::Gfn new_first) override;
   absl::StatusOr<std::vector<mmu::TableImage>> DumpTables(mmu::MemoryKind root,
                                                           const mmu::TableImage* after,
-                                                          size_t max) const override {
-    return engine_->DumpTables(root, after, max);
-  }
+                                                          size_t max) const override;
   mmu::EptPointer ept_pointer(mmu::MemoryKind root) const override {
     return engine_->ept_pointer(root);
   }
@@ -126,6 +124,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   // MachineClient.
   vcpu::Verdict OnEptViolation(vcpu::VcpuIndex vcpu, const mmu::Fault& fault) override;
   std::optional<vcpu::Verdict> OnEptMisconfiguration(vcpu::VcpuIndex vcpu, mmu::Gpa gpa) override;
+  vcpu::ShadowAnswer OnShadowFault(vcpu::VcpuIndex vcpu, const mmu::ShadowFault& fault) override;
   vcpu::MapGpaVerdict OnMapGpa(vcpu::VcpuIndex vcpu, const vcpu::MapGpaCall& call) override;
   void OnConsole(std::string_view bytes) override;
   void OnExitCode(vcpu::VcpuIndex vcpu, uint8_t code) override;
@@ -134,6 +133,10 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   void RunLater(std::function<void()> task) override;
 
  private:
+  // What becomes of a vCPU that cannot just run on; nullopt: ask the engine again.
+  std::optional<vcpu::Verdict> AnswerFault(vcpu::VcpuIndex vcpu, const mmu::Fault& fault,
+                                           const mmu::FaultOutcome& outcome, uint64_t harvests,
+                                           absl::Time exit_time);
   vcpu::Verdict StopAtMmio(vcpu::VcpuIndex vcpu, mmu::Gpa gpa, mmu::MemoryKind alias);
   // Nothing is told of a VM after its end was.
   void Publish(const v1::Event& event);
@@ -152,6 +155,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   absl::Status CheckStays() const;  // kUnavailable once it is retired
   absl::Status CheckRuns() const;   // or is paused
   absl::Status CheckMemslots() const;
+  absl::Status CheckTables() const;  // not OK: on shadow tables
   absl::Status CheckContent(const mmu::AttributeChange& change) const;
   // Errors if one of the ranges is not memory.
   absl::Status CheckMemory(const std::vector<mmu::GfnRange>& ranges) const;

@@ -47,7 +47,25 @@ absl::StatusOr<mmu::Translation> VmImpl::Translate(uint64_t gpa, MemoryKind alia
   if (auto runs = engine_->GetMemoryAttributes({mmu::Gfn(gpa >> kPageShift), 1}); !runs.ok()) {
     return runs.status();
   }
+  if (absl::Status status = CheckTables(); !status.ok()) return status;
   return engine_->Translate(mmu::Gpa(gpa), alias);
+}
+
+absl::StatusOr<std::vector<mmu::TableImage>> VmImpl::DumpTables(MemoryKind root,
+                                                                const mmu::TableImage* after,
+                                                                size_t max) const {
+  if (absl::Status status = CheckTables(); !status.ok()) return status;
+  return engine_->DumpTables(root, after, max);
+}
+
+absl::Status VmImpl::CheckTables() const {
+  if (spec_.mmu == mmu::MmuMode::kTdp) return absl::OkStatus();
+  return WithReason(
+      absl::FailedPreconditionError(absl::StrCat(
+          "VM ", spec_.name,
+          " runs on shadow tables, which go by its guest's linear addresses: there is no table by "
+          "guest-physical address; create it with mmu tdp")),
+      reason::kNotOnThisBackend, {{"vm", spec_.name}});
 }
 
 absl::Status VmImpl::AccessShared(uint64_t gpa, uint64_t size,

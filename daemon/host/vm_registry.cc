@@ -17,6 +17,7 @@
 #include "daemon/status_reason.h"
 #include "daemon/vcpu/kvm/kvm_machine.h"
 #include "daemon/vcpu/kvm/kvm_system.h"
+#include "daemon/vcpu/program/decoder.h"
 
 namespace twinroot::host {
 namespace {
@@ -156,6 +157,25 @@ absl::Status Registry::CheckBackend(BackendKind backend, const std::string& inst
                     reason::kBackendUnavailable);
 }
 
+// What only a processor of our own has.
+absl::Status CheckSimOnly(const VmSpec& spec) {
+  const auto refuse = [&](const char* what) {
+    return WithReason(absl::FailedPreconditionError(absl::StrCat("VM ", spec.name, what)),
+                      reason::kNotOnThisBackend, {{"vm", spec.name}});
+  };
+  if (spec.mmu == mmu::MmuMode::kShadow) {
+    return refuse(
+        " asks for mmu shadow, but on kvm the processor walks the guest's own tables: create it "
+        "with backend sim, or with mmu tdp");
+  }
+  if (spec.program.empty()) return absl::OkStatus();
+  const auto program = program::Decode(spec.program, spec.vcpus);
+  if (!program.ok() || !program::NeedsSim(*program)) return absl::OkStatus();
+  return refuse(
+      " has a program that sets paging registers or catches page faults, and on kvm the "
+      "interpreter has tables of its own: create it with backend sim, or leave those steps out");
+}
+
 absl::Status Registry::ChooseBackend(VmSpec& spec) const {
   if (spec.backend == BackendKind::kAuto) spec.backend = default_backend_;
   if (absl::Status status = CheckBackend(spec.backend, "use an access program on sim");
@@ -174,6 +194,7 @@ absl::Status Registry::ChooseBackend(VmSpec& spec) const {
                                          "here: create it with backend sim, or leave it out")),
                         reason::kNotOnThisBackend, {{"vm", spec.name}});
     }
+    if (absl::Status status = CheckSimOnly(spec); !status.ok()) return status;
     return kvm::CheckKvmMachine(KvmConfigOf(spec), spec.memory_bytes);
   }
   if (spec.image == nullptr && spec.program.empty()) {

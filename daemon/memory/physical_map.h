@@ -13,11 +13,12 @@
 #include <cstdint>
 
 #include "mmu/types/address.h"
+#include "mmu/vm/host_memory.h"
 #include "mmu/vmx/physical_memory.h"
 
 namespace twinroot::memory {
 
-class PhysicalMap : public mmu::vmx::PhysicalMemory {
+class PhysicalMap : public mmu::vmx::PhysicalMemory, public mmu::HostMemory {
  public:
   static constexpr size_t kMaxAreas = 128;
 

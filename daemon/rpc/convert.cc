@@ -222,6 +222,7 @@ void ToProto(const host::VmSpec& spec, v1::Vm* out) {
   out->mutable_boot()->set_initrd(spec.initrd_name);
   out->set_nx_huge_pages(spec.nx_huge_pages ? v1::Vm::NX_HUGE_PAGES_ON : v1::Vm::NX_HUGE_PAGES_OFF);
   out->mutable_placement()->mutable_cpus()->Assign(spec.cpus.begin(), spec.cpus.end());
+  out->set_mmu(spec.mmu == mmu::MmuMode::kShadow ? v1::Vm::MMU_SHADOW : v1::Vm::MMU_TDP);
   out->set_debug(spec.tells_registers ? v1::Vm::DEBUG_REGISTERS : v1::Vm::DEBUG_OFF);
   out->set_state(v1::Vm::STATE_DEFINED);
 }
@@ -362,6 +363,9 @@ absl::StatusOr<host::VmSpec> SpecOf(const std::string& bare_name, const v1::Vm& 
   auto nx_huge_pages = NxHugePagesOf(vm.nx_huge_pages());
   if (!nx_huge_pages.ok()) return nx_huge_pages.status();
   spec.nx_huge_pages = *nx_huge_pages;
+  auto mmu = MmuOf(vm.mmu());
+  if (!mmu.ok()) return mmu.status();
+  spec.mmu = *mmu;
   auto cpus = CpusOf(vm.placement());
   if (!cpus.ok()) return cpus.status();
   spec.cpus = *std::move(cpus);

@@ -29,6 +29,19 @@ absl::StatusOr<std::vector<uint32_t>> CpusOf(const v1::Placement& placement) {
                     reason::kInvalidField);
 }
 
+absl::StatusOr<mmu::MmuMode> MmuOf(v1::Vm::Mmu choice) {
+  switch (choice) {
+    case v1::Vm::MMU_UNSPECIFIED:
+    case v1::Vm::MMU_TDP:
+      return mmu::MmuMode::kTdp;
+    case v1::Vm::MMU_SHADOW:
+      return mmu::MmuMode::kShadow;
+    default:
+      return FieldError("vm.mmu", absl::StrCat(choice, " is no choice: use TDP or SHADOW"),
+                        reason::kInvalidField);
+  }
+}
+
 absl::StatusOr<bool> TellsRegisters(v1::Vm::Debug choice) {
   switch (choice) {
     case v1::Vm::DEBUG_UNSPECIFIED:

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "mmu/vm/shadow_fault.h"
 #include "twinroot/v1/vm.pb.h"
 
 namespace twinroot::rpc {
@@ -13,6 +14,7 @@ namespace twinroot::rpc {
 absl::StatusOr<bool> NxHugePagesOf(v1::Vm::NxHugePages choice);
 // Ordered.
 absl::StatusOr<std::vector<uint32_t>> CpusOf(const v1::Placement& placement);
+absl::StatusOr<mmu::MmuMode> MmuOf(v1::Vm::Mmu choice);
 absl::StatusOr<bool> TellsRegisters(v1::Vm::Debug choice);
 
 }  // namespace twinroot::rpc

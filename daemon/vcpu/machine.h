@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -27,6 +28,7 @@
 #include "mmu/vm/guest_address_space.h"
 #include "mmu/vm/page_source.h"
 #include "mmu/vm/pml_source.h"
+#include "mmu/vm/shadow_fault.h"
 
 namespace twinroot::vcpu {
 
@@ -62,6 +64,11 @@ struct MapGpaVerdict {
   MapGpaAnswer answer;  // if kResume
 };
 
+// What a vCPU on shadow tables does after a fault: as an EPT violation's verdict; or run on from a
+// root; or go on behind the write, which was made; or take the page fault.
+using ShadowAnswer =
+    std::variant<Verdict, mmu::ShadowRunOn, mmu::ShadowWriteMade, mmu::GuestPageFault>;
+
 // Why a VM stopped without an exit code; the names are those of Vm.stop_reason.
 enum class StopReason : uint8_t {
   kStopRequested,
@@ -93,6 +100,12 @@ class MachineClient {
   // A vCPU met an entry that no table may hold. Nullopt: nor does the VM know it; the machine calls
   // OnFatal(kEngineBug). Never kParked. The default knows none.
   virtual std::optional<Verdict> OnEptMisconfiguration(VcpuIndex, mmu::Gpa) { return std::nullopt; }
+
+  // A page fault on shadow tables; parking as for OnEptViolation. The default has none.
+  virtual ShadowAnswer OnShadowFault(VcpuIndex, const mmu::ShadowFault&) {
+    OnFatal(StopReason::kEngineBug, "a fault on shadow tables in a VM that has none");
+    return Verdict::kStop;
+  }
 
   // An explicit conversion. After kParked, AnswerMapGpa(vcpu, answer) follows.
   virtual MapGpaVerdict OnMapGpa(VcpuIndex vcpu, const MapGpaCall& call) = 0;

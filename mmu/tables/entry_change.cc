@@ -95,6 +95,10 @@ void EntryChange::Fill(const Root& root, const Table& parent, Table& child, Gfn 
             BytesPerEntry(child.level()));
 }
 
+void EntryChange::FillUnlinked(const Turn&, Table& table, EptEntry first, uint64_t step) {
+  FillWords(reinterpret_cast<uint64_t*>(table.slots), first.raw(), step);
+}
+
 void EntryChange::CountSplit(const Root& root, Level level) {
   counts_.Add(VmCount::kTables);
   counts_.Add(LeafCount(root.kind, level), ~uint64_t{0});

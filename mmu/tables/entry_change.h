@@ -110,6 +110,13 @@ class EntryChange {
   // Where there are no A bits: takes all rights out of a leaf, which remembers them (soft_bits.h),
   // so that its next access faults. False: it had none; also if the slot holds no leaf.
   bool SaveRights(const Turn&, EntrySlot& slot, Level level);
+  // Shadow tables, where all but the processors' flags is the Turn's: the slot gets `entry`.
+  // Returns what stood there, flags included.
+  EptEntry Exchange(const Turn&, EntrySlot& slot, EptEntry entry) {
+    return EptEntry(slot.word_.exchange(entry.raw()));
+  }
+  // All entries of a shadow table that nothing links yet: `first`, each next one `step` more.
+  void FillUnlinked(const Turn&, Table& table, EptEntry first, uint64_t step);
   // Sets A and D, where a processor has set them in a table that this leaf replaced.
   void AddAccessedDirty(const Turn&, EntrySlot& slot, Level level, EptEntry seen_below);
 

@@ -8,12 +8,15 @@
 
 namespace twinroot::mmu {
 
+class ShadowPage;
+
 // Identity and parent are written before the table is linked, and stay until it is freed.
 struct Table {
   Hpa hpa;
   EntrySlot* slots = nullptr;  // kEntriesPerTable of them
   TableIdentity identity;
   const Table* parent = nullptr;  // null: a root
+  ShadowPage* shadow = nullptr;   // of a shadow table: the rest of what it is
   bool named = false;             // was given an identity since it was free: it may hold entries
   Table* next = nullptr;          // in the list of a pool, or of those that go back to it
 

@@ -30,6 +30,8 @@ struct TableRole {
   bool cr4_smap = false;
   bool cr4_la57 = false;
   bool efer_nx = false;
+  bool efer_lma = false;     // 62:52 of an entry are ignored, not reserved
+  bool guest_flags = false;  // a nested EPT whose pointer enables accessed and dirty flags
 
   // All of it in one word: equal words are equal roles.
   constexpr uint32_t word() const {
@@ -56,6 +58,8 @@ struct TableRole {
     put(cr4_la57, 1);
     put(efer_nx, 1);
     put(execute_only, 1);
+    put(efer_lma, 1);
+    put(guest_flags, 1);
     return w;
   }
   friend constexpr bool operator==(const TableRole& a, const TableRole& b) {

@@ -6,6 +6,7 @@
 #define TWINROOT_MMU_VM_ADDRESS_SPACE_STATE_H_
 
 #include <atomic>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
@@ -26,6 +27,7 @@
 #include "mmu/vm/page_resolves.h"
 #include "mmu/vm/page_waiters.h"
 #include "mmu/vm/root_set.h"
+#include "mmu/vm/shadow_mmu.h"
 #include "mmu/vm/table_limbo.h"
 
 namespace twinroot::mmu {
@@ -95,6 +97,11 @@ struct AddressSpaceState {
   // Faults that tell an external table of a leaf right now, with its slot frozen and no guard.
   std::atomic<int> external_sets{0};
   std::atomic<uint64_t> frames[2] = {};  // [MemoryKind]: frames inside slots with that attribute
+  // Null: under TDP. The roots above stay empty beside it. The last member: it uses the others.
+  std::unique_ptr<ShadowMmu> shadow;
+
+  // Memory of that kind can be: through a root of its own, or by attribute alone.
+  bool HasKind(MemoryKind kind) const { return roots.Has(kind) || shadow != nullptr; }
 
   FlushBatch NewBatch() {
     // What a processor marked in a leaf must not go with the leaf.

@@ -44,6 +44,9 @@ absl::StatusOr<AgeResult> TestAndClearAccessed(AddressSpaceState& vm, GfnRange r
                       SetBits(result, {first, frames});
                     });
     });
+    if (vm.shadow != nullptr) {
+      vm.shadow->Age(turn, chunk, [&](GfnRange pages) { SetBits(result, pages); });
+    }
     return batch.Finish(turn);
   });
   if (!status.ok()) return status;

@@ -121,6 +121,8 @@ class Change {
 
   // One flush for each alias, however many ranges.
   absl::Status TakeLeaves(const std::vector<LeafAction>& actions) {
+    // Shadows of the whole range: they come back by faults, with the rights that are left.
+    if (vm_.shadow != nullptr) vm_.shadow->Zap(turn_, Ranges(parts_));
     FlushBatch batch = vm_.NewBatch();
     ForEachAlias(vm_, [&](const Root& alias) {
       for (const LeafAction& action : actions) {

@@ -82,7 +82,7 @@ absl::Status CheckChange(const AddressSpaceState& vm, const MmuRead& read,
     return absl::InvalidArgumentError(
         "the change has no target; name a kind, or what is to be denied");
   }
-  if (change.kind == MemoryKind::kShared && !vm.roots.Has(MemoryKind::kShared)) {
+  if (change.kind == MemoryKind::kShared && !vm.HasKind(MemoryKind::kShared)) {
     return absl::InvalidArgumentError(
         "this VM has no shared bit, so nothing of it can be shared; create it with one");
   }
@@ -115,10 +115,10 @@ absl::Status CheckChange(const AddressSpaceState& vm, const MmuRead& read,
         "page has all rights");
   }
   if (change.deny && change.deny->read() && !change.deny->fetch() &&
-      !vm.config.capabilities.execute_only) {
+      (!vm.config.capabilities.execute_only || vm.shadow != nullptr)) {
     return absl::FailedPreconditionError(
-        "this processor's EPT has no execute-only pages, so reads cannot be denied where fetches "
-        "are not; deny fetches too");
+        "this VM's tables have no execute-only pages, so reads cannot be denied where fetches are "
+        "not; deny fetches too");
   }
   return absl::OkStatus();
 }

@@ -37,6 +37,11 @@ absl::Status CheckOptions(const AddressSpaceState& vm, const DirtyLogOptions& op
                                                      2 * DirtyRing::kReserve));
     }
   }
+  if (options.mode != DirtyLogMode::kWriteProtect && vm.shadow != nullptr) {
+    return absl::FailedPreconditionError(
+        "D bits and page-modification logs are EPT's, and this VM's guest runs on shadow tables; "
+        "log by write protection");
+  }
   if (options.mode != DirtyLogMode::kWriteProtect && !vm.config.capabilities.accessed_dirty) {
     return absl::FailedPreconditionError(
         "this processor's EPT has no D bits; log by write protection");
@@ -98,6 +103,11 @@ void SplitForLog(const Turn& turn, AddressSpaceState& vm, const DirtyLog& log, G
     TakeFromRange(turn, *vm.env.pool, vm.change, alias, chunk, Taken::kWriteOfLarge, batch,
                   [](Gfn, uint64_t) {});
   });
+  if (vm.shadow == nullptr) return;
+  if (log.options().eager_split) {
+    vm.shadow->Split(turn, chunk, Level::k4K, VmCount::kSplitDirtyLog, result);
+  }
+  vm.shadow->WithholdWrite(turn, chunk, Level::k2M);
 }
 
 absl::Status WithholdWriteOutside(AddressSpaceState& vm, GfnRange chunk) {
@@ -117,6 +127,7 @@ absl::Status StartRound(const Turn& turn, AddressSpaceState& vm, const DirtyLog&
     TakeFromRange(turn, *vm.env.pool, vm.change, alias, chunk, TakenBy(log), batch,
                   [](Gfn, uint64_t) {});
   });
+  if (vm.shadow != nullptr) vm.shadow->WithholdWrite(turn, chunk);
   absl::Status status = WithholdWriteOutside(vm, chunk);
   status.Update(batch.Finish(turn));
   return status;
@@ -149,6 +160,9 @@ absl::Status TakeBack(const Turn& turn, AddressSpaceState& vm, const DirtyLog& l
                     batch);
     }
   });
+  if (vm.shadow != nullptr) {
+    for (const PageWords& pages : groups) vm.shadow->WithholdWrite(turn, pages.first, pages.words);
+  }
   // An external table may give W where a leaf here has none: a large leaf lost it before its pages
   // were cleared (SplitForLog), or the last round failed between the two.
   absl::Status status;

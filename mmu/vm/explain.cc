@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "mmu/tables/cursor.h"
 #include "mmu/vm/leaf_choice.h"
+#include "mmu/vm/table_dump.h"
 
 namespace twinroot::mmu {
 namespace {
@@ -67,6 +68,7 @@ Explanation Explain(const EpochGuard& guard, const AddressSpaceState& vm, const 
 absl::StatusOr<Translation> TranslateAndExplain(const AddressSpaceState& vm, Gpa gpa,
                                                 MemoryKind alias, bool execute_only) {
   const GpaLayout& layout = vm.config.layout;
+  if (vm.shadow != nullptr) return NoTablesByAddress();
   if (layout.HasStolenBits(gpa)) {
     return absl::InvalidArgumentError(
         absl::StrCat("address 0x", absl::Hex(gpa.value),

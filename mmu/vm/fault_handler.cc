@@ -408,11 +408,13 @@ static_assert(std::is_same_v<std::variant_alternative_t<0, FaultOutcome>, Fixed>
 [[gnu::noinline]] FaultOutcome HandleUnusual(AddressSpaceState& vm, const Fault& fault) {
   FaultOutcome outcome;
   FaultHandler(vm, fault, FaultHandler::Why::kFault, outcome).Handle();
-  vm.counts.Add(kCounts[outcome.index()]);
+  vm.counts.Add(CountOf(outcome));
   return outcome;
 }
 
 }  // namespace
+
+VmCount CountOf(const FaultOutcome& outcome) { return kCounts[outcome.index()]; }
 
 FaultOutcome HandleFault(AddressSpaceState& vm, const Fault& fault) {
   if (const std::optional<Level> level = HandleUsual(vm, fault.gpa, fault.access)) [[likely]] {

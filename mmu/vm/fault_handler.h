@@ -12,6 +12,9 @@ namespace twinroot::mmu {
 
 FaultOutcome HandleFault(AddressSpaceState& vm, const Fault& fault);
 
+// As which a fault that ended so is counted.
+VmCount CountOf(const FaultOutcome& outcome);
+
 // The same for an access that needs nothing and that nobody makes: maps the page, leaves no MMIO
 // mark, and is not counted as a fault.
 FaultOutcome PopulatePage(AddressSpaceState& vm, Gpa gpa);

@@ -46,6 +46,7 @@ class GpaLayout {
   std::optional<int> execute_only_bit() const { return execute_only_bit_; }
   bool has_stolen_bits() const { return stolen_mask_ != 0; }
   int walk_bits() const { return walk_bits_; }
+  int guest_maxphyaddr() const { return guest_maxphyaddr_; }
   // First gfn that no unaliased address can name.
   Gfn gfn_limit() const;
 

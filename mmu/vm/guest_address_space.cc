@@ -34,6 +34,23 @@ class GuestAddressSpace::Impl : public AddressSpaceState {
 
 namespace {
 
+absl::Status CheckShadow(const GuestAddressSpace::Config& config,
+                         const GuestAddressSpace::Environment& env) {
+  if (config.layout.has_stolen_bits()) {
+    return absl::InvalidArgumentError(
+        "stolen GPA bits do not go with shadow tables: the guest's own tables cannot name them; "
+        "use mmu tdp, or a VM without stolen bits");
+  }
+  if (env.external_private != nullptr || env.external_shared != nullptr) {
+    return absl::InvalidArgumentError(
+        "shadow tables do not go with external tables, which are by guest-physical address");
+  }
+  if (env.host_memory == nullptr) {
+    return absl::InvalidArgumentError("shadow tables need the bytes of guest memory");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckConfig(const GuestAddressSpace::Config& config,
                          const GuestAddressSpace::Environment& env) {
   if (env.pool == nullptr || env.pages == nullptr) {
@@ -66,7 +83,7 @@ absl::Status CheckConfig(const GuestAddressSpace::Config& config,
         "stolen GPA bits do not go with nested EPT, whose entries would carry them as addresses; "
         "use a VM without stolen bits");
   }
-  return absl::OkStatus();
+  return config.mmu == MmuMode::kShadow ? CheckShadow(config, env) : absl::OkStatus();
 }
 
 }  // namespace
@@ -84,6 +101,7 @@ absl::StatusOr<std::unique_ptr<GuestAddressSpace>> GuestAddressSpace::Create(
       !status.ok()) {
     return status;
   }
+  if (config.mmu == MmuMode::kShadow) impl->shadow = std::make_unique<ShadowMmu>(*impl);
   return std::unique_ptr<GuestAddressSpace>(new GuestAddressSpace(std::move(impl)));
 }
 
@@ -114,6 +132,17 @@ absl::Status GuestAddressSpace::ZapAll() { return mmu::ZapAll(*impl_); }
 size_t GuestAddressSpace::ReclaimTables(size_t max_tables) {
   return mmu::ReclaimTables(*impl_, max_tables);
 }
+
+absl::StatusOr<Hpa> GuestAddressSpace::LoadPaging(uint32_t vcpu, const GuestPaging& paging) {
+  return impl_->shadow->Load(vcpu, paging);
+}
+LoadPdptesOutcome GuestAddressSpace::ReadPdptes(uint64_t cr3) {
+  return impl_->shadow->ReadPdptes(cr3);
+}
+ShadowFaultOutcome GuestAddressSpace::HandleShadowFault(const ShadowFault& fault) {
+  return impl_->shadow->HandleFault(fault);
+}
+void GuestAddressSpace::InvalidatePaging() { impl_->shadow->Sync(); }
 
 FaultOutcome GuestAddressSpace::HandleFault(const Fault& fault) {
   return mmu::HandleFault(*impl_, fault);
@@ -245,6 +274,8 @@ absl::Status GuestAddressSpace::ClearDirty(const DirtyPages& pages) {
   return mmu::ClearDirty(*impl_, pages);
 }
 void GuestAddressSpace::MarkDirty(GfnRange range) {
+  // First, so that no table of the guest's is told by its old bytes once the caller goes on.
+  if (impl_->shadow != nullptr) impl_->shadow->MemoryWritten(range);
   const EpochGuard guard;
   if (const DirtyLog* log = impl_->log.load()) log->MarkRange(range);
 }
@@ -306,7 +337,11 @@ AddressSpaceStats GuestAddressSpace::stats() const {
           sum(LeafCount(kind, level)) - vm.limbo.leaves(kind, level);
     }
   }
-  stats.table_pages = sum(VmCount::kTables);
+  if (vm.shadow != nullptr) {
+    stats.shadow_pages = vm.shadow->pages();
+    stats.shadow_leaves = vm.shadow->leaves();
+  }
+  stats.table_pages = sum(VmCount::kTables) + stats.shadow_pages;
   stats.table_pages_budget = vm.env.pool->pages();
   stats.flushes_range = sum(VmCount::kFlushRange);
   stats.flushes_full = sum(VmCount::kFlushFull);
@@ -340,6 +375,9 @@ absl::Status GuestAddressSpace::Audit() const {
   const auto differ = [](const std::string& what, uint64_t found, uint64_t counted) {
     return absl::InternalError(absl::StrCat("found ", found, " ", what, ", counted ", counted));
   };
+  if (vm.shadow != nullptr) {
+    if (const auto wrong = vm.shadow->Audit(turn)) return absl::InternalError(*wrong);
+  }
   const TableLimbo::Recount detached =
       vm.limbo.Count(turn, [&totals](const Table& table) { totals.tables.insert(&table); });
   const uint64_t tables = vm.counts.Sum(VmCount::kTables);

@@ -15,7 +15,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -34,11 +33,14 @@
 #include "mmu/types/memory_attributes.h"
 #include "mmu/types/memory_kind.h"
 #include "mmu/vm/dirty_log.h"
+#include "mmu/vm/fault.h"
 #include "mmu/vm/gpa_layout.h"
+#include "mmu/vm/host_memory.h"
 #include "mmu/vm/mem_type_map.h"
 #include "mmu/vm/page_source.h"
 #include "mmu/vm/pml_source.h"
 #include "mmu/vm/root_set.h"
+#include "mmu/vm/shadow_fault.h"
 
 namespace twinroot::mmu {
 
@@ -49,55 +51,6 @@ struct Memslot {
   std::optional<Pfn> private_pfn;
   std::optional<Pfn> shared_pfn;
 };
-
-// An EPT violation: the raw address, and what the access needed (from the exit qualification).
-struct Fault {
-  Gpa gpa;
-  Access access;
-  uint32_t vcpu = 0;  // who faults: whose dirty ring is filled
-};
-
-// What became of a fault.
-// Mapped by this call: go on.
-struct Fixed {
-  Level level;
-};
-// Was mapped already: go on.
-struct Spurious {};
-// A change is under way: run the vCPU again.
-struct Retry {};
-// No memslot there; the address is unaliased.
-struct Mmio {
-  Gpa gpa;
-};
-// The page is of the other kind, or has no backing of the kind that was asked for (D1, D2).
-struct MemoryFaultExit {
-  Gpa gpa;            // page-aligned, unaliased (A9)
-  uint64_t size;      // 4096
-  MemoryKind wanted;  // what the guest asked for
-  Access denied;      // none: the page is of the other kind; else what its attributes (D11) or its
-                      // alias (A10) deny of this access
-};
-// The page is not here yet (F13). The vCPU waits until PageReady names it; where `may_tell`, the
-// guest may be told instead and do something else meanwhile.
-struct PagePending {
-  Gpa gpa;  // page-aligned, unaliased
-  bool may_tell;
-};
-// The vCPU's dirty ring is nearly full: it waits for HarvestDirtyRing, then tries again.
-struct DirtyRingFull {};
-// The environment: no page, no table; or the VM is bugged.
-struct Failed {
-  absl::Status status;
-};
-using FaultOutcome =
-    std::variant<Fixed, Spurious, Retry, Mmio, MemoryFaultExit, PagePending, DirtyRingFull, Failed>;
-
-// What became of an EPT misconfiguration. CachedMmio: as Mmio, known from an MMIO mark.
-struct CachedMmio {
-  Gpa gpa;  // unaliased
-};
-using MmioOutcome = std::variant<CachedMmio, Retry, Failed>;
 
 // Whether accesses outside of memslots leave a mark that makes the next one cheaper (F9).
 enum class MmioCaching : uint8_t {
@@ -241,7 +194,9 @@ struct AddressSpaceStats {
   uint64_t collapses_dirty_log = 0, collapses_attributes = 0, collapses_nx = 0;
   // [MemoryKind][0: 4K, 1: 2M, 2: 1G] leaves present now.
   uint64_t leaves[2][3] = {};
+  // Of MmuMode::kShadow, shadow pages are table pages, and their leaves are in no `leaves`.
   uint64_t table_pages = 0, table_pages_budget = 0;
+  uint64_t shadow_pages = 0, shadow_leaves = 0;
   // Full flushes: one for each ZapAll.
   uint64_t flushes_range = 0, flushes_full = 0;
   uint64_t invalidations = 0;
@@ -263,6 +218,8 @@ class GuestAddressSpace {
  public:
   struct Config {
     GpaLayout layout;
+    // kShadow: no stolen bits (A6); each page is reached as the kind that its attribute says.
+    MmuMode mmu = MmuMode::kTdp;
     int host_maxphyaddr = 52;  // width of an Hpa, 39 to 52
     EptCapabilities capabilities;
     // What the guest may turn on. Neither goes together with stolen bits (A6): both would walk
@@ -286,6 +243,8 @@ class GuestAddressSpace {
     ExternalTables* external_private = nullptr;
     ExternalTables* external_shared = nullptr;
     PmlSource* pml = nullptr;  // null: no page-modification log
+    // kShadow: not null, and `pages` says what is Ready.
+    HostMemory* host_memory = nullptr;
   };
 
   // kInvalidArgument: a combination that the hardware rules forbid (A6). kResourceExhausted: no
@@ -310,6 +269,17 @@ class GuestAddressSpace {
 
   // The walk "EPT violation": never blocks on another vCPU; may block in PageSource.
   FaultOutcome HandleFault(const Fault& fault);
+
+  // Of MmuMode::kShadow, for the others abort. Any thread; each vCPU's from one at a time.
+  // How the vCPU's guest translates from now on: MOV to a control register. The root that its
+  // processor walks, of 5 levels. What the guest has written into its tables counts from here.
+  absl::StatusOr<Hpa> LoadPaging(uint32_t vcpu, const GuestPaging& paging);
+  // The PDPTEs that MOV to CR3 loads under PAE.
+  LoadPdptesOutcome ReadPdptes(uint64_t cr3);
+  // A page fault that the guest may not know of. May block in PageSource.
+  ShadowFaultOutcome HandleShadowFault(const ShadowFault& fault);
+  // INVLPG: as for LoadPaging.
+  void InvalidatePaging();
 
   // An EPT misconfiguration. Failed: it was no mark of ours, and the VM is bugged. Never blocks.
   MmioOutcome HandleMisconfiguration(Gpa gpa);
@@ -391,7 +361,7 @@ class GuestAddressSpace {
   absl::StatusOr<std::vector<Gfn>> HarvestDirtyRing(uint32_t vcpu, size_t max);
   // kManual only: these pages start the next round. Those that are clean stay so.
   absl::Status ClearDirty(const DirtyPages& pages);
-  // Memory that somebody other than a vCPU has changed.
+  // Memory that somebody other than a vCPU has changed. Takes the turn under MmuMode::kShadow.
   void MarkDirty(GfnRange range);
 
   // Pages that were accessed since the last call, through any alias (F6); each starts anew. A large

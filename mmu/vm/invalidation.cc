@@ -17,6 +17,7 @@ Invalidation::~Invalidation() {
 }
 
 absl::Status Invalidation::Zap(absl::Span<const MemoryKind> kinds) {
+  if (vm_.shadow != nullptr) vm_.shadow->Zap(turn_, ranges_);
   FlushBatch batch = vm_.NewBatch();
   for (const MemoryKind kind : kinds) {
     for (const Root& alias : vm_.roots.AliasesOf(kind)) {

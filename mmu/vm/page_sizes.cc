@@ -84,6 +84,7 @@ absl::StatusOr<SplitResult> SplitPages(AddressSpaceState& vm, GfnRange range, Le
   const absl::Status status = ForEachChunk(vm, range, [&](const Turn& turn, GfnRange chunk) {
     ForEachAlias(
         vm, [&](const Root& alias) { SplitAlias(turn, vm, alias, chunk, target, reason, result); });
+    if (vm.shadow != nullptr) vm.shadow->Split(turn, chunk, target, reason, result);
     return absl::OkStatus();
   });
   if (!status.ok()) return status;
@@ -96,6 +97,7 @@ absl::StatusOr<RecoverResult> RecoverPages(AddressSpaceState& vm, GfnRange range
     const absl::StatusOr<uint64_t> recovered = RecoverChunk(turn, vm, chunk, reason);
     if (!recovered.ok()) return recovered.status();
     result.collapsed += *recovered;
+    if (vm.shadow != nullptr) result.collapsed += vm.shadow->Recover(turn, chunk, reason);
     return absl::OkStatus();
   });
   if (!status.ok()) return status;

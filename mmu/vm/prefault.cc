@@ -40,6 +40,13 @@ class Populator {
       if (!target.ok()) return target.status();
       // Nothing may ever be mapped there.
       if (target->allowed.empty()) return gfn + 1;
+      if (vm_.shadow != nullptr) {
+        // By which linear address it will be asked for, nobody knows yet: the page itself comes.
+        if (absl::Status status = vm_.shadow->Populate(gfn, target->kind); !status.ok()) {
+          return status;
+        }
+        return gfn + 1;
+      }
       const FaultOutcome outcome = PopulatePage(vm_, vm_.config.layout.GpaOf(gfn, target->kind));
       if (const auto* fixed = std::get_if<Fixed>(&outcome)) {
         return LeafRange(gfn, fixed->level).end();
@@ -109,7 +116,7 @@ absl::StatusOr<PrefaultResult> Prefault(AddressSpaceState& vm, GfnRange range,
     const EpochGuard guard;
     if (absl::Status status = CheckRange(vm, guard, range); !status.ok()) return status;
   }
-  if (kind == MemoryKind::kShared && !vm.roots.Has(MemoryKind::kShared)) {
+  if (kind == MemoryKind::kShared && !vm.HasKind(MemoryKind::kShared)) {
     return absl::InvalidArgumentError("this VM has no shared bit, hence no shared memory");
   }
   Populator populator(vm, kind);

@@ -49,6 +49,7 @@ class Dumper {
 
 absl::StatusOr<std::vector<TableImage>> DumpTables(AddressSpaceState& vm, MemoryKind root,
                                                    const TableImage* after, size_t max) {
+  if (vm.shadow != nullptr) return NoTablesByAddress();
   if (!vm.roots.Has(root)) {
     return absl::FailedPreconditionError("this VM has no shared root");
   }

@@ -14,6 +14,14 @@ namespace twinroot::mmu {
 absl::StatusOr<std::vector<TableImage>> DumpTables(AddressSpaceState& vm, MemoryKind root,
                                                    const TableImage* after, size_t max);
 
+// Why there is neither a dump nor a translation by guest-physical address: a guest on shadow
+// tables.
+inline absl::Status NoTablesByAddress() {
+  return absl::FailedPreconditionError(
+      "this VM's guest runs on shadow tables, which go by its linear addresses: no table of ours "
+      "has guest-physical ones; use a VM with mmu tdp");
+}
+
 }  // namespace twinroot::mmu
 
 #endif  // TWINROOT_MMU_VM_TABLE_DUMP_H_

@@ -30,6 +30,7 @@ absl::Status ZapAll(AddressSpaceState& vm) {
   // Every leaf that a fault was about to publish stands and is counted; no external Set is under
   // way. Faults that look from here on publish nothing.
   const Quiet quiet(turn, vm);
+  if (vm.shadow != nullptr) vm.shadow->ZapAll(turn);
   vm.limbo.DetachAll(turn, vm.roots);
   if (vm.env.flusher != nullptr) vm.env.flusher->FlushAll();
   vm.counts.Add(VmCount::kFlushFull);
@@ -55,7 +56,8 @@ absl::Status ZapAll(AddressSpaceState& vm) {
 
 size_t ReclaimTables(AddressSpaceState& vm, size_t max_tables) {
   const Turn turn(vm.turn_mutex);
-  const size_t taken_down = vm.limbo.TakeDown(turn, max_tables);
+  size_t taken_down = vm.limbo.TakeDown(turn, max_tables);
+  if (taken_down == 0 && vm.shadow != nullptr) taken_down = vm.shadow->Reclaim(turn, max_tables);
   return taken_down != 0 ? taken_down : PruneAll(turn, vm);
 }
 

@@ -46,6 +46,20 @@ inline void StoreGuestWord(std::byte* at, int size, uint64_t value) {
   }
 }
 
+// Of a paging-structure entry, 4 or 8 bytes: `desired`, if `expected` stands there. What stood
+// there.
+template <typename Word>
+uint64_t ExchangeGuest(std::byte* at, uint64_t expected, uint64_t desired) {
+  auto was = static_cast<Word>(expected);
+  std::atomic_ref<Word>(*reinterpret_cast<Word*>(at))
+      .compare_exchange_strong(was, static_cast<Word>(desired));
+  return was;
+}
+inline uint64_t ExchangeGuestWord(std::byte* at, int size, uint64_t expected, uint64_t desired) {
+  return size == 4 ? ExchangeGuest<uint32_t>(at, expected, desired)
+                   : ExchangeGuest<uint64_t>(at, expected, desired);
+}
+
 }  // namespace twinroot::mmu::vmx
 
 #endif  // TWINROOT_MMU_VMX_GUEST_WORD_H_

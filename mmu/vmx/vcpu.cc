@@ -8,8 +8,12 @@ AccessKind KindOf(Access needed) {
   return needed.fetch() ? AccessKind::kFetch : AccessKind::kRead;
 }
 
-AccessDone Move(std::byte* at, const GuestAccess& access, int size, uint64_t value) {
+AccessDone Move(std::byte* at, const GuestAccess& access, int size, uint64_t value,
+                uint64_t expected) {
   if (!access.needed.write()) return AccessDone{LoadGuestWord(at, size)};
+  if (access.target == AccessTarget::kGuestPagingEntry) {
+    return AccessDone{ExchangeGuestWord(at, size, expected, value)};
+  }
   StoreGuestWord(at, size, value);
   return AccessDone{value};
 }
@@ -38,8 +42,14 @@ Gpa Vcpu::AliasOf(Gpa unaliased, MemoryKind alias) const {
              : unaliased;
 }
 
-AccessOutcome Vcpu::ReadGuestPagingEntry(Gpa gpa) {
-  return Make({gpa, Access::Read(), mode_, AccessTarget::kGuestPagingEntry}, sizeof(uint64_t), 0);
+AccessOutcome Vcpu::ReadGuestPagingEntry(Gpa gpa, int size) {
+  return Make({gpa, Access::Read(), mode_, AccessTarget::kGuestPagingEntry}, size, 0);
+}
+
+AccessOutcome Vcpu::ExchangeGuestPagingEntry(Gpa gpa, int size, uint64_t expected,
+                                             uint64_t desired) {
+  return Make({gpa, Access::Write(), mode_, AccessTarget::kGuestPagingEntry}, size, desired,
+              expected);
 }
 
 void Vcpu::EnterGuest() {
@@ -63,19 +73,20 @@ void Vcpu::SetMode(LinearMode mode) {
   if (!stayed) LeaveGuest();
 }
 
-AccessOutcome Vcpu::Make(const GuestAccess& access, int size, uint64_t value) {
+AccessOutcome Vcpu::Make(const GuestAccess& access, int size, uint64_t value, uint64_t expected) {
   const bool stayed = staying_;
   EnterGuest();
-  AccessOutcome outcome = MakeInside(access, size, value);
+  AccessOutcome outcome = MakeInside(access, size, value, expected);
   if (!stayed || !std::holds_alternative<AccessDone>(outcome)) LeaveGuest();
   return outcome;
 }
 
-AccessOutcome Vcpu::MakeInside(const GuestAccess& access, int size, uint64_t value) {
+AccessOutcome Vcpu::MakeInside(const GuestAccess& access, int size, uint64_t value,
+                               uint64_t expected) {
   const Gpa gpa = access.gpa;
   const bool translated = access.target == AccessTarget::kTranslation;
   if (translated && access_tlb_.Hits(KindOf(access.needed), gpa)) {
-    return Move(access_tlb_.HostOf(gpa), access, size, value);
+    return Move(access_tlb_.HostOf(gpa), access, size, value, expected);
   }
   const EptPointer root = RootOf(gpa);
   const HwGfn frame(gpa.value >> kPageShift);
@@ -109,7 +120,7 @@ AccessOutcome Vcpu::MakeInside(const GuestAccess& access, int size, uint64_t val
     at = memory_->At(hpa, static_cast<size_t>(size));
     if (at == nullptr) return MachineCheck{hpa};
   }
-  return Move(at, access, size, value);
+  return Move(at, access, size, value, expected);
 }
 
 // Rights that a cached translation lacks may have been granted since, and a first write must set

@@ -66,9 +66,12 @@ class Vcpu {
   AccessOutcome Write(Gpa gpa, int size, uint64_t value);
   // The instruction byte at `gpa`, in the current mode.
   AccessOutcome Fetch(Gpa gpa);
-  // The processor's own read of the 8 bytes of a guest paging-structure entry: counts as a write
+  // The processor's own read of a guest paging-structure entry of 4 or 8 bytes: counts as a write
   // where A/D flags are on, though the bytes are only read.
-  AccessOutcome ReadGuestPagingEntry(Gpa gpa);
+  AccessOutcome ReadGuestPagingEntry(Gpa gpa, int size = 8);
+  // Its own write of flags there, if the entry still is `expected`; done or not, `value` of what is
+  // returned is what stood there.
+  AccessOutcome ExchangeGuestPagingEntry(Gpa gpa, int size, uint64_t expected, uint64_t desired);
 
   // Owner. Until LeaveGuest or an outcome other than AccessDone (every exit leaves), accesses are
   // cheaper and a flush waits for the owner's NEXT access or its leaving. So between two accesses
@@ -101,8 +104,9 @@ class Vcpu {
   void FlushAll();
 
  private:
-  AccessOutcome Make(const GuestAccess& access, int size, uint64_t value);
-  AccessOutcome MakeInside(const GuestAccess& access, int size, uint64_t value);
+  // `expected`: of a write to a guest paging-structure entry.
+  AccessOutcome Make(const GuestAccess& access, int size, uint64_t value, uint64_t expected = 0);
+  AccessOutcome MakeInside(const GuestAccess& access, int size, uint64_t value, uint64_t expected);
   AccessOutcome Refuse(Hpa root, const EptViolationExit& violation);
   bool Serves(const EptTranslation& translation, Access needed) const;
   EptPointer RootOf(Gpa gpa) const;

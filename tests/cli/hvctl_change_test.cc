@@ -92,7 +92,7 @@ TEST_F(HvctlChange, IdsAndEtagsAreSent) {
   EXPECT_EQ(daemon_.last<v1::DeleteVmRequest>().etag(), "e");
   EXPECT_EQ(daemon_.last<v1::DeleteVmRequest>().request_id(), "r3");
   EXPECT_EQ(Run({"vm", "create", "new", "--memory", "16M", "--vcpus", "1", "--request-id", "r4",
-                 "--label", "tier=gold", "--nx-huge-pages", "on", "--dry-run"})
+                 "--label", "tier=gold", "--nx-huge-pages", "on", "--mmu", "shadow", "--dry-run"})
                 .out,
             "vm new could be DEFINED on backend SIM\n");
   const v1::CreateVmRequest created = daemon_.last_create();
@@ -100,6 +100,7 @@ TEST_F(HvctlChange, IdsAndEtagsAreSent) {
   EXPECT_TRUE(created.validate_only());
   EXPECT_EQ(created.vm().labels().at("tier"), "gold");
   EXPECT_EQ(created.vm().nx_huge_pages(), v1::Vm::NX_HUGE_PAGES_ON);
+  EXPECT_EQ(created.vm().mmu(), v1::Vm::MMU_SHADOW);
 }
 
 TEST_F(HvctlChange, DrainMayBeUndone) {

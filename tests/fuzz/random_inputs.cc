@@ -15,9 +15,16 @@ int main() {
   std::printf("TWINROOT_SEED=%llu\n", static_cast<unsigned long long>(seed));
   std::fflush(stdout);
   std::mt19937_64 random(seed);
+  // The target's own, where an input takes long.
+#if defined(TWINROOT_INPUTS)
+  constexpr int kInputs = TWINROOT_INPUTS;
+  constexpr size_t kMostBytes = 1024;
+#else
   constexpr int kInputs = 200'000;
+  constexpr size_t kMostBytes = 128;
+#endif
   for (int i = 0; i < kInputs; ++i) {
-    std::vector<uint8_t> input(random() % 128);
+    std::vector<uint8_t> input(random() % kMostBytes);
     for (uint8_t& byte : input) byte = static_cast<uint8_t>(random());
     // Entries that lead on are rare among random words: of every second input make them common.
     if (i % 2 == 0) {

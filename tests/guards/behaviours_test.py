@@ -9,8 +9,8 @@ from tests import junit, source_tree
 # The numbers are those of the engine's requirements; a test of A4 is named "A4_...".
 _PROMISED = """
     A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11
-    B1 B5 B8 B9 B10
-    C5
+    B1 B2 B3 B4 B5 B6 B7 B8 B9 B10
+    C1 C2 C3 C4 C5 C6 C7 C8
     D1 D2 D3 D4 D5 D6 D7 D8 D9 D10 D11
     E1 E2 E3
     F1 F2 F3 F4 F5 F6 F7 F8 F9 F10 F11 F12 F13

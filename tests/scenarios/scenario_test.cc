@@ -20,6 +20,7 @@
 #include "daemon/reasons.h"
 #include "daemon/status_reason.h"
 #include "daemon/vcpu/program/compiler.h"
+#include "daemon/vcpu/program/decoder.h"
 #include "tests/fakes/kvm/fake_kvm.h"
 #include "tests/scenarios/scenario.pb.h"
 
@@ -38,8 +39,10 @@ struct Place {
   const char* name;
   BackendKind backend;
   bool fake_kernel;
+  mmu::MmuMode mmu = mmu::MmuMode::kTdp;
 };
 constexpr Place kPlaces[] = {{"sim", BackendKind::kSim, false},
+                             {"sim_shadow", BackendKind::kSim, false, mmu::MmuMode::kShadow},
                              {"kvm", BackendKind::kKvm, false},
                              {"kvm_native", BackendKind::kKvmNative, false},
                              {"kvm_of_the_fake_kernel", BackendKind::kKvm, true},
@@ -142,7 +145,8 @@ bool BeginLog(host::Vm& vm, const Scenario::DirtyLog& log) {
   const auto split = vm.EnableDirtyLog(options);
   const bool write_protect = ModeOf(log.mode()) == mmu::DirtyLogMode::kWriteProtect;
   if (vm.backend() == BackendKind::kKvmNative ||
-      (vm.backend() == BackendKind::kKvm && !write_protect)) {
+      (vm.backend() == BackendKind::kKvm && !write_protect) ||
+      (vm.spec().mmu == mmu::MmuMode::kShadow && !write_protect)) {
     EXPECT_EQ(ReasonOf(split.status()), reason::kDirtyLogUnsupported) << split.status();
     return false;
   }
@@ -152,6 +156,15 @@ bool BeginLog(host::Vm& vm, const Scenario::DirtyLog& log) {
     EXPECT_TRUE(all.ok() && vm.ClearDirty(*all).ok());
   }
   return split.ok();
+}
+
+bool UsesSharedAlias(const program::DecodedProgram& program) {
+  for (const auto& ops : program.ops) {
+    for (const program::Op& op : ops) {
+      if (op.flags & program::kFlagShared) return true;
+    }
+  }
+  return false;
 }
 
 Pages PagesOf(const google::protobuf::RepeatedPtrField<v1::MemoryRange>& runs) {
@@ -240,6 +253,17 @@ TEST_P(Scenarios, ShowWhatTheirFileSays) {
       program::Compile(scenario.program(), spec.vcpus, spec.memory_bytes);
   ASSERT_TRUE(blob.ok()) << blob.status();
   spec.program = *blob;
+  spec.mmu = place.mmu;
+  const absl::StatusOr<program::DecodedProgram> decoded = program::Decode(*blob, spec.vcpus);
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  if (spec.mmu == mmu::MmuMode::kShadow && UsesSharedAlias(*decoded)) {
+    GTEST_SKIP() << "on shadow tables no address names the shared alias";
+  }
+  if (backend != BackendKind::kSim && program::NeedsSim(*decoded)) {
+    const auto refused = house.registry->Create(spec);
+    EXPECT_EQ(ReasonOf(refused.status()), reason::kNotOnThisBackend) << refused.status();
+    return;
+  }
 
   const uint64_t from = *house.journal.PositionOf("", events::Journal::IfEmpty::kNow);
   const absl::StatusOr<std::shared_ptr<host::Vm>> vm = house.registry->Create(spec);
@@ -250,6 +274,12 @@ TEST_P(Scenarios, ShowWhatTheirFileSays) {
   Accompany(**vm, scenario, logs ? &harvested : nullptr);
 
   const host::VmStatus status = (*vm)->status();
+  const bool on_shadow = spec.mmu == mmu::MmuMode::kShadow;
+  if (on_shadow ? scenario.keys() : scenario.legacy_paging()) {
+    EXPECT_EQ(status.stop_reason, on_shadow ? "TRIPLE_FAULT" : "UNHANDLED_EXIT");
+    EXPECT_TRUE(house.registry->Delete(spec.name).ok());
+    return;
+  }
   const std::string console = (*vm)->ReadConsole(0, 1 << 20).data;
   EXPECT_EQ(status.exit_code.has_value(), scenario.has_exit_code())
       << status.stop_reason << ": " << status.stop_message << "\n"

@@ -96,6 +96,7 @@ class VcpuCompiler {
   absl::Status AddMapGpa(const v1::MapGpaStep& map, const LoopContext& loop);
   absl::Status AddLoop(const v1::LoopStep& loop_step, const LoopContext& loop);
   absl::Status AddExit(const v1::ExitStep& exit);
+  absl::Status AddMove(const v1::MoveStep& move);
 
   absl::Status CheckAccess(uint64_t gpa, uint64_t stride, uint64_t size, const LoopContext& loop);
   // What `bytes` bytes at each iteration's address touch.
@@ -152,12 +153,20 @@ absl::Status VcpuCompiler::Add(const v1::AccessStep& step, const LoopContext& lo
     case v1::AccessStep::kBarrier:
       Emit(kOpBarrier);
       return absl::OkStatus();
+    case v1::AccessStep::kMove:
+      return AddMove(step.move());
+    case v1::AccessStep::kInvalidate:
+      Emit(kOpInvalidate);
+      return absl::OkStatus();
+    case v1::AccessStep::kPrintResult:
+      Emit(kOpPrintLast);
+      return absl::OkStatus();
     case v1::AccessStep::STEP_NOT_SET:
       break;
   }
   return absl::InvalidArgumentError(
       "the step is empty; give one of read, write, fetch, map_gpa, loop, expect, print, exit, "
-      "barrier");
+      "barrier, move, invalidate, print_result");
 }
 
 absl::StatusOr<uint8_t> SizeOf(uint32_t size) {
@@ -187,7 +196,8 @@ absl::Status VcpuCompiler::AddRead(const v1::ReadStep& read, const LoopContext& 
   if (!alias.ok()) return alias.status();
   if (absl::Status s = CheckAccess(read.gpa(), read.stride(), *size, loop); !s.ok()) return s;
   Op& op = Emit(kOpRead);
-  op.flags = static_cast<uint8_t>(*alias | (read.has_expect() ? kFlagExpect : 0));
+  op.flags = static_cast<uint8_t>(*alias | (read.has_expect() ? kFlagExpect : 0) |
+                                  (read.catch_fault() ? kFlagCatch : 0));
   op.size = *size;
   op.gpa = read.gpa();
   op.value = read.expect();
@@ -202,7 +212,7 @@ absl::Status VcpuCompiler::AddWrite(const v1::WriteStep& write, const LoopContex
   if (!alias.ok()) return alias.status();
   if (absl::Status s = CheckAccess(write.gpa(), write.stride(), *size, loop); !s.ok()) return s;
   Op& op = Emit(kOpWrite);
-  op.flags = *alias;
+  op.flags = static_cast<uint8_t>(*alias | (write.catch_fault() ? kFlagCatch : 0));
   op.size = *size;
   op.gpa = write.gpa();
   op.value = write.value();
@@ -214,6 +224,7 @@ absl::Status VcpuCompiler::AddWrite(const v1::WriteStep& write, const LoopContex
 absl::Status VcpuCompiler::AddFetch(const v1::FetchStep& fetch, const LoopContext& loop) {
   if (absl::Status s = CheckAccess(fetch.gpa(), fetch.stride(), 1, loop); !s.ok()) return s;
   Op& op = Emit(kOpFetch);
+  op.flags = fetch.catch_fault() ? kFlagCatch : 0;
   op.size = 1;
   op.gpa = fetch.gpa();
   op.stride = fetch.stride();
@@ -268,6 +279,18 @@ absl::Status VcpuCompiler::AddExit(const v1::ExitStep& exit) {
         absl::StrCat("exit code ", exit.code(), " is not in 0 to 255"));
   }
   Emit(kOpExit).value = exit.code();
+  return absl::OkStatus();
+}
+
+absl::Status VcpuCompiler::AddMove(const v1::MoveStep& move) {
+  static_assert(static_cast<int>(Register::kEflagsAc) + 1 == v1::MoveStep::REGISTER_EFLAGS_AC);
+  if (move.to() == v1::MoveStep::REGISTER_UNSPECIFIED ||
+      !v1::MoveStep::Register_IsValid(move.to())) {
+    return absl::InvalidArgumentError("a move needs a register that it goes to");
+  }
+  Op& op = Emit(kOpMove);
+  op.size = static_cast<uint8_t>(move.to() - v1::MoveStep::REGISTER_CR0);
+  op.value = move.value();
   return absl::OkStatus();
 }
 

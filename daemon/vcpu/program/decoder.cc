@@ -1,5 +1,6 @@
 #include "daemon/vcpu/program/decoder.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -42,7 +43,13 @@ absl::Status CheckOp(const std::vector<Op>& ops, size_t index, std::vector<size_
       return op.gpa <= blob_bytes && op.value <= blob_bytes - op.gpa
                  ? absl::OkStatus()
                  : Broken(absl::StrCat(at, " has its text outside"));
+    case kOpMove:
+      return op.size <= static_cast<uint8_t>(Register::kEflagsAc)
+                 ? absl::OkStatus()
+                 : Broken(absl::StrCat(at, " names no register"));
     case kOpFetch:
+    case kOpInvalidate:
+    case kOpPrintLast:
     case kOpMapGpa:
     case kOpExpect:
     case kOpExit:
@@ -72,6 +79,14 @@ absl::StatusOr<std::vector<Op>> DecodeVcpu(const std::string& blob, size_t offse
 }
 
 }  // namespace
+
+bool NeedsSim(const DecodedProgram& program) {
+  return std::any_of(program.ops.begin(), program.ops.end(), [](const std::vector<Op>& ops) {
+    return std::any_of(ops.begin(), ops.end(), [](const Op& op) {
+      return op.code >= kOpMove || (op.flags & kFlagCatch) != 0;
+    });
+  });
+}
 
 absl::StatusOr<DecodedProgram> Decode(std::string blob, uint32_t vcpus) {
   BlobHeader header;

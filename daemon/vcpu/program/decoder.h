@@ -21,6 +21,9 @@ struct DecodedProgram {
 // kInvalidArgument: not a blob for `vcpus` vCPUs; says where it breaks the format.
 absl::StatusOr<DecodedProgram> Decode(std::string blob, uint32_t vcpus);
 
+// It has steps that the interpreter of kvm does not know: guest paging.
+bool NeedsSim(const DecodedProgram& program);
+
 }  // namespace twinroot::program
 
 #endif  // TWINROOT_DAEMON_VCPU_PROGRAM_DECODER_H_

@@ -20,13 +20,21 @@ enum OpCode : uint8_t {
   kOpPrint = 8,      // `value` bytes of text at blob offset `gpa` go to the console
   kOpExit = 9,       // the VM ends with code value
   kOpBarrier = 10,   // wait for every vCPU that has a program and has not ended
+  // Of sim alone.
+  kOpMove = 11,        // `value` into the register `size`
+  kOpInvalidate = 12,  // forget translations; what was written into page tables counts
+  kOpPrintLast = 13,   // the last result, "0xHEX\n", goes to the console
 };
+// What kOpMove moves to.
+enum class Register : uint8_t { kCr0, kCr3, kCr4, kEfer, kPkru, kCpl, kEflagsAc };
 
 enum OpFlag : uint8_t {
   kFlagShared = 1,  // through the shared alias
   kFlagExpect = 2,  // read: compare with `value`
+  kFlagCatch = 4,   // a page fault does not end the VM: last = kCaughtFault + error code
 };
 
+inline constexpr uint64_t kCaughtFault = uint64_t{1} << 32;
 inline constexpr int kMaxLoopDepth = 4;
 
 // Width of an address that an access can name: beyond it lies the guest's shared alias. An access
@@ -37,7 +45,7 @@ inline constexpr int kAddressBits = 46;
 struct Op {
   uint8_t code;
   uint8_t flags;
-  uint8_t size;        // 1, 2, 4, 8
+  uint8_t size;        // 1, 2, 4, 8; kOpMove: a Register
   uint8_t attributes;  // of MapGPA, bits as in RDX
   uint32_t target;     // loops: index of the matching operation
   uint64_t gpa;

@@ -45,13 +45,15 @@ SimMachine::~SimMachine() {
 void SimMachine::Attach(mmu::GuestAddressSpace* engine) {
   LoadRoots(engine->ept_pointer(MemoryKind::kPrivate), engine->ept_pointer(MemoryKind::kShared),
             engine->layout().shared_bit());
+  shared_.guest_maxphyaddr = engine->layout().guest_maxphyaddr();
+  if (config_.mmu == mmu::MmuMode::kShadow) shared_.shadow_engine = engine;
 }
 
 void SimMachine::LoadRoots(mmu::EptPointer private_root, mmu::EptPointer shared_root,
                            std::optional<int> shared_bit) {
-  has_shared_bit_ = shared_bit.has_value();
+  shared_.has_shared_bit = shared_bit.has_value();
   roots_ = {private_root};
-  if (has_shared_bit_) roots_.push_back(shared_root);
+  if (shared_.has_shared_bit) roots_.push_back(shared_root);
   for (const std::unique_ptr<SimVcpu>& vcpu : vcpus_) {
     vcpu->processor().LoadRoots(private_root, shared_root, shared_bit);
   }
@@ -81,7 +83,7 @@ absl::Status SimMachine::Start() {
         program::Decode(config_.program, config_.vcpus);
     if (!program.ok()) return program.status();
     if (absl::Status status = CheckRoots(); !status.ok()) return status;
-    if (UsesSharedAlias(*program) && !has_shared_bit_) {
+    if (UsesSharedAlias(*program) && !shared_.has_shared_bit) {
       return absl::FailedPreconditionError(
           "the program uses the shared alias, but this VM has no shared bit");
     }
@@ -131,13 +133,20 @@ void SimMachine::Join() {
 }
 
 void SimMachine::FlushRange(MemoryKind root, mmu::HwGfn first, uint64_t count) {
+  if (shared_.shadow_engine != nullptr) return FlushAll();
   for (const std::unique_ptr<SimVcpu>& vcpu : vcpus_) {
     vcpu->processor().FlushRange(root, first, count);
   }
 }
 
 void SimMachine::FlushAll() {
-  for (const std::unique_ptr<SimVcpu>& vcpu : vcpus_) vcpu->processor().FlushAll();
+  for (const std::unique_ptr<SimVcpu>& vcpu : vcpus_) {
+    if (shared_.shadow_engine != nullptr) {
+      vcpu->shadow().FlushAll();
+    } else {
+      vcpu->processor().FlushAll();
+    }
+  }
 }
 
 void SimMachine::SetEnabled(bool enabled) {

@@ -25,7 +25,8 @@ namespace twinroot::sim {
 
 struct SimConfig {
   uint32_t vcpus = 1;
-  std::string program;  // compiled blob; without one, Start refuses
+  std::string program;                    // compiled blob; without one, Start refuses
+  mmu::MmuMode mmu = mmu::MmuMode::kTdp;  // of the engine that is attached
   // The processor; as the engine was told.
   mmu::EptCapabilities capabilities;
   int host_maxphyaddr = 52;
@@ -69,7 +70,6 @@ class SimMachine final : public vcpu::Machine, private mmu::TlbFlusher, private 
 
   // Set by LoadRoots, before Start.
   std::vector<mmu::EptPointer> roots_;
-  bool has_shared_bit_ = false;
 
   std::mutex start_mutex_;  // held while Start runs: the vCPUs' threads wait for it
   bool started_ = false;    // guarded by start_mutex_

@@ -23,7 +23,10 @@ constexpr uint8_t kFailedCheckExitCode = 1;
 
 void SimVcpu::Run(const std::vector<Op>& ops, std::string_view blob) {
   shared_.gate.Enter(index_);
-  ExecuteAll(ops, blob);
+  registers_.emplace(GuestRegisters::Features{.maxphyaddr = shared_.guest_maxphyaddr,
+                                              .keys = shared_.shadow_engine == nullptr,
+                                              .legacy = !shared_.has_shared_bit});
+  if (shared_.shadow_engine == nullptr || LoadShadowRoot()) ExecuteAll(ops, blob);
   shared_.gate.Leave(index_);
 }
 
@@ -76,6 +79,15 @@ std::optional<size_t> SimVcpu::Execute(size_t at, const Op& op, std::string_view
     case program::kOpBarrier:
       goes_on = AwaitOthers();
       break;
+    case program::kOpMove:
+      goes_on = ExecuteMove(op);
+      break;
+    case program::kOpInvalidate:
+      goes_on = ExecuteInvalidate();
+      break;
+    case program::kOpPrintLast:
+      shared_.client->OnConsole(absl::StrCat("0x", absl::Hex(last_), "\n"));
+      break;
     default:
       goes_on = Fatal(op, StopReason::kBackendError,
                       absl::StrCat("operation code ", op.code, " is unknown"));
@@ -86,18 +98,23 @@ std::optional<size_t> SimVcpu::Execute(size_t at, const Op& op, std::string_view
 bool SimVcpu::ExecuteRead(const Op& op) {
   const Result read = Access(op, 0);
   if (!read.has_value()) return false;
-  last_ = *read;
+  last_ = read->value;
   return !(op.flags & program::kFlagExpect) || Check(op);
 }
 
 bool SimVcpu::ExecuteWrite(const Op& op) {
-  return Access(op, op.value + iteration() * op.value_stride).has_value();
+  const Result write = Access(op, op.value + iteration() * op.value_stride);
+  if (write.has_value() && (op.flags & program::kFlagCatch)) {
+    last_ = write->faulted ? write->value : 0;
+  }
+  return write.has_value();
 }
 
 bool SimVcpu::ExecuteFetch(const Op& op) {
   const Result byte = Access(op, 0);
   if (!byte.has_value()) return false;
-  if (*byte == kNearReturn) return true;
+  if (op.flags & program::kFlagCatch) last_ = byte->faulted ? byte->value : 0;
+  if (byte->faulted || byte->value == kNearReturn) return true;
   return Fatal(op, StopReason::kTripleFault,
                absl::StrCat("the instruction at 0x", absl::Hex(AddressOf(op)),
                             " is not a near return: an exception without a handler"));
@@ -150,42 +167,57 @@ mmu::vmx::AccessOutcome SimVcpu::TryAccess(const Op& op, uint64_t value) {
 }
 
 SimVcpu::Result SimVcpu::Access(const Op& op, uint64_t value) {
-  if (AddressOf(op) >> program::kAddressBits != 0) {
+  const uint64_t address = AddressOf(op);
+  if (registers_->paging().on()) {
+    const std::optional<uint64_t> linear = LinearAddress(registers_->paging(), address);
+    if (linear && !(op.flags & program::kFlagShared)) {
+      return shared_.shadow_engine != nullptr ? AccessOnShadow(op, *linear, value)
+                                              : AccessThroughEpt(op, *linear, value);
+    }
     Fatal(op, StopReason::kTripleFault,
-          absl::StrCat("no page table of the guest names 0x", absl::Hex(AddressOf(op)),
+          linear ? "with guest paging on, the guest's own tables name the alias: leave it out"
+                 : absl::StrCat("0x", absl::Hex(address),
+                                " is not canonical: an exception without a handler"));
+    return std::nullopt;
+  }
+  if (address >> program::kAddressBits != 0) {
+    Fatal(op, StopReason::kTripleFault,
+          absl::StrCat("no page table of the guest names 0x", absl::Hex(address),
                        ": an exception without a handler"));
     return std::nullopt;
   }
+  if (shared_.shadow_engine != nullptr) return AccessOnShadow(op, address, value);
   while (GoesOn()) {
     const mmu::vmx::AccessOutcome outcome = TryAccess(op, value);
-    if (const auto* done = std::get_if<mmu::vmx::AccessDone>(&outcome)) return done->value;
-    if (const auto* exit = std::get_if<mmu::vmx::EptViolationExit>(&outcome)) {
-      if (!HandleViolation(*exit)) return std::nullopt;
-      continue;
-    }
-    if (std::holds_alternative<mmu::vmx::PmlFullExit>(outcome)) {
-      shared_.full_logs.TakeFrom(processor_);
-      continue;
-    }
-    if (const auto* exit = std::get_if<mmu::vmx::EptMisconfigurationExit>(&outcome)) {
-      if (const std::optional<Verdict> verdict =
-              shared_.client->OnEptMisconfiguration(index_, exit->gpa)) {
-        if (*verdict != Verdict::kResume) return std::nullopt;
-        std::this_thread::yield();
-        continue;
-      }
-      Fatal(op, StopReason::kEngineBug,
-            absl::StrCat("EPT misconfiguration for 0x", absl::Hex(AddressOf(op)), " at level ",
-                         static_cast<int>(exit->level)));
-      return std::nullopt;
-    }
-    const auto& check = std::get<mmu::vmx::MachineCheck>(outcome);
-    Fatal(op, StopReason::kEngineBug,
-          absl::StrCat("the tables for 0x", absl::Hex(AddressOf(op)), " lead to 0x",
-                       absl::Hex(check.hpa.value), " in host physical memory, where nothing is"));
-    return std::nullopt;
+    if (const auto* done = std::get_if<mmu::vmx::AccessDone>(&outcome)) return Made{done->value};
+    if (!HandleExit(op, address, outcome)) return std::nullopt;
   }
   return std::nullopt;
+}
+
+bool SimVcpu::HandleExit(const Op& op, uint64_t address, const mmu::vmx::AccessOutcome& outcome) {
+  if (const auto* exit = std::get_if<mmu::vmx::EptViolationExit>(&outcome)) {
+    return HandleViolation(*exit);
+  }
+  if (std::holds_alternative<mmu::vmx::PmlFullExit>(outcome)) {
+    shared_.full_logs.TakeFrom(processor_);
+    return true;
+  }
+  if (const auto* exit = std::get_if<mmu::vmx::EptMisconfigurationExit>(&outcome)) {
+    if (const std::optional<Verdict> verdict =
+            shared_.client->OnEptMisconfiguration(index_, exit->gpa)) {
+      std::this_thread::yield();
+      return *verdict == Verdict::kResume;
+    }
+    return Fatal(op, StopReason::kEngineBug,
+                 absl::StrCat("EPT misconfiguration for 0x", absl::Hex(address), " at level ",
+                              static_cast<int>(exit->level)));
+  }
+  const auto& check = std::get<mmu::vmx::MachineCheck>(outcome);
+  return Fatal(
+      op, StopReason::kEngineBug,
+      absl::StrCat("the tables for 0x", absl::Hex(address), " lead to 0x",
+                   absl::Hex(check.hpa.value), " in host physical memory, where nothing is"));
 }
 
 bool SimVcpu::HandleViolation(const mmu::vmx::EptViolationExit& exit) {

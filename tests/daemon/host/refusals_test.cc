@@ -102,6 +102,10 @@ TEST_F(Refusals, WhatKvmCannotDoSaysSo) {
   spec.nx_huge_pages = true;
   Expect(registry_->Create(spec).status(), absl::StatusCode::kFailedPrecondition,
          reason::kNotOnThisBackend);
+  spec.nx_huge_pages = false;
+  spec.mmu = mmu::MmuMode::kShadow;
+  Expect(registry_->Create(spec).status(), absl::StatusCode::kFailedPrecondition,
+         reason::kNotOnThisBackend);
 }
 
 }  // namespace

@@ -313,6 +313,10 @@ TEST_F(VmLifeTest, CreateMayBeTried) {
   ExpectError(Create(request, &response), StatusCode::ALREADY_EXISTS, "VM_EXISTS");
   request.mutable_vm()->set_nx_huge_pages(static_cast<v1::Vm::NxHugePages>(7));
   ExpectBadField(Create(request, &response), "INVALID_FIELD", "vm.nx_huge_pages");
+  request.mutable_vm()->clear_nx_huge_pages();
+  request.mutable_vm()->set_mmu(static_cast<v1::Vm::Mmu>(7));
+  ExpectBadField(Create(request, &response), "INVALID_FIELD", "vm.mmu");
+  request.mutable_vm()->clear_mmu();
 }
 
 TEST_F(VmLifeTest, CreateTakesTheMitigation) {
@@ -321,10 +325,14 @@ TEST_F(VmLifeTest, CreateTakesTheMitigation) {
   ASSERT_TRUE(Create(request, &response).ok());
   EXPECT_EQ(response.vm().nx_huge_pages(), v1::Vm::NX_HUGE_PAGES_OFF);
   request = CreateRequest("safe");
+  EXPECT_EQ(response.vm().mmu(), v1::Vm::MMU_TDP);
+  request.mutable_vm()->set_mmu(v1::Vm::MMU_SHADOW);
   request.mutable_vm()->set_nx_huge_pages(v1::Vm::NX_HUGE_PAGES_ON);
   ASSERT_TRUE(Create(request, &response).ok());
   EXPECT_EQ(response.vm().nx_huge_pages(), v1::Vm::NX_HUGE_PAGES_ON);
   EXPECT_TRUE(registry_->vm("safe").spec().nx_huge_pages);
+  EXPECT_EQ(response.vm().mmu(), v1::Vm::MMU_SHADOW);
+  EXPECT_EQ(registry_->vm("safe").spec().mmu, mmu::MmuMode::kShadow);
 }
 
 }  // namespace

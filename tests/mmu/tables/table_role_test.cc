@@ -11,7 +11,7 @@ namespace twinroot::mmu {
 namespace {
 
 TEST(TableRoleTest, B1_EveryFieldOfTheRoleIsPartOfTheIdentity) {
-  std::vector<TableRole> roles(17);
+  std::vector<TableRole> roles(19);
   size_t n = 1;  // roles[0] is the plain one
   roles[n++].level = Level::k1G;
   roles[n++].kind = MemoryKind::kShared;
@@ -29,6 +29,8 @@ TEST(TableRoleTest, B1_EveryFieldOfTheRoleIsPartOfTheIdentity) {
   roles[n++].cr4_smap = true;
   roles[n++].cr4_la57 = true;
   roles[n++].efer_nx = true;
+  roles[n++].efer_lma = true;
+  roles[n++].guest_flags = true;
   ASSERT_EQ(n, roles.size());
   std::set<uint32_t> words;
   for (const TableRole& role : roles) {

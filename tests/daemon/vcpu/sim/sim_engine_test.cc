@@ -62,7 +62,8 @@ class SimEngineTest : public ::testing::Test {
     environment.pool = pool_.get();
     environment.pages = ram_.get();
     environment.flusher = machine_->flusher();
-    mmu::GuestAddressSpace::Config space = {*mmu::GpaLayout::Create(47, 48, 46), 52, {}};
+    mmu::GuestAddressSpace::Config space = {.layout = *mmu::GpaLayout::Create(47, 48, 46),
+                                            .capabilities = {}};
     space.mmio_caching = mmu::MmioCaching::kMisconfiguration;
     client_.on_misconfiguration = [this](mmu::Gpa gpa) { return Misconfigured(gpa); };
     engine_ = *mmu::GuestAddressSpace::Create(space, environment);
