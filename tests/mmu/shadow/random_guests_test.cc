@@ -18,8 +18,12 @@ TEST_P(RandomGuestsTest, SeeTheSameWithAndWithoutShadows) {
   const uint64_t seed =
       given != nullptr ? std::strtoull(given, nullptr, 0) : std::random_device{}();
   uint64_t done = 0, faulted = 0, shadow_faults = 0, emulated = 0;
-  constexpr uint64_t kGuests = 4, kSteps = 150;
-  for (uint64_t guest = 0; guest < kGuests; ++guest) {
+  constexpr uint64_t kGuests = 4, kMostGuests = 64, kSteps = 150;
+  // Some guests hardly get their tables right: others come until the programs were not idle.
+  const auto idle = [&] {
+    return done < kGuests * kSteps / 50 || faulted == 0 || shadow_faults == 0 || emulated == 0;
+  };
+  for (uint64_t guest = 0; guest < kGuests || (idle() && guest < kMostGuests); ++guest) {
     SCOPED_TRACE(::testing::Message() << "TWINROOT_SEED=" << seed << ", guest " << guest);
     RandomGuest machine(std::mt19937_64(seed + guest), GetParam());
     for (uint64_t step = 0; step < kSteps; ++step) {
@@ -32,11 +36,8 @@ TEST_P(RandomGuestsTest, SeeTheSameWithAndWithoutShadows) {
     shadow_faults += machine.shadow().faults;
     emulated += machine.shadow().emulated;
   }
-  // The programs are not idle.
-  EXPECT_GT(done, kGuests * kSteps / 50);
-  EXPECT_GT(faulted, 0u);
-  EXPECT_GT(shadow_faults, 0u);
-  EXPECT_GT(emulated, 0u);
+  EXPECT_FALSE(idle()) << done << " accesses, " << faulted << " faults, " << shadow_faults
+                       << " of shadows, " << emulated << " by hand; TWINROOT_SEED=" << seed;
 }
 
 INSTANTIATE_TEST_SUITE_P(Arrangements, RandomGuestsTest, ::testing::ValuesIn(kArrangements),
