@@ -94,7 +94,7 @@ class LinuxTest(harness.E2eTest):
     def boot(self, name, kernel="vmlinuz", cmdline="", memory="256MiB", vcpus=2):
         """A system that has come to its prompt."""
         self.hvd.create(name, "--image", self.guest / kernel, "--initrd", self.guest / "initrd",
-                        "--cmdline", f"console=ttyS0 {self.words()} {cmdline}",
+                        "--cmdline", f"console=ttyS0 quiet {self.words()} {cmdline}",
                         "--backend", self.BACKEND, memory=memory, vcpus=vcpus)
         self.hvd.do("vm", "start", name)
         terminal = Terminal(self.hvd, name)
