@@ -26,6 +26,8 @@ constexpr uint64_t kBlockBytes = mmu::BytesPerEntry(Level::k2M);
 // Mapped around a fault in a leaf that the kernel has dropped parts of: as far as it maps around
 // faults by itself.
 constexpr uint64_t kNeighbours = 16;
+// A leaf whose pages stay in use for so long keeps its 512 entries.
+constexpr uint8_t kMostTries = 100;
 
 thread_local const Gfn* faulting_here = nullptr;
 
@@ -44,9 +46,10 @@ absl::Status Projection::Open(memory::GuestRam& ram) {
         !status.ok()) {
       return status;
     }
+    const size_t blocks = pages.size() / kBlockBytes;
     windows_.push_back({slot.range, *std::move(mapping), pages.fd(),
-                        std::vector<Block>(pages.size() / kBlockBytes, Block::kSmall),
-                        std::vector<bool>(pages.size() / kBlockBytes)});
+                        std::vector<Block>(blocks, Block::kSmall), std::vector<bool>(blocks),
+                        std::vector<uint8_t>(blocks)});
   }
   return absl::OkStatus();
 }
@@ -187,6 +190,7 @@ Projection::Block Projection::MakeLarge(Window& window, GfnRange leaf) {
   Block& block = window.blocks[spot.block];
   if (block != Block::kSmall) return block;
   block = Block::kPieces;
+  window.tries[spot.block] = 0;
   if (!window.listed[spot.block]) unsettled_spots_.push_back(spot);
   window.listed[spot.block] = true;
   return Block::kSmall;
@@ -316,7 +320,13 @@ bool Projection::Settle() {
     spot.window->listed[spot.block] = false;
     if (spot.window->blocks[spot.block] == Block::kPieces) found = spot;
   }
-  if (!found) return false;
+  if (!found) {
+    if (busy_spots_.empty()) return false;
+    unsettled_spots_.swap(busy_spots_);
+    lock.unlock();
+    unsettled_();  // they get another try, a while later
+    return false;
+  }
   if (watches_writes_.load(std::memory_order_acquire)) {
     ++counts_.kept_writes_watched;
     return true;
@@ -335,6 +345,10 @@ bool Projection::Settle() {
     ++counts_.kept_no_memory;
   } else if (watches_writes_.load(std::memory_order_acquire)) {
     ++counts_.kept_writes_watched;
+  } else if (found->window->tries[found->block]++ < kMostTries) {
+    // A page is locked, or on its way between lists of the kernel's: that passes.
+    found->window->listed[found->block] = true;
+    busy_spots_.push_back(*found);
   } else {
     ++counts_.kept_busy;
   }
@@ -368,6 +382,7 @@ absl::Status Projection::Renew() {
     window.listed.assign(window.listed.size(), false);
   }
   unsettled_spots_.clear();
+  busy_spots_.clear();
   ++counts_.renewals;
   return absl::OkStatus();
 }

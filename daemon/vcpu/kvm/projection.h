@@ -45,7 +45,8 @@ class Projection : public mmu::ExternalTables {
     int fd = -1;  // the backing's
     // Guarded by the projection's mutex_.
     std::vector<Block> blocks;
-    std::vector<bool> listed;  // in unsettled_spots_
+    std::vector<bool> listed;    // in unsettled_spots_ or busy_spots_
+    std::vector<uint8_t> tries;  // to make it whole that failed
   };
 
   // `unsettled`: Settle has something to do; called often, by any thread.
@@ -140,6 +141,7 @@ class Projection : public mmu::ExternalTables {
   std::condition_variable settled_;
   // Guarded by mutex_.
   std::deque<Spot> unsettled_spots_;
+  std::deque<Spot> busy_spots_;  // to be tried again
   std::optional<Spot> settling_;
   vcpu::ProjectionCounts counts_;
 };
