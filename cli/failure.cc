@@ -73,8 +73,12 @@ std::string HintOfReason(const google::rpc::ErrorInfo& info) {
     return "watch its console with `hvctl vm console NAME --follow`";
   if (reason == "DIRTY_LOG_NOT_MANUAL") return "enable it with --manual-clear";
   if (reason == "DIRTY_LOG_UNSUPPORTED")
-    return "VMs of --backend kvm log by write protection, those of sim in every mode";
-  if (reason == "NOT_ON_THIS_BACKEND") return "create the VM with --backend sim";
+    return "VMs of --backend kvm log by write protection, those of sim with --mmu tdp in every "
+           "mode";
+  if (reason == "NOT_ON_THIS_BACKEND") {
+    return absl::StrCat("create the VM with ",
+                        facts.contains("needs_mmu") ? "--mmu tdp" : "--backend sim");
+  }
   if (reason == "ROLE_REQUIRED") {
     return absl::StrCat("ask for the role ", Get(facts, "role_required", "that it needs"),
                         ", or run hvctl as a user that has it");

@@ -63,7 +63,8 @@ absl::StatusOr<absl::Duration> RunGuest(const VmImpl::House& house, BackendKind 
   if (!vm.ok()) return vm.status();
   absl::Status failure = (*vm)->Start();
   if (failure.ok() && !WaitStopped(**vm, kProbeTimeout)) {
-    failure = absl::DeadlineExceededError("a guest of three instructions did not end in 10 s");
+    failure = absl::DeadlineExceededError(absl::StrCat(
+        "a guest of three instructions did not end in ", absl::FormatDuration(kProbeTimeout)));
   }
   (void)(*vm)->Stop(vcpu::StopReason::kStopRequested);
   const VmStatus status = (*vm)->status();

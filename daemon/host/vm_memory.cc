@@ -65,7 +65,7 @@ absl::Status VmImpl::CheckTables() const {
           "VM ", spec_.name,
           " runs on shadow tables, which go by its guest's linear addresses: there is no table by "
           "guest-physical address; create it with mmu tdp")),
-      reason::kNotOnThisBackend, {{"vm", spec_.name}});
+      reason::kNotOnThisBackend, {{"vm", spec_.name}, {"needs_mmu", "tdp"}});
 }
 
 absl::Status VmImpl::AccessShared(uint64_t gpa, uint64_t size,

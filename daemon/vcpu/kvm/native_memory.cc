@@ -76,11 +76,11 @@ absl::Status NativeMemory::SetAttributes(GfnRange range, bool is_private) {
   } while (result != 0 && (errno == EINTR || errno == EAGAIN));
   if (result == 0) {
     for (Slot& slot : slots_) {
-      const uint64_t begin = std::max(range.first.value, slot.range.first.value);
-      const uint64_t end = std::min(range.end().value, slot.range.end().value);
-      for (uint64_t gfn = begin; gfn < end; ++gfn) {
-        slot.is_private[gfn - slot.range.first.value] = is_private;
-      }
+      const GfnRange part = Intersection(range, slot.range);
+      if (part.empty()) continue;
+      const auto begin =
+          slot.is_private.begin() + static_cast<std::ptrdiff_t>(part.first - slot.range.first);
+      std::fill_n(begin, part.count, is_private);
     }
     return absl::OkStatus();
   }

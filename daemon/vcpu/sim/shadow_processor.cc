@@ -1,7 +1,6 @@
 #include "daemon/vcpu/sim/shadow_processor.h"
 
 #include "mmu/shadow/guest_walker.h"
-#include "mmu/vm/guest_words.h"
 #include "mmu/vmx/guest_word.h"
 
 namespace twinroot::sim {
@@ -95,8 +94,8 @@ mmu::GuestMemory::Exchange ShadowProcessor::CompareExchange(Gpa word, int bytes,
                                                             uint64_t desired) {
   std::byte* const at = memory_->At(Hpa(word.value), static_cast<size_t>(bytes));
   if (at == nullptr) return Exchange::kNothing;
-  return mmu::ExchangeGuestBytes(at, bytes, expected, desired) ? Exchange::kDone
-                                                               : Exchange::kChanged;
+  return mmu::vmx::ExchangeGuestWord(at, bytes, expected, desired) == expected ? Exchange::kDone
+                                                                               : Exchange::kChanged;
 }
 
 }  // namespace twinroot::sim
