@@ -157,6 +157,11 @@ void Call::NameResource(const void* request) {
 void Call::End(const std::string& code, const std::string& reason) {
   audited_ = true;
   if (gatekeeper_->audit_ == nullptr) return;
+  if (!verdict_.ok()) {
+    const std::optional<uint32_t> left_out = gatekeeper_->denials_.Take(Cut(name_), absl::Now());
+    if (!left_out.has_value()) return;
+    entry_.set_left_out(*left_out);
+  }
   entry_.mutable_time()->set_seconds(absl::ToUnixSeconds(begin_));
   entry_.mutable_time()->set_nanos(
       static_cast<int32_t>(absl::ToUnixNanos(begin_) - absl::ToUnixSeconds(begin_) * 1000000000));

@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "daemon/access/audit_log.h"
+#include "daemon/access/denial_limit.h"
 #include "daemon/access/rules.h"
 #include "daemon/access/unix_door.h"
 #include "grpcpp/server_context.h"
@@ -47,6 +48,7 @@ class Gatekeeper {
   void Leave(Call* call);
 
   AuditLog* const audit_;
+  DenialLimit denials_;
   std::mutex mutex_;
   // Below: `mutex_`.
   std::shared_ptr<const Rules> rules_;

@@ -1,6 +1,9 @@
 #include "daemon/events/sealed_event.h"
 
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/protobuf/util/time_util.h>
+#include <google/protobuf/wire_format_lite.h>
 
 #include <utility>
 
@@ -40,9 +43,10 @@ void SealedEvent::Place(int64_t time, uint64_t vm_sequence, const std::string& c
 }
 
 void SealedEvent::AddCursor(const std::string& cursor) {
-  v1::Event place;
-  place.set_cursor(cursor);
-  place.AppendToString(&bytes_);
+  using google::protobuf::internal::WireFormatLite;
+  google::protobuf::io::StringOutputStream stream(&bytes_);
+  google::protobuf::io::CodedOutputStream coded(&stream);
+  WireFormatLite::WriteString(v1::Event::kCursorFieldNumber, cursor, &coded);
 }
 
 v1::Event SealedEvent::Parse() const {

@@ -64,6 +64,7 @@ absl::Status Store::Prepare() {
 absl::Status Store::Commit(const std::vector<Entry>& entries) {
   return writer_.Transact([&] {
     std::map<std::string, VmMark> vms;
+    auto last = vms.end();  // events of one VM come in runs
     const std::string nobody;
     for (const Entry& entry : entries) {
       const SealedEvent* event = entry.event.get();
@@ -80,7 +81,10 @@ absl::Status Store::Commit(const std::vector<Entry>& entries) {
             .Bind(5, event->kind())
             .BindBytes(6, event->stored());
         if (!event->vm().empty()) {
-          vms[event->vm()] = {event->vm_sequence(), entry.position, event->deletes_vm()};
+          if (last == vms.end() || last->first != event->vm()) {
+            last = vms.try_emplace(event->vm()).first;
+          }
+          last->second = {event->vm_sequence(), entry.position, event->deletes_vm()};
         }
       }
       if (absl::Status status = insert.Run(); !status.ok()) return status;

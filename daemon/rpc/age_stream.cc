@@ -16,7 +16,7 @@ constexpr uint64_t kFramesPerLook = (uint64_t{1} << 30) / mmu::kPageSize;
 
 AgeStream::AgeStream(Context* context, std::shared_ptr<host::Vm> vm,
                      std::optional<mmu::GfnRange> range)
-    : Pump(&context->calls), vm_(std::move(vm)) {
+    : Pump(&context->calls.workers()), vm_(std::move(vm)) {
   left_ = range.has_value() ? std::vector{*range} : vm_->Memory();
 }
 

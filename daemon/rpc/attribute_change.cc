@@ -13,6 +13,10 @@
 namespace twinroot::rpc {
 namespace {
 
+// No more than this is a small call.
+constexpr int kSmallRanges = 16;
+constexpr uint64_t kSmallBytes = 2 << 20;
+
 absl::StatusOr<mmu::Content> ContentOf(v1::SetMemoryAttributesRequest::Content content) {
   switch (content) {
     case v1::SetMemoryAttributesRequest::CONTENT_UNSPECIFIED:
@@ -75,6 +79,19 @@ absl::Status About(absl::Status status, const v1::SetMemoryAttributesRequest& re
   return AboutMemory(std::move(status), request.vm());
 }
 
+Weight WeightOf(const v1::SetMemoryAttributesRequest& request) {
+  if (request.ranges_size() > kSmallRanges ||
+      request.content() == v1::SetMemoryAttributesRequest::CONTENT_PRESERVE) {
+    return Weight::kLarge;
+  }
+  uint64_t bytes = 0;
+  for (const v1::MemoryRange& range : request.ranges()) {
+    if (range.size() > kSmallBytes) return Weight::kLarge;
+    bytes += range.size();
+  }
+  return bytes <= kSmallBytes ? Weight::kSmall : Weight::kLarge;
+}
+
 // What was refused when nothing was done; else OK.
 absl::Status RefusalOf(const mmu::AttributeChangeResult& result) {
   absl::Status first;
@@ -92,7 +109,7 @@ grpc::ServerUnaryReactor* MemoryService::SetMemoryAttributes(
     v1::SetMemoryAttributesResponse* response) {
   auto set = [this, request, response] { return Set(*request, response); };
   if (request->validate_only()) return OnWorker(context_->calls, call, set);
-  return OnceOnWorker(*context_, call, *request, response, set);
+  return OnceOnWorker(*context_, call, *request, response, set, WeightOf(*request));
 }
 
 absl::Status MemoryService::Set(const v1::SetMemoryAttributesRequest& request,

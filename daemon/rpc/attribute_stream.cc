@@ -16,7 +16,7 @@ constexpr size_t kRunsPerMessage = 4096;
 // The walk over a fragmented memory takes long: it belongs to the pool of calls.
 AttributeStream::AttributeStream(Context* context, std::shared_ptr<host::Vm> vm,
                                  std::optional<mmu::GfnRange> range)
-    : Pump(&context->calls), vm_(std::move(vm)), range_(range) {}
+    : Pump(&context->calls.workers()), vm_(std::move(vm)), range_(range) {}
 
 AttributeStream::Next AttributeStream::Produce(v1::GetMemoryAttributesResponse* message,
                                                absl::Status* end) {

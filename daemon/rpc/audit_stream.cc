@@ -8,7 +8,10 @@
 namespace twinroot::rpc {
 
 AuditStream::AuditStream(Context* context, std::shared_ptr<host::Vm> only)
-    : Pump(&context->calls), context_(context), only_(std::move(only)), all_(only_ == nullptr) {}
+    : Pump(&context->calls.workers()),
+      context_(context),
+      only_(std::move(only)),
+      all_(only_ == nullptr) {}
 
 std::shared_ptr<host::Vm> AuditStream::NextVm() {
   if (!all_) return std::exchange(only_, nullptr);

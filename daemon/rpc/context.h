@@ -11,6 +11,7 @@
 #include "daemon/events/journal.h"
 #include "daemon/host/vm_registry.h"
 #include "daemon/rpc/admission.h"
+#include "daemon/rpc/call_runner.h"
 #include "daemon/rpc/image_store.h"
 #include "daemon/rpc/once.h"
 #include "daemon/rpc/worker_pool.h"
@@ -30,8 +31,8 @@ struct Context {
   ImageStore images;
   Once once;
   Admission admission;
-  // Calls that may take long (start, stop, convert); bounded, so that callers hear of overload.
-  WorkerPool calls{8, 1024};
+  // Bounded, so that callers hear of overload.
+  CallRunner calls{8, 1024};
   // Streams that have something to send: short tasks, at most one a stream, off the threads of
   // vCPUs that append events.
   WorkerPool streams{2, 0};

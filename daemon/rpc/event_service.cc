@@ -21,6 +21,7 @@ namespace {
 
 constexpr uint32_t kMaxPage = 1000;
 constexpr int kMaxIds = 1024;
+constexpr int kSmallBatch = 16;  // of decisions
 constexpr int kMaxVms = 1024;
 constexpr absl::Duration kMinHold = absl::Milliseconds(1);
 constexpr absl::Duration kMaxHold = absl::Minutes(1);
@@ -165,8 +166,9 @@ grpc::ServerUnaryReactor* EventService::ListConversions(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* EventService::ResolveConversion(
     grpc::CallbackServerContext* call, const v1::ResolveConversionRequest* request,
     v1::ResolveConversionResponse* response) {
-  return OnWorker(context_->calls, call,
-                  [this, request, response] { return Resolve(*request, response); });
+  return OnWorker(
+      context_->calls, call, [this, request, response] { return Resolve(*request, response); },
+      request->ids_size() <= kSmallBatch ? Weight::kSmall : Weight::kLarge);
 }
 
 absl::Status EventService::Resolve(const v1::ResolveConversionRequest& request,

@@ -16,7 +16,7 @@ constexpr size_t kRunsPerMessage = 4096;
 // The walk over all tables takes long: it belongs to the pool of calls.
 HarvestStream::HarvestStream(Context* context, grpc::CallbackServerContext* call,
                              std::shared_ptr<host::Vm> vm, std::optional<mmu::GfnRange> range)
-    : Pump(&context->calls), call_(call), vm_(std::move(vm)), range_(range) {}
+    : Pump(&context->calls.workers()), call_(call), vm_(std::move(vm)), range_(range) {}
 
 HarvestStream::~HarvestStream() {
   if (runs_.has_value() && call_->IsCancelled()) vm_->UndoHarvest(*runs_);

@@ -16,7 +16,7 @@ constexpr uint64_t kFramesPerMessage = (uint64_t{32} << 20) / mmu::kPageSize;
 PrefaultStream::PrefaultStream(Context* context, std::shared_ptr<host::Vm> vm,
                                std::optional<mmu::GfnRange> range,
                                std::optional<mmu::MemoryKind> kind)
-    : Pump(&context->calls), vm_(std::move(vm)), kind_(kind) {
+    : Pump(&context->calls.workers()), vm_(std::move(vm)), kind_(kind) {
   left_ = range.has_value() ? std::vector{*range} : vm_->Memory();
   for (const mmu::GfnRange& part : left_) total_ += part.count;
 }

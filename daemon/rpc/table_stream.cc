@@ -15,7 +15,7 @@ constexpr size_t kTablesPerMessage = 128;
 
 TableStream::TableStream(Context* context, std::shared_ptr<host::Vm> vm,
                          std::optional<mmu::MemoryKind> root)
-    : Pump(&context->calls), vm_(std::move(vm)) {
+    : Pump(&context->calls.workers()), vm_(std::move(vm)) {
   if (root.has_value()) {
     left_ = {*root};
   } else {

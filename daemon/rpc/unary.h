@@ -1,5 +1,5 @@
-// Runs a unary call: a function that fills the response or says why not. Small ones run at once,
-// on gRPC's thread; those that may take long run on a worker, unless their caller has left.
+// Runs a unary call: a function that fills the response or says why not. What only looks something
+// up runs at once, on gRPC's thread; the rest as CallRunner says, unless its caller has left.
 #ifndef TWINROOT_DAEMON_RPC_UNARY_H_
 #define TWINROOT_DAEMON_RPC_UNARY_H_
 
@@ -8,9 +8,9 @@
 #include "absl/status/status.h"
 #include "daemon/access/gatekeeper.h"
 #include "daemon/reasons.h"
+#include "daemon/rpc/call_runner.h"
 #include "daemon/rpc/context.h"
 #include "daemon/rpc/status.h"
-#include "daemon/rpc/worker_pool.h"
 #include "daemon/status_reason.h"
 #include "grpcpp/grpcpp.h"
 
@@ -31,10 +31,10 @@ inline absl::Status TooManyCalls() {
 
 // Request and response live until Finish.
 template <typename Call>
-grpc::ServerUnaryReactor* OnWorker(WorkerPool& workers, grpc::CallbackServerContext* context,
-                                   Call call) {
+grpc::ServerUnaryReactor* OnWorker(CallRunner& calls, grpc::CallbackServerContext* context,
+                                   Call call, Weight weight = Weight::kLarge) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const bool taken = workers.TryPost([context, reactor, call = std::move(call)] {
+  const bool taken = calls.Run(weight, [context, reactor, call = std::move(call)] {
     if (context->IsCancelled()) {
       reactor->Finish(
           ToGrpc(absl::CancelledError("the caller left before the call began; nothing changed")));
@@ -52,8 +52,11 @@ grpc::ServerUnaryReactor* OnWorker(WorkerPool& workers, grpc::CallbackServerCont
 // if its caller has left, since others may wait for the answer.
 template <typename Request, typename Response, typename Call>
 grpc::ServerUnaryReactor* OnceOnWorker(Context& context, grpc::CallbackServerContext* server_call,
-                                       const Request& request, Response* response, Call call) {
-  if (request.request_id().empty()) return OnWorker(context.calls, server_call, std::move(call));
+                                       const Request& request, Response* response, Call call,
+                                       Weight weight = Weight::kLarge) {
+  if (request.request_id().empty()) {
+    return OnWorker(context.calls, server_call, std::move(call), weight);
+  }
   grpc::ServerUnaryReactor* reactor = server_call->DefaultReactor();
   const Once::Id id = {access::CallerOf(*server_call), Request::descriptor()->name(),
                        request.request_id()};
@@ -71,7 +74,9 @@ grpc::ServerUnaryReactor* OnceOnWorker(Context& context, grpc::CallbackServerCon
     context.once.End(id, status, status.ok() ? response->SerializeAsString() : "");
     reactor->Finish(ToGrpc(status));
   };
-  if (!context.calls.TryPost([end, call = std::move(call)] { end(call()); })) end(TooManyCalls());
+  if (!context.calls.Run(weight, [end, call = std::move(call)] { end(call()); })) {
+    end(TooManyCalls());
+  }
   return reactor;
 }
 

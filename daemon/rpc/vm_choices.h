@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "mmu/vm/shadow_fault.h"
+#include "mmu/vm/mmu_mode.h"
 #include "twinroot/v1/vm.pb.h"
 
 namespace twinroot::rpc {

@@ -10,15 +10,18 @@ namespace twinroot::mmu {
 enum class PagingMode : uint8_t { kNone, k32Bit, kPae, k4Level, k5Level };
 
 struct ControlRegisters {
+  static constexpr uint64_t kCr0Pe = uint64_t{1} << 0;     // protected mode
   static constexpr uint64_t kCr0Wp = uint64_t{1} << 16;    // supervisor writes ask R/W
   static constexpr uint64_t kCr0Pg = uint64_t{1} << 31;    // paging
   static constexpr uint64_t kCr4Pse = uint64_t{1} << 4;    // 4M pages of 32-bit paging
   static constexpr uint64_t kCr4Pae = uint64_t{1} << 5;    // 64-bit entries
+  static constexpr uint64_t kCr4Pge = uint64_t{1} << 7;    // global pages
   static constexpr uint64_t kCr4La57 = uint64_t{1} << 12;  // 5 levels
   static constexpr uint64_t kCr4Smep = uint64_t{1} << 20;  // no supervisor fetch of user pages
   static constexpr uint64_t kCr4Smap = uint64_t{1} << 21;  // no supervisor data access to them
   static constexpr uint64_t kCr4Pke = uint64_t{1} << 22;   // keys of user pages
   static constexpr uint64_t kCr4Pks = uint64_t{1} << 24;   // keys of supervisor pages
+  static constexpr uint64_t kEferLme = uint64_t{1} << 8;   // IA-32e mode, once paging is on
   static constexpr uint64_t kEferLma = uint64_t{1} << 10;  // IA-32e mode is active
   static constexpr uint64_t kEferNxe = uint64_t{1} << 11;  // XD means something
 

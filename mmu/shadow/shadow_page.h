@@ -66,11 +66,11 @@ class ShadowPage {
                        GuestRights rights) const;
 
   Table& table;
-  SlotList parents;     // that link it
-  unsigned roots = 0;   // how often it is kept as a root
-  bool shared = false;  // found by its identity
+  SlotList parents;  // that link it
   uint64_t generation = 0;
   std::list<ShadowPage>::iterator self;  // in the list of all
+  unsigned roots = 0;                    // how often it is kept as a root
+  bool shared = false;                   // found by its identity
   bool unsync = false;    // the guest may write its table: entries may be out of date
   bool obsolete = false;  // never to be found again; goes when nobody keeps it
   uint8_t floods = 0;     // writes to the guest's table since the shadow was last used

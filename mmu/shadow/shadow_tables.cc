@@ -29,11 +29,11 @@ ShadowTables::~ShadowTables() {
 }
 
 ShadowPage* ShadowTables::Find(const Turn&, const TableIdentity& identity) {
-  const auto [begin, end] = by_gfn_.equal_range(identity.gfn.value);
-  const auto it = std::find_if(begin, end, [&](const auto& at) {
-    return at.second->identity() == identity && !Obsolete(*at.second);
+  const auto [begin, end] = by_gfn_.equal_range(identity.gfn);
+  const auto it = std::find_if(begin, end, [&](const ShadowPage* page) {
+    return page->identity() == identity && !Obsolete(*page);
   });
-  return it != end ? it->second : nullptr;
+  return it != end ? *it : nullptr;
 }
 
 ShadowPage& ShadowTables::Make(const Turn& turn, const TableIdentity& identity, Sharing sharing,
@@ -43,8 +43,9 @@ ShadowPage& ShadowTables::Make(const Turn& turn, const TableIdentity& identity, 
   page.generation = generation_;
   table.shadow = &page;
   page.shared = sharing == Sharing::kShared;
-  if (page.shared) by_gfn_.emplace(identity.gfn.value, &page);
+  if (page.shared) by_gfn_.insert(&page);
   if (page.indirect()) {
+    assert(page.shared);
     CountShadowed(page.gfn(), 1);
     WriteProtect(turn, page.gfn(), flush);
   }
@@ -168,8 +169,8 @@ void ShadowTables::Unhash(ShadowPage& page) {
   if (page.obsolete) return;
   if (page.indirect()) CountShadowed(page.gfn(), -1);
   unsync_.erase(&page);
-  const auto [begin, end] = by_gfn_.equal_range(page.gfn().value);
-  const auto it = std::find_if(begin, end, [&](const auto& at) { return at.second == &page; });
+  const auto [begin, end] = by_gfn_.equal_range(page.gfn());
+  const auto it = std::find(begin, end, &page);
   if (it != end) by_gfn_.erase(it);
 }
 
@@ -180,23 +181,26 @@ void ShadowTables::Free(ShadowPage& page, ShadowFlush& flush) {
 }
 
 void ShadowTables::CountShadowed(Gfn gfn, int by) {
-  for (const Level level : kLeafLevels) {
-    auto& counts = shadowed_[static_cast<size_t>(level) - 1];
+  for (const Level level : {Level::k2M, Level::k1G}) {
+    auto& counts = shadowed_[Around(level)];
     const uint64_t number = gfn.value / FramesPerEntry(level);
     if ((counts[number] += static_cast<uint32_t>(by)) == 0) counts.erase(number);
   }
 }
 
 bool ShadowTables::Shadowed(Gfn gfn, Level level) const {
-  return shadowed_[static_cast<size_t>(level) - 1].contains(gfn.value / FramesPerEntry(level));
+  if (level != Level::k4K) {
+    return shadowed_[Around(level)].contains(gfn.value / FramesPerEntry(level));
+  }
+  const auto [begin, end] = by_gfn_.equal_range(gfn);
+  return std::any_of(begin, end, [](const ShadowPage* page) { return page->indirect(); });
 }
 
 std::vector<ShadowPage*> ShadowTables::PagesOf(Gfn gfn) const {
   std::vector<ShadowPage*> pages;
-  const auto [begin, end] = by_gfn_.equal_range(gfn.value);
-  for (auto it = begin; it != end; ++it) {
-    if (it->second->indirect()) pages.push_back(it->second);
-  }
+  const auto [begin, end] = by_gfn_.equal_range(gfn);
+  std::copy_if(begin, end, std::back_inserter(pages),
+               [](const ShadowPage* page) { return page->indirect(); });
   return pages;
 }
 

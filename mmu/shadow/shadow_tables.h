@@ -148,9 +148,26 @@ class ShadowTables {
   }
 
  private:
+  // Pages are found by their gfn alone; a set of them holds no copies of it.
+  struct HashOfGfn {
+    using is_transparent = void;
+    size_t operator()(Gfn gfn) const { return std::hash<uint64_t>()(gfn.value); }
+    size_t operator()(const ShadowPage* page) const { return (*this)(page->gfn()); }
+  };
+  struct SameGfn {
+    using is_transparent = void;
+    static Gfn Of(Gfn gfn) { return gfn; }
+    static Gfn Of(const ShadowPage* page) { return page->gfn(); }
+    bool operator()(const auto& a, const auto& b) const { return Of(a) == Of(b); }
+  };
+
   void ClearSlot(const Turn& turn, EntrySlot& slot, ShadowFlush& flush);
   bool WriteProtectLeaves(Level level, Gfn gfn, const Turn& turn, ShadowFlush& flush);
   void CountShadowed(Gfn gfn, int by);
+  // 2M or 1G.
+  static size_t Around(Level level) {
+    return static_cast<size_t>(level) - static_cast<size_t>(Level::k2M);
+  }
   void Unhash(ShadowPage& page);
   void Free(ShadowPage& page, ShadowFlush& flush);
   void Bug(const std::string& what) { parts_.bugs->ReportBug(what); }
@@ -159,10 +176,10 @@ class ShadowTables {
   const Parts parts_;
   ReverseMap reverse_map_;
   std::list<ShadowPage> pages_;
-  std::unordered_multimap<uint64_t, ShadowPage*> by_gfn_;
+  std::unordered_multiset<ShadowPage*, HashOfGfn, SameGfn> by_gfn_;  // those that can be found
   std::unordered_set<ShadowPage*> unsync_;
-  // Indirect pages by the frame of their guest table, and by the 2M and 1G around it.
-  std::array<std::unordered_map<uint64_t, uint32_t>, 3> shadowed_;
+  // Indirect pages by the 2M and the 1G around their guest table.
+  std::array<std::unordered_map<uint64_t, uint32_t>, 2> shadowed_;
   uint64_t generation_ = 0;
 };
 

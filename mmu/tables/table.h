@@ -22,6 +22,7 @@ struct Table {
 
   Level level() const { return identity.role.level; }
 };
+static_assert(sizeof(Table) <= 64);
 
 }  // namespace twinroot::mmu
 

@@ -15,23 +15,23 @@ namespace twinroot::mmu {
 struct TableRole {
   Level level = Level::k4K;  // of its entries
   MemoryKind kind = MemoryKind::kPrivate;
-  bool execute_only = false;      // everything below belongs to the execute-only alias
-  bool direct = true;             // linear gfn -> entry; false: shadows a guest's table
+  bool execute_only : 1 = false;  // everything below belongs to the execute-only alias
+  bool direct : 1 = true;         // linear gfn -> entry; false: shadows a guest's table
   Access access = Access::All();  // rights of the path that leads here
-  bool promoted = false;          // stands above the guest's top level
-  bool pae_root = false;          // 4 entries in PDPTE format
+  bool promoted : 1 = false;      // stands above the guest's top level
+  bool pae_root : 1 = false;      // 4 entries in PDPTE format
   uint8_t quadrant = 0;           // which part of a 32-bit guest table, 0 to 3
-  bool guest_mode = false;        // built for a nested guest
+  bool guest_mode : 1 = false;    // built for a nested guest
   // The guest's control bits that change what its entries mean; false in direct tables.
-  bool cr0_wp = false;
-  bool cr4_pae = false;
-  bool cr4_pse = false;
-  bool cr4_smep = false;
-  bool cr4_smap = false;
-  bool cr4_la57 = false;
-  bool efer_nx = false;
-  bool efer_lma = false;     // 62:52 of an entry are ignored, not reserved
-  bool guest_flags = false;  // a nested EPT whose pointer enables accessed and dirty flags
+  bool cr0_wp : 1 = false;
+  bool cr4_pae : 1 = false;
+  bool cr4_pse : 1 = false;
+  bool cr4_smep : 1 = false;
+  bool cr4_smap : 1 = false;
+  bool cr4_la57 : 1 = false;
+  bool efer_nx : 1 = false;
+  bool efer_lma : 1 = false;     // 62:52 of an entry are ignored, not reserved
+  bool guest_flags : 1 = false;  // a nested EPT whose pointer enables accessed and dirty flags
 
   // All of it in one word: equal words are equal roles.
   constexpr uint32_t word() const {
@@ -66,6 +66,7 @@ struct TableRole {
     return a.word() == b.word();
   }
 };
+static_assert(sizeof(TableRole) == 8);  // every table has one
 
 struct TableIdentity {
   Gfn gfn;  // first frame it maps; stolen bits are the role's business

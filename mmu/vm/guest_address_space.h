@@ -37,6 +37,7 @@
 #include "mmu/vm/gpa_layout.h"
 #include "mmu/vm/host_memory.h"
 #include "mmu/vm/mem_type_map.h"
+#include "mmu/vm/mmu_mode.h"
 #include "mmu/vm/page_source.h"
 #include "mmu/vm/pml_source.h"
 #include "mmu/vm/root_set.h"

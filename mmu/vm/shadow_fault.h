@@ -13,12 +13,6 @@
 
 namespace twinroot::mmu {
 
-// Who translates the guest's addresses.
-enum class MmuMode : uint8_t {
-  kTdp,     // EPT tables of the VM, by guest-physical address; the processor walks the guest's own
-  kShadow,  // tables that stand in for the guest's, by linear address; there is no EPT
-};
-
 // How the guest of one vCPU translates. CR0.PG clear: a linear address is the guest-physical one,
 // at full width. PDPTEs count under PAE only.
 struct GuestPaging {

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "mmu/types/guest_word.h"
 #include "mmu/vm/address_space_state.h"
 #include "mmu/vm/fault_handler.h"
-#include "mmu/vm/guest_words.h"
 #include "mmu/vm/leaf_choice.h"
 
 namespace twinroot::mmu {
@@ -232,7 +232,7 @@ ShadowMmu::Step ShadowMmu::FaultOnce(const Turn& turn, const ShadowFault& fault,
 ShadowMmu::Step ShadowMmu::WriteByHand(const Turn& turn, const ShadowFault& fault, Gpa gpa) {
   std::byte* const at = BytesFor(gpa, static_cast<size_t>(fault.bytes), Access::Write());
   if (at == nullptr) return ShadowFaultOutcome(Retry{});
-  StoreGuestBytes(at, fault.bytes, fault.value);
+  StoreGuestWord(at, fault.bytes, fault.value);
   MarkWritten(Gfn(gpa.value >> kPageShift));
   mapper_.GuestWrote(turn, gpa, static_cast<uint64_t>(fault.bytes));
   return ShadowFaultOutcome(ShadowWriteMade{});
@@ -326,14 +326,14 @@ void ShadowMmu::MarkWritten(Gfn gfn) {
 std::optional<uint64_t> ShadowMmu::Read(Gpa word, int bytes) {
   std::byte* const at = BytesFor(word, static_cast<size_t>(bytes), Access::Read());
   if (at == nullptr) return std::nullopt;
-  return LoadGuestBytes(at, bytes);
+  return LoadGuestWord(at, bytes);
 }
 
 GuestMemory::Exchange ShadowMmu::CompareExchange(Gpa word, int bytes, uint64_t expected,
                                                  uint64_t desired) {
   std::byte* const at = BytesFor(word, static_cast<size_t>(bytes), Access::Write());
   if (at == nullptr) return Exchange::kNothing;
-  if (!ExchangeGuestBytes(at, bytes, expected, desired)) return Exchange::kChanged;
+  if (ExchangeGuestWord(at, bytes, expected, desired) != expected) return Exchange::kChanged;
   MarkWritten(Gfn(word.value >> kPageShift));
   return Exchange::kDone;
 }

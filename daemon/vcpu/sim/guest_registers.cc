@@ -11,17 +11,17 @@ using mmu::ControlRegisters;
 using mmu::PagingMode;
 using program::Register;
 
-constexpr uint64_t kCr0Pe = 1;
-constexpr uint64_t kCr0Known = kCr0Pe | ControlRegisters::kCr0Wp | ControlRegisters::kCr0Pg;
-constexpr uint64_t kCr4Pge = uint64_t{1} << 7;
-constexpr uint64_t kCr4Known = ControlRegisters::kCr4Pse | ControlRegisters::kCr4Pae | kCr4Pge |
-                               ControlRegisters::kCr4La57 | ControlRegisters::kCr4Smep |
-                               ControlRegisters::kCr4Smap | ControlRegisters::kCr4Pke;
-constexpr uint64_t kEferLme = uint64_t{1} << 8;
-constexpr uint64_t kEferKnown = kEferLme | ControlRegisters::kEferLma | ControlRegisters::kEferNxe;
+constexpr uint64_t kCr0Known =
+    ControlRegisters::kCr0Pe | ControlRegisters::kCr0Wp | ControlRegisters::kCr0Pg;
+constexpr uint64_t kCr4Known = ControlRegisters::kCr4Pse | ControlRegisters::kCr4Pae |
+                               ControlRegisters::kCr4Pge | ControlRegisters::kCr4La57 |
+                               ControlRegisters::kCr4Smep | ControlRegisters::kCr4Smap |
+                               ControlRegisters::kCr4Pke;
+constexpr uint64_t kEferKnown =
+    ControlRegisters::kEferLme | ControlRegisters::kEferLma | ControlRegisters::kEferNxe;
 // A change of these loads the PDPTE registers anew, under PAE.
-constexpr uint64_t kCr4LoadsPdptes =
-    ControlRegisters::kCr4Pse | ControlRegisters::kCr4Pae | kCr4Pge | ControlRegisters::kCr4Smep;
+constexpr uint64_t kCr4LoadsPdptes = ControlRegisters::kCr4Pse | ControlRegisters::kCr4Pae |
+                                     ControlRegisters::kCr4Pge | ControlRegisters::kCr4Smep;
 
 bool Ia32e(const ControlRegisters& registers) {
   return registers.efer & ControlRegisters::kEferLma;
@@ -30,13 +30,14 @@ bool Ia32e(const ControlRegisters& registers) {
 std::optional<std::string> CheckCr0(uint64_t value, ControlRegisters& next) {
   if (value & ~kCr0Known) return "CR0 has bits that this processor does not know";
   const bool on = value & ControlRegisters::kCr0Pg;
-  if (on && !(value & kCr0Pe)) return "CR0.PG needs CR0.PE";
-  if (on && (next.efer & kEferLme) && !(next.cr4 & ControlRegisters::kCr4Pae)) {
+  if (on && !(value & ControlRegisters::kCr0Pe)) return "CR0.PG needs CR0.PE";
+  if (on && (next.efer & ControlRegisters::kEferLme) && !(next.cr4 & ControlRegisters::kCr4Pae)) {
     return "IA-32e paging needs CR4.PAE";
   }
   next.cr0 = value;
-  next.efer = on && (next.efer & kEferLme) ? next.efer | ControlRegisters::kEferLma
-                                           : next.efer & ~ControlRegisters::kEferLma;
+  next.efer = on && (next.efer & ControlRegisters::kEferLme)
+                  ? next.efer | ControlRegisters::kEferLma
+                  : next.efer & ~ControlRegisters::kEferLma;
   return std::nullopt;
 }
 
@@ -55,7 +56,7 @@ std::optional<std::string> CheckCr4(uint64_t value, bool keys, ControlRegisters&
 
 std::optional<std::string> CheckEfer(uint64_t value, ControlRegisters& next) {
   if (value & ~kEferKnown) return "EFER has bits that this processor does not know";
-  if (((value ^ next.efer) & kEferLme) && (next.cr0 & ControlRegisters::kCr0Pg)) {
+  if (((value ^ next.efer) & ControlRegisters::kEferLme) && (next.cr0 & ControlRegisters::kCr0Pg)) {
     return "EFER.LME stays as it is while CR0.PG is set";
   }
   // LMA is the processor's.

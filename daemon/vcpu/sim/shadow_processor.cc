@@ -1,7 +1,7 @@
 #include "daemon/vcpu/sim/shadow_processor.h"
 
 #include "mmu/shadow/guest_walker.h"
-#include "mmu/vmx/guest_word.h"
+#include "mmu/types/guest_word.h"
 
 namespace twinroot::sim {
 namespace {
@@ -78,24 +78,24 @@ ShadowProcessor::Outcome ShadowProcessor::Inside(const mmu::LinearAccess& access
   std::byte* const at = memory_->At(hpa, static_cast<size_t>(bytes));
   if (at == nullptr) return mmu::vmx::MachineCheck{hpa};
   if (!access.needed.write()) {
-    return mmu::vmx::AccessDone{mmu::vmx::LoadGuestWord(at, bytes)};
+    return mmu::vmx::AccessDone{mmu::LoadGuestWord(at, bytes)};
   }
-  mmu::vmx::StoreGuestWord(at, bytes, value);
+  mmu::StoreGuestWord(at, bytes, value);
   return mmu::vmx::AccessDone{value};
 }
 
 std::optional<uint64_t> ShadowProcessor::Read(Gpa word, int bytes) {
   std::byte* const at = memory_->At(Hpa(word.value), static_cast<size_t>(bytes));
   if (at == nullptr) return std::nullopt;
-  return mmu::vmx::LoadGuestWord(at, bytes);
+  return mmu::LoadGuestWord(at, bytes);
 }
 
 mmu::GuestMemory::Exchange ShadowProcessor::CompareExchange(Gpa word, int bytes, uint64_t expected,
                                                             uint64_t desired) {
   std::byte* const at = memory_->At(Hpa(word.value), static_cast<size_t>(bytes));
   if (at == nullptr) return Exchange::kNothing;
-  return mmu::vmx::ExchangeGuestWord(at, bytes, expected, desired) == expected ? Exchange::kDone
-                                                                               : Exchange::kChanged;
+  return mmu::ExchangeGuestWord(at, bytes, expected, desired) == expected ? Exchange::kDone
+                                                                          : Exchange::kChanged;
 }
 
 }  // namespace twinroot::sim

@@ -19,6 +19,7 @@
 #include "daemon/vcpu/sim/sim_vcpu.h"
 #include "mmu/hw/ept_capabilities.h"
 #include "mmu/hw/ept_pointer.h"
+#include "mmu/vm/mmu_mode.h"
 #include "mmu/vmx/physical_memory.h"
 
 namespace twinroot::sim {

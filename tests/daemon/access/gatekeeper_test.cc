@@ -113,6 +113,15 @@ TEST_F(GatekeeperTest, DenialsAreAuditedWhateverWasCalled) {
   EXPECT_EQ(registry_.size(), 0u);
 }
 
+TEST_F(GatekeeperTest, WhoMayDoNothingCannotFillTheAuditLog) {
+  Serve(Unix(Role::kNone));
+  const auto channel = Connect();
+  for (uint32_t i = 0; i < DenialLimit::kLines + 5; ++i) {
+    EXPECT_FALSE(Call(channel, "twinroot.v1.VmService/ListVms").ok());
+  }
+  EXPECT_EQ(Audit().size(), DenialLimit::kLines);
+}
+
 TEST_F(GatekeeperTest, TheAuditLogHoldsNoPayloadAndNoEndlessName) {
   Serve(Unix(Role::kOperator));
   const auto channel = Connect();

@@ -395,12 +395,11 @@ TEST_F(VmServiceTest, CreateWhileTheDaemonStopsIsUnavailable) {
 TEST_F(VmServiceTest, WorkOfACallerWhoLeftIsNotDone) {
   fakes::FakeVm& vm = Make("demo");
   vm.HoldConversions();
-  // Eight calls hold every worker; the ninth waits, and its caller leaves.
+  // Eight large calls hold every worker; the ninth waits, and its caller leaves.
+  constexpr uint64_t kLarge = 4 << 20;
   std::vector<std::thread> callers;
   for (int i = 0; i < 8; ++i) {
-    callers.emplace_back([&, i] {
-      EXPECT_TRUE(Set("demo", static_cast<uint64_t>(i) * 4096, 4096, v1::MEMORY_KIND_SHARED).ok());
-    });
+    callers.emplace_back([&] { EXPECT_TRUE(Set("demo", 0, kLarge, v1::MEMORY_KIND_SHARED).ok()); });
   }
   Eventually([&] { return vm.converts() == 8; });
   {

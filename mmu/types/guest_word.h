@@ -1,13 +1,13 @@
-// The bytes of one access. Aligned accesses are single-copy atomic and ordered as on the real
-// processor (TSO). `size` is 1, 2, 4 or 8 and `at` is a multiple of it.
-#ifndef TWINROOT_MMU_VMX_GUEST_WORD_H_
-#define TWINROOT_MMU_VMX_GUEST_WORD_H_
+// Words of guest memory, each in one access. Aligned accesses are single-copy atomic and ordered as
+// on the real processor (TSO). `size` is 1, 2, 4 or 8 and `at` is a multiple of it.
+#ifndef TWINROOT_MMU_TYPES_GUEST_WORD_H_
+#define TWINROOT_MMU_TYPES_GUEST_WORD_H_
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 
-namespace twinroot::mmu::vmx {
+namespace twinroot::mmu {
 
 template <typename Word>
 uint64_t LoadGuest(std::byte* at) {
@@ -60,6 +60,6 @@ inline uint64_t ExchangeGuestWord(std::byte* at, int size, uint64_t expected, ui
                    : ExchangeGuest<uint64_t>(at, expected, desired);
 }
 
-}  // namespace twinroot::mmu::vmx
+}  // namespace twinroot::mmu
 
-#endif  // TWINROOT_MMU_VMX_GUEST_WORD_H_
+#endif  // TWINROOT_MMU_TYPES_GUEST_WORD_H_
