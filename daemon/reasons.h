@@ -47,15 +47,15 @@ inline constexpr char kPrivateMemory[] = "PRIVATE_MEMORY";  // only shared memor
 inline constexpr char kPreserveWouldDisclose[] = "PRESERVE_WOULD_DISCLOSE";
 
 // FAILED_PRECONDITION
-inline constexpr char kWrongState[] = "WRONG_STATE";                     // not in the VM's state
-inline constexpr char kBackendUnavailable[] = "BACKEND_UNAVAILABLE";     // not on this host
-inline constexpr char kImageNeedsKvm[] = "IMAGE_NEEDS_KVM";              // sim runs programs only
-inline constexpr char kNotOnThisBackend[] = "NOT_ON_THIS_BACKEND";       // metadata `vm`, `needs_mmu`
-inline constexpr char kDenialUnsupported[] = "DENIAL_UNSUPPORTED";       // by this processor
-inline constexpr char kNoConsoleInput[] = "NO_CONSOLE_INPUT";            // no serial port
-inline constexpr char kDirtyLogOff[] = "DIRTY_LOG_OFF";                  // metadata `vm`, and below
-inline constexpr char kDirtyLogOn[] = "DIRTY_LOG_ON";                    // it is on already
-inline constexpr char kDirtyLogNotManual[] = "DIRTY_LOG_NOT_MANUAL";     // harvests clear this log
+inline constexpr char kWrongState[] = "WRONG_STATE";                  // not in the VM's state
+inline constexpr char kBackendUnavailable[] = "BACKEND_UNAVAILABLE";  // not on this host
+inline constexpr char kImageNeedsKvm[] = "IMAGE_NEEDS_KVM";           // sim runs programs only
+inline constexpr char kNotOnThisBackend[] = "NOT_ON_THIS_BACKEND";    // metadata `vm`, `needs_mmu`
+inline constexpr char kDenialUnsupported[] = "DENIAL_UNSUPPORTED";    // by this processor
+inline constexpr char kNoConsoleInput[] = "NO_CONSOLE_INPUT";         // no serial port
+inline constexpr char kDirtyLogOff[] = "DIRTY_LOG_OFF";               // metadata `vm`, and below
+inline constexpr char kDirtyLogOn[] = "DIRTY_LOG_ON";                 // it is on already
+inline constexpr char kDirtyLogNotManual[] = "DIRTY_LOG_NOT_MANUAL";  // harvests clear this log
 inline constexpr char kDirtyLogUnsupported[] = "DIRTY_LOG_UNSUPPORTED";  // not on this backend
 
 inline constexpr char kNxHugePagesOff[] = "NX_HUGE_PAGES_OFF";  // metadata `vm`
@@ -73,7 +73,8 @@ inline constexpr char kTooManyCalls[] = "TOO_MANY_CALLS";  // under way, or long
 inline constexpr char kTooManyConnections[] = "TOO_MANY_CONNECTIONS";  // of one principal
 
 // UNAVAILABLE
-inline constexpr char kDraining[] = "DRAINING";  // the host takes no new VMs
+inline constexpr char kVcpuWaits[] = "VCPU_WAITS";  // in an access; metadata `vm`
+inline constexpr char kDraining[] = "DRAINING";     // the host takes no new VMs
 inline constexpr char kDaemonStopping[] = "DAEMON_STOPPING";
 
 }  // namespace twinroot::reason

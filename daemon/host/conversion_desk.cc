@@ -51,11 +51,12 @@ std::optional<Verdict> ConversionDesk::Implicit(VcpuIndex vcpu, const mmu::Fault
     request.kind = exit.wanted;
     request.exit_time = exit_time;
     if (!engine_->CheckMemory(request.range).ok()) {
-      // A private access outside every memslot is a memory fault, and nothing can be converted.
+      // To the engine a private access outside every memslot is of the wrong kind; to people it is
+      // outside memory, as a shared one.
       journal_->Append(
           FaultEvent(vm_, vcpu, exit.gpa, request.kind, v1::MemoryFault::REASON_OUTSIDE_MEMORY));
       release.fatal.emplace(
-          StopReason::kMemoryFault,
+          StopReason::kMmioOutsideMemory,
           absl::StrCat("vcpu ", vcpu, ": access outside memory at 0x", absl::Hex(exit.gpa.value)));
       verdict = Verdict::kStop;
     } else if (IsAll(*engine_, request.range, request.kind)) {

@@ -22,10 +22,12 @@ absl::Status About(absl::Status status) {
 
 }  // namespace
 
-MemslotDesk::MemslotDesk(std::string vm, mmu::GuestAddressSpace* engine, memory::GuestRam* ram,
-                         memory::PhysicalMap* physical_map, memory::HpaSpace* hpa_space)
+MemslotDesk::MemslotDesk(std::string vm, mmu::GuestAddressSpace* engine, vcpu::Machine* machine,
+                         memory::GuestRam* ram, memory::PhysicalMap* physical_map,
+                         memory::HpaSpace* hpa_space)
     : vm_(std::move(vm)),
       engine_(engine),
+      machine_(machine),
       ram_(ram),
       physical_map_(physical_map),
       hpa_space_(hpa_space) {}
@@ -71,24 +73,49 @@ absl::Status MemslotDesk::Add(GfnRange range) {
     const memory::Backing& pages = (*slot)->pages(kind);
     physical_map_->Add(pages.hpa(), pages.data(), pages.size());
   }
-  // Last: from here on vCPUs find it.
-  absl::Status status = engine_->AddMemslot((*slot)->memslot());
+  absl::Status status = Still([&] {
+    absl::Status added = machine_->AddMemory(range);
+    if (!added.ok()) return added;
+    // Last: from here on vCPUs find it.
+    added = About(engine_->AddMemslot((*slot)->memslot()));
+    if (!added.ok()) machine_->RemoveMemory(range);
+    return added;
+  });
   if (!status.ok()) Forget(range.first);
-  return About(std::move(status));
+  return status;
 }
 
 absl::Status MemslotDesk::Remove(Gfn first) {
   std::lock_guard turn(turn_);
   if (absl::Status status = CheckAdded(first); !status.ok()) return status;
-  if (absl::Status status = engine_->RemoveMemslot(first); !status.ok()) return About(status);
-  Forget(first);
-  return absl::OkStatus();
+  const GfnRange range = ram_->Added(first)->range;
+  absl::Status status = Still([&] {
+    absl::Status removed = About(engine_->RemoveMemslot(first));
+    if (removed.ok()) machine_->RemoveMemory(range);
+    return removed;
+  });
+  if (status.ok()) Forget(first);
+  return status;
 }
 
 absl::Status MemslotDesk::Move(Gfn first, Gfn new_first) {
   std::lock_guard turn(turn_);
   if (absl::Status status = CheckAdded(first); !status.ok()) return status;
-  return About(engine_->MoveMemslot(first, new_first));
+  const GfnRange range = ram_->Added(first)->range;
+  return Still([&] {
+    absl::Status moved = About(engine_->MoveMemslot(first, new_first));
+    if (!moved.ok()) return moved;
+    moved = machine_->MoveMemory(range, new_first);
+    // What just stood there finds room there again.
+    if (!moved.ok()) moved.Update(engine_->MoveMemslot(new_first, first));
+    return moved;
+  });
+}
+
+absl::Status MemslotDesk::Still(absl::FunctionRef<absl::Status()> change) {
+  absl::Status status = machine_->Still(change);
+  if (!absl::IsUnavailable(status)) return status;
+  return WithReason(std::move(status), reason::kVcpuWaits, {{"vm", vm_}});
 }
 
 void MemslotDesk::Forget(Gfn first) {

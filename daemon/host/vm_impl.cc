@@ -161,11 +161,8 @@ absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
       spec_.name, spec_.vcpus, engine_.get(),
       [this](VcpuIndex vcpu) { machine_->ResumeFault(vcpu); },
       [this](v1::Event event) { Publish(std::move(event)); });
-  // On kvm the host's own memslots would have to follow.
-  if (spec_.backend == BackendKind::kSim) {
-    memslot_desk_ = std::make_unique<MemslotDesk>(spec_.name, engine_.get(), ram_.get(),
-                                                  &physical_map_, house_.hpa_space);
-  }
+  memslot_desk_ = std::make_unique<MemslotDesk>(spec_.name, engine_.get(), machine_.get(),
+                                                ram_.get(), &physical_map_, house_.hpa_space);
   return absl::OkStatus();
 }
 

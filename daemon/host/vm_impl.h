@@ -152,9 +152,8 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   void SetStatus(VmStatus next);  // and tells of it
   absl::Status CheckVersion(IfVersion if_version) const;
   absl::Status WrongState(const std::string& what) const;
-  absl::Status CheckStays() const;  // kUnavailable once it is retired
-  absl::Status CheckRuns() const;   // or is paused
-  absl::Status CheckMemslots() const;
+  absl::Status CheckStays() const;   // kUnavailable once it is retired
+  absl::Status CheckRuns() const;    // or is paused
   absl::Status CheckTables() const;  // not OK: on shadow tables
   absl::Status CheckContent(const mmu::AttributeChange& change) const;
   // Errors if one of the ranges is not memory.
@@ -176,7 +175,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   std::unique_ptr<mmu::GuestAddressSpace> engine_;
   std::shared_ptr<ConversionDesk> desk_;
   std::unique_ptr<DirtyDesk> dirty_desk_;
-  std::unique_ptr<MemslotDesk> memslot_desk_;  // null: not on this backend
+  std::unique_ptr<MemslotDesk> memslot_desk_;
 
   std::mutex lifecycle_mutex_;  // Update, Start, Pause, Resume, Stop and the join take turns
   Console console_;

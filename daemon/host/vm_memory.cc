@@ -207,32 +207,13 @@ std::vector<mmu::GfnRange> VmImpl::Memory() const {
   return all;
 }
 
-absl::Status VmImpl::CheckMemslots() const {
-  if (memslot_desk_ != nullptr) return absl::OkStatus();
-  return WithReason(absl::FailedPreconditionError(absl::StrCat(
-                        "memslots of VM ", spec_.name,
-                        " stay as they are, because kvm runs it; create the VM with backend sim")),
-                    reason::kNotOnThisBackend, {{"vm", spec_.name}});
-}
-
 absl::Status VmImpl::CheckAddMemslot(mmu::GfnRange range) const {
-  absl::Status status = CheckMemslots();
-  return status.ok() ? memslot_desk_->CheckAdd(range) : status;
+  return memslot_desk_->CheckAdd(range);
 }
-
-absl::Status VmImpl::AddMemslot(mmu::GfnRange range) {
-  absl::Status status = CheckMemslots();
-  return status.ok() ? memslot_desk_->Add(range) : status;
-}
-
-absl::Status VmImpl::RemoveMemslot(mmu::Gfn first) {
-  absl::Status status = CheckMemslots();
-  return status.ok() ? memslot_desk_->Remove(first) : status;
-}
-
+absl::Status VmImpl::AddMemslot(mmu::GfnRange range) { return memslot_desk_->Add(range); }
+absl::Status VmImpl::RemoveMemslot(mmu::Gfn first) { return memslot_desk_->Remove(first); }
 absl::Status VmImpl::MoveMemslot(mmu::Gfn first, mmu::Gfn new_first) {
-  absl::Status status = CheckMemslots();
-  return status.ok() ? memslot_desk_->Move(first, new_first) : status;
+  return memslot_desk_->Move(first, new_first);
 }
 
 absl::Status VmImpl::Audit() const {

@@ -16,6 +16,7 @@
 #include <variant>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "daemon/vcpu/projection_counts.h"
@@ -24,6 +25,7 @@
 #include "mmu/tables/tlb_flusher.h"
 #include "mmu/types/access.h"
 #include "mmu/types/address.h"
+#include "mmu/types/gfn_range.h"
 #include "mmu/types/memory_kind.h"
 #include "mmu/vm/guest_address_space.h"
 #include "mmu/vm/page_source.h"
@@ -159,6 +161,18 @@ class Machine {
   // Lets processors have what the engine has mapped of private memory, before they ask. What is
   // taken away meanwhile, or before Start, is left out.
   virtual absl::Status Prefault(mmu::GfnRange) { return absl::OkStatus(); }
+
+  // Memory that comes, goes and moves while the machine lives. Runs `change`, in which the engine's
+  // memslots may change and the calls below may be made, while no vCPU executes and none is inside
+  // an access. kUnavailable: one stays in an access, for a decision or a page; nothing was done.
+  // One at a time; not from a thread of the machine.
+  virtual absl::Status Still(absl::FunctionRef<absl::Status()> change) { return change(); }
+  // The VM's memory has a slot there from now on: before the engine has. An error changes nothing.
+  virtual absl::Status AddMemory(mmu::GfnRange) { return absl::OkStatus(); }
+  // The engine knows the slot no more, and its memory goes.
+  virtual void RemoveMemory(mmu::GfnRange) {}
+  // The engine has moved it. An error changes nothing.
+  virtual absl::Status MoveMemory(mmu::GfnRange, mmu::Gfn) { return absl::OkStatus(); }
 
   // How often vCPUs left the guest, as far as somebody counts.
   virtual uint64_t exits() const { return 0; }

@@ -177,10 +177,33 @@ Pages PagesOf(const google::protobuf::RepeatedPtrField<v1::MemoryRange>& runs) {
   return pages;
 }
 
+// What happens to the memslot while the guest runs. A vCPU that is in an access is waited for.
+void ChangeMemslot(host::Vm& vm, const Scenario& scenario) {
+  const mmu::GfnRange slot = {mmu::Gfn(scenario.memslot().gpa() >> mmu::kPageShift),
+                              scenario.memslot().size() >> mmu::kPageShift};
+  if (scenario.then_memslot() == Scenario::THEN_MEMSLOT_MOVES) {
+    EXPECT_EQ(vm.MoveMemslot(slot.first, slot.end()), absl::OkStatus());
+    return;
+  }
+  EXPECT_EQ(vm.RemoveMemslot(slot.first), absl::OkStatus());
+  if (scenario.then_memslot() != Scenario::THEN_MEMSLOT_COMES_AND_GOES) return;
+  for (int rounds = 0; rounds < 3 || !host::WaitStopped(vm, absl::ZeroDuration()); ++rounds) {
+    EXPECT_EQ(vm.AddMemslot(slot), absl::OkStatus());
+    EXPECT_EQ(vm.MoveMemslot(slot.first, slot.end()), absl::OkStatus());
+    EXPECT_EQ(vm.RemoveMemslot(slot.end()), absl::OkStatus());
+    if (testing::Test::HasFailure()) return;
+  }
+}
+
 // Plays the orchestrator until the VM has stopped.
 void Accompany(host::Vm& vm, const Scenario& scenario, Pages* harvested) {
   const absl::Time deadline = absl::Now() + kPatience;
+  bool changes_memslot = scenario.then_memslot() != Scenario::THEN_MEMSLOT_UNSPECIFIED;
   for (;;) {
+    if (changes_memslot && !vm.ReadConsole(0, 1).data.empty()) {
+      ChangeMemslot(vm, scenario);
+      changes_memslot = false;
+    }
     if (host::WaitStopped(vm, absl::Milliseconds(2))) return;
     ASSERT_LT(absl::Now(), deadline) << "the guest does not end";
     // Each harvest takes from the guest's own pages, too, the right to be written: one after the
@@ -268,6 +291,11 @@ TEST_P(Scenarios, ShowWhatTheirFileSays) {
   const uint64_t from = *house.journal.PositionOf("", events::Journal::IfEmpty::kNow);
   const absl::StatusOr<std::shared_ptr<host::Vm>> vm = house.registry->Create(spec);
   ASSERT_TRUE(vm.ok()) << vm.status();
+  if (scenario.has_memslot()) {
+    ASSERT_EQ((*vm)->AddMemslot({mmu::Gfn(scenario.memslot().gpa() >> mmu::kPageShift),
+                                 scenario.memslot().size() >> mmu::kPageShift}),
+              absl::OkStatus());
+  }
   Pages harvested;
   const bool logs = scenario.has_dirty_log() && BeginLog(**vm, scenario.dirty_log());
   ASSERT_TRUE((*vm)->Start().ok());

@@ -49,7 +49,8 @@ constexpr uint64_t kCr4 = 1 << 5 | 1 << 9 | 1 << 10;    // PAE OSFXSR OSXMMEXCPT
 constexpr uint64_t kEfer = 1 << 8 | 1 << 10 | 1 << 11;  // LME LMA NXE
 constexpr uint64_t kRflags = 1 << 1 | 3 << 12;          // reserved one, IOPL 3
 
-// 2 MiB pages for each GiB of RAM; `alias` is added to every address.
+// All 2 MiB pages of each GiB that RAM begins in, so that memory that comes later can be there too;
+// `alias` is added to every address.
 void WriteDirectories(const memory::GuestRam& ram, LowMemory& low, uint64_t pdpt,
                       uint64_t directories, uint64_t alias, uint64_t extra) {
   uint64_t directory = directories;
@@ -58,10 +59,9 @@ void WriteDirectories(const memory::GuestRam& ram, LowMemory& low, uint64_t pdpt
     const uint64_t end = slot.range.end().value << mmu::kPageShift;
     for (uint64_t gib = begin; gib < end; gib += uint64_t{1} << 30, directory += 4096) {
       low.Put(pdpt + (gib >> 30) * 8, directory | kPteTable);
-      const uint64_t stop = std::min(end, gib + (uint64_t{1} << 30));
-      for (uint64_t gpa = gib; gpa < stop; gpa += uint64_t{2} << 20) {
-        low.Put(directory + ((gpa - gib) >> 21) * 8,
-                gpa | alias | kPteTable | kPtePageSize | extra);
+      for (uint64_t i = 0; i < mmu::kEntriesPerTable; ++i) {
+        const uint64_t gpa = gib + i * mmu::BytesPerEntry(mmu::Level::k2M);
+        low.Put(directory + i * 8, gpa | alias | kPteTable | kPtePageSize | extra);
       }
     }
   }

@@ -64,33 +64,10 @@ absl::Status KvmMachine::Open() {
     if (!pc.ok()) return pc.status();
     pc_ = *std::move(pc);
   }
-  return AddMemorySlots();
-}
-
-absl::Status KvmMachine::AddMemorySlots() {
-  if (config_.native) {
-    native_.emplace(&vm_, ram_);
-    absl::Status status = native_->Open(projection(MemoryKind::kPrivate), next_slot_);
-    return status.ok() ? AddWindows(projection(MemoryKind::kShared)) : status;
-  }
-  for (const MemoryKind kind : mmu::kAllKinds) {
-    if (absl::Status status = AddWindows(projection(kind)); !status.ok()) return status;
-  }
-  return absl::OkStatus();
-}
-
-absl::Status KvmMachine::AddWindows(const Projection& projection) {
-  for (const Projection::Window& window : projection.windows()) {
-    kvm_userspace_memory_region region = {};
-    region.slot = next_slot_++;
-    region.guest_phys_addr = layout_.GpaOf(window.range.first, projection.kind()).value;
-    region.memory_size = window.mapping.size();
-    region.userspace_addr = reinterpret_cast<uintptr_t>(window.mapping.data());
-    if (vm_.Ioctl(KVM_SET_USER_MEMORY_REGION, &region) != 0) {
-      return absl::ResourceExhaustedError(absl::StrCat("KVM refuses memory at 0x",
-                                                       absl::Hex(region.guest_phys_addr), ": ",
-                                                       std::strerror(errno)));
-    }
+  if (config_.native) native_.emplace(&vm_, ram_, &projection(MemoryKind::kPrivate));
+  for (const memory::RamSlot& slot : ram_->slots()) {
+    const uint32_t slots[2] = {next_number_++, next_number_++};
+    if (absl::Status status = AddRegions(slot, slots); !status.ok()) return status;
   }
   return absl::OkStatus();
 }
@@ -158,7 +135,7 @@ absl::Status KvmMachine::Start() {
     // The handler runs before KVM touches guest memory for the first time.
     handler_ = std::thread([this] { ServeFaults(); });
     if (native_.has_value()) {
-      absl::Status loaded = LoadPrivateMemory(vm_, next_slot_, *vcpus_[0], *ram_);
+      absl::Status loaded = LoadPrivateMemory(vm_, next_number_, *vcpus_[0], *ram_);
       if (!loaded.ok()) return loaded;
     }
     for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) {

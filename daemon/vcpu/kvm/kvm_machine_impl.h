@@ -8,6 +8,7 @@
 #include <linux/userfaultfd.h>
 
 #include <atomic>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -58,6 +59,10 @@ class KvmMachine : public vcpu::Machine {
   void ResumeFault(vcpu::VcpuIndex vcpu) override;
   void AnswerMapGpa(vcpu::VcpuIndex vcpu, vcpu::MapGpaAnswer answer) override;
   absl::Status Prefault(mmu::GfnRange range) override;
+  absl::Status Still(absl::FunctionRef<absl::Status()> change) override;
+  absl::Status AddMemory(mmu::GfnRange range) override;
+  void RemoveMemory(mmu::GfnRange range) override;
+  absl::Status MoveMemory(mmu::GfnRange range, mmu::Gfn to) override;
   void Pause() override;
   void Resume() override;
   void RequestStop() override;
@@ -84,8 +89,10 @@ class KvmMachine : public vcpu::Machine {
   void SettleSoon();
   void SettleLeaves();
   void RenewProjection(Projection& projection);
-  absl::Status AddMemorySlots();
-  absl::Status AddWindows(const Projection& projection);
+  // KVM's memslots for one of the VM's, whose windows are there: by alias, under these numbers.
+  absl::Status AddRegions(const memory::RamSlot& slot, const uint32_t (&numbers)[2]);
+  uint32_t TakeNumber();
+  absl::Status SetRegion(uint32_t number, mmu::MemoryKind kind, const Projection::Window& window);
   absl::Status CreateVcpus();
   absl::Status Load(const BootPlan& plan);
   // The handler's thread. Nobody else wakes vCPUs: between reading a fault and serving it, the vCPU
@@ -116,7 +123,14 @@ class KvmMachine : public vcpu::Machine {
   std::optional<Projection> projections_[2];
   KvmFd vm_;
   std::optional<NativeMemory> native_;  // then the private projection is its trap, never filled
-  uint32_t next_slot_ = 0;
+  // KVM's numbers of its memslots, by alias.
+  struct Regions {
+    mmu::GfnRange range;
+    uint32_t slots[2];
+  };
+  std::list<Regions> added_;  // with the VM's memory that came later; guarded by start_mutex_
+  std::vector<uint32_t> free_numbers_;  // guarded by start_mutex_
+  uint32_t next_number_ = 0;
   std::unique_ptr<Pc> pc_;  // null: the guest is no operating system; fixed after Open
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
   std::thread handler_;
@@ -130,7 +144,7 @@ class KvmMachine : public vcpu::Machine {
   std::atomic<bool> counts_exits_{false};  // the vCPUs are all there
   std::atomic<bool> stop_{false};
   std::atomic<bool> settling_soon_{false};
-  std::mutex start_mutex_;  // a start, or the renewal of a projection
+  std::mutex start_mutex_;  // a start, the renewal of a projection, a change of memslots
   vcpu::PauseGate gate_;
   std::mutex serve_mutex_;  // held while a fault is served
   struct Trapped {

@@ -28,37 +28,70 @@ GfnRange LeafOf(Gfn gfn) {
 
 }  // namespace
 
-absl::Status NativeMemory::Open(Projection& trap, uint32_t& slot) {
-  trap_ = &trap;
-  for (size_t i = 0; i < trap.windows().size(); ++i) {
-    const Projection::Window& window = trap.windows()[i];
-    CreateGuestMemfd create;
-    create.size = window.mapping.size();
-    KvmFd memfd = vm_->Make(kCreateGuestMemfd, &create);
-    if (!memfd.valid()) {
-      return absl::ResourceExhaustedError(absl::StrCat(
-          "KVM_CREATE_GUEST_MEMFD: ", std::strerror(errno), "; raise LimitNOFILE or delete VMs"));
-    }
-    UserspaceMemoryRegion2 region;
-    region.slot = slot++;
-    region.flags = kMemGuestMemfd;
-    region.guest_phys_addr = window.range.first.value << kPageShift;
-    region.memory_size = window.mapping.size();
-    region.userspace_addr = reinterpret_cast<uintptr_t>(window.mapping.data());
-    region.guest_memfd = static_cast<uint32_t>(memfd.get());
-    if (vm_->Ioctl(kSetUserMemoryRegion2, &region) != 0) {
-      return absl::ResourceExhaustedError(absl::StrCat("KVM refuses private memory at 0x",
-                                                       absl::Hex(region.guest_phys_addr), ": ",
-                                                       std::strerror(errno)));
-    }
-    // The memory of the VM is those of its slots in the same order.
-    slots_.push_back({window.range, mmu::PfnOf(ram_->slots()[i].private_pages.hpa()),
-                      std::move(memfd), std::vector<bool>(window.range.count)});
+absl::Status NativeMemory::Add(const Projection::Window& window, const memory::Backing& place,
+                               uint32_t number) {
+  CreateGuestMemfd create;
+  create.size = window.mapping.size();
+  KvmFd memfd = vm_->Make(kCreateGuestMemfd, &create);
+  if (!memfd.valid()) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "KVM_CREATE_GUEST_MEMFD: ", std::strerror(errno), "; raise LimitNOFILE or delete VMs"));
   }
+  Slot slot = {window.range, mmu::PfnOf(place.hpa()), std::move(memfd),
+               std::vector<bool>(window.range.count)};
+  if (absl::Status status = SetRegion(slot, window, number); !status.ok()) return status;
+  std::lock_guard lock(mutex_);
+  std::unique_lock change(slots_mutex_);
+  slots_.push_back(std::move(slot));
   return absl::OkStatus();
 }
 
+absl::Status NativeMemory::SetRegion(const Slot& slot, const Projection::Window& window,
+                                     uint32_t number) {
+  UserspaceMemoryRegion2 region;
+  region.slot = number;
+  region.flags = kMemGuestMemfd;
+  region.guest_phys_addr = window.range.first.value << kPageShift;
+  region.memory_size = window.mapping.size();
+  region.userspace_addr = reinterpret_cast<uintptr_t>(window.mapping.data());
+  region.guest_memfd = static_cast<uint32_t>(slot.memfd.get());
+  if (vm_->Ioctl(kSetUserMemoryRegion2, &region) == 0) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("KVM refuses private memory at 0x",
+                                                   absl::Hex(region.guest_phys_addr), ": ",
+                                                   std::strerror(errno)));
+}
+
+void NativeMemory::Forget(GfnRange range) {
+  std::list<Slot> gone;  // freed without the locks
+  std::lock_guard lock(mutex_);
+  std::unique_lock change(slots_mutex_);
+  for (auto it = slots_.begin(); it != slots_.end(); ++it) {
+    if (!(it->range == range)) continue;
+    gone.splice(gone.begin(), slots_, it);
+    return;
+  }
+}
+
+absl::Status NativeMemory::Follow(GfnRange from, const Projection::Window& window,
+                                  uint32_t number) {
+  Slot* const slot = Find(from.first);
+  // KVM does not move what has a guest_memfd: it goes, and comes again with the same pages.
+  UserspaceMemoryRegion2 none;
+  none.slot = number;
+  // EINVAL: it is gone already, and could not come again.
+  if (vm_->Ioctl(kSetUserMemoryRegion2, &none) != 0 && errno != EINVAL) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("KVM keeps private memory where it was: ", std::strerror(errno)));
+  }
+  absl::Status status = SetRegion(*slot, window, number);
+  std::lock_guard lock(mutex_);
+  std::unique_lock change(slots_mutex_);
+  slot->range = window.range;
+  return status;
+}
+
 NativeMemory::Slot* NativeMemory::Find(Gfn gfn) {
+  std::shared_lock lock(slots_mutex_);
   for (Slot& slot : slots_) {
     if (slot.range.Contains(gfn)) return &slot;
   }

@@ -12,9 +12,11 @@
 #define TWINROOT_DAEMON_VCPU_KVM_NATIVE_MEMORY_H_
 
 #include <cstdint>
+#include <list>
 #include <mutex>
 #include <optional>
 #include <set>
+#include <shared_mutex>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -29,11 +31,16 @@ namespace twinroot::kvm {
 
 class NativeMemory : public mmu::ExternalTables, public mmu::PageSource {
  public:
-  // Neither is owned; they outlive this object.
-  NativeMemory(const KvmFd* vm, memory::GuestRam* ram) : vm_(vm), ram_(ram) {}
+  // None is owned; they outlive this object.
+  NativeMemory(const KvmFd* vm, memory::GuestRam* ram, Projection* trap)
+      : vm_(vm), ram_(ram), trap_(trap) {}
 
-  // Makes a guest_memfd for each window of the trap, and of both a memslot, from `slot` on.
-  absl::Status Open(Projection& trap, uint32_t& slot);
+  // Makes a guest_memfd for a window of the trap, and of both KVM's memslot of that number.
+  absl::Status Add(const Projection::Window& window, const memory::Backing& place, uint32_t number);
+  // KVM's memslot is gone; the engine knows it no more. None: nothing happens.
+  void Forget(mmu::GfnRange range);
+  // The window has moved from there.
+  absl::Status Follow(mmu::GfnRange from, const Projection::Window& window, uint32_t number);
 
   // The kernel itself waits in the trap: a thread of its own in place of a halted vCPU (KVM's
   // asynchronous page faults), or KVM for what it emulates. Nothing ever comes there, and no signal
@@ -57,6 +64,7 @@ class NativeMemory : public mmu::ExternalTables, public mmu::PageSource {
   absl::Status Reserve(mmu::GfnRange range, mmu::MemoryKind kind) override;
   void Copy(mmu::GfnRange, mmu::MemoryKind, mmu::MemoryKind) override {}  // nothing was reserved
   void Discard(mmu::GfnRange range, mmu::MemoryKind kind) override;
+  absl::Status Move(mmu::GfnRange from, mmu::Gfn to) override { return ram_->Move(from, to); }
 
  private:
   struct Slot {
@@ -67,13 +75,16 @@ class NativeMemory : public mmu::ExternalTables, public mmu::PageSource {
   };
   // With mutex_ held.
   absl::Status SetAttributes(mmu::GfnRange range, bool is_private);
+  absl::Status SetRegion(const Slot& slot, const Projection::Window& window, uint32_t number);
   Slot* Find(mmu::Gfn gfn);
 
   const KvmFd* const vm_;
   memory::GuestRam* const ram_;
-  Projection* trap_ = nullptr;
-  std::vector<Slot> slots_;  // fixed after Open, but for is_private
-  std::mutex mutex_;
+  Projection* const trap_;
+  // The list and its ranges: changed with both mutexes held. A slot stays while the engine has it.
+  std::list<Slot> slots_;
+  std::shared_mutex slots_mutex_;
+  std::mutex mutex_;  // before slots_mutex_
   // What LetGo has poisoned. KVM reaches a poisoned page of the trap only where the frame is not
   // private, and would have the daemon killed: so it goes before the attribute does.
   std::set<mmu::Gfn> poisoned_;  // guarded by mutex_

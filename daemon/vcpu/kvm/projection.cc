@@ -39,19 +39,53 @@ absl::Status OnlyLeavesOf2M() {
 
 absl::Status Projection::Open(memory::GuestRam& ram) {
   for (memory::RamSlot& slot : ram.slots()) {
-    const memory::Backing& pages = slot.pages(kind_);
-    absl::StatusOr<memory::Mapping> mapping = memory::Mapping::Shared(pages.fd(), pages.size());
-    if (!mapping.ok()) return mapping.status();
-    if (absl::Status status = userfault_->Register(mapping->data(), mapping->size());
-        !status.ok()) {
-      return status;
-    }
-    const size_t blocks = pages.size() / kBlockBytes;
-    windows_.push_back({slot.range, *std::move(mapping), pages.fd(),
-                        std::vector<Block>(blocks, Block::kSmall), std::vector<bool>(blocks),
-                        std::vector<uint8_t>(blocks)});
+    if (absl::Status status = AddWindow(slot.range, slot.pages(kind_)); !status.ok()) return status;
   }
   return absl::OkStatus();
+}
+
+absl::Status Projection::AddWindow(GfnRange range, const memory::Backing& pages) {
+  absl::StatusOr<memory::Mapping> mapping = memory::Mapping::Shared(pages.fd(), pages.size());
+  if (!mapping.ok()) return mapping.status();
+  std::unique_lock use(use_);
+  const auto watch = watches_writes_.load(std::memory_order_acquire) ? Userfault::Watch::kWritesToo
+                                                                     : Userfault::Watch::kAccesses;
+  if (absl::Status status = userfault_->Register(mapping->data(), mapping->size(), watch);
+      !status.ok()) {
+    return status;
+  }
+  const size_t blocks = pages.size() / kBlockBytes;
+  std::lock_guard lock(mutex_);
+  windows_.push_back({range, *std::move(mapping), pages.fd(),
+                      std::vector<Block>(blocks, Block::kSmall), std::vector<bool>(blocks),
+                      std::vector<uint8_t>(blocks)});
+  if (revoked_.load(std::memory_order_acquire)) Revoke(windows_.back());
+  return absl::OkStatus();
+}
+
+const Projection::Window* Projection::WindowAt(Gfn first) const {
+  for (const Window& window : windows_) {
+    if (window.range.first == first) return &window;
+  }
+  return nullptr;
+}
+
+void Projection::RemoveWindow(GfnRange range) {
+  std::unique_lock use(use_);
+  std::lock_guard lock(mutex_);
+  const auto gone = [&](const Window& window) { return window.range == range; };
+  const auto of_it = [&](const Spot& spot) { return gone(*spot.window); };
+  std::erase_if(unsettled_spots_, of_it);
+  std::erase_if(busy_spots_, of_it);
+  windows_.remove_if(gone);
+}
+
+void Projection::MoveWindow(GfnRange range, Gfn to) {
+  std::unique_lock use(use_);
+  std::lock_guard lock(mutex_);
+  for (Window& window : windows_) {
+    if (window.range == range) window.range.first = to;
+  }
 }
 
 void Projection::AddCounts(vcpu::ProjectionCounts& counts) const {
@@ -69,6 +103,7 @@ void Projection::AddCounts(vcpu::ProjectionCounts& counts) const {
 }
 
 std::optional<Gfn> Projection::GfnAt(uint64_t address) const {
+  std::shared_lock use(use_);
   for (const Window& window : windows_) {
     const uint64_t offset = address - reinterpret_cast<uintptr_t>(window.mapping.data());
     if (offset < window.mapping.size()) return window.range.first + (offset >> kPageShift);
@@ -92,6 +127,7 @@ Projection::Spot Projection::SpotOf(Window& window, Gfn gfn) {
 }
 
 void Projection::Wake(Gfn gfn) {
+  std::shared_lock use(use_);
   if (const Window* window = WindowOf(gfn)) {
     userfault_->Wake(AddressOf(*window, gfn), mmu::kPageSize);
   }
@@ -107,17 +143,19 @@ absl::Status Projection::Poison(Gfn gfn) {
 void Projection::Revoke() {
   revoked_.store(true, std::memory_order_release);
   std::unique_lock use(use_);
-  for (const Window& window : windows_) {
-    Empty(window);
-    // The new mapping is not watched and grants nothing. It waits for faults that are about to
-    // queue themselves (they hold the old mapping's lock), so the wake below misses none.
-    if (mmap(window.mapping.data(), window.mapping.size(), PROT_NONE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
-      // Then at least nobody waits: the access gets its page, and the guest is not entered again.
-      userfault_->Unregister(window.mapping.data(), window.mapping.size());
-    }
-    userfault_->Wake(window.mapping.data(), window.mapping.size());
+  for (const Window& window : windows_) Revoke(window);
+}
+
+void Projection::Revoke(const Window& window) {
+  Empty(window);
+  // The new mapping is not watched and grants nothing. It waits for faults that are about to
+  // queue themselves (they hold the old mapping's lock), so the wake below misses none.
+  if (mmap(window.mapping.data(), window.mapping.size(), PROT_NONE,
+           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED) {
+    // Then at least nobody waits: the access gets its page, and the guest is not entered again.
+    userfault_->Unregister(window.mapping.data(), window.mapping.size());
   }
+  userfault_->Wake(window.mapping.data(), window.mapping.size());
 }
 
 Projection::Faulting::Faulting(Gfn gfn) : gfn_(gfn) { faulting_here = &gfn_; }

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <list>
 #include <mutex>
 #include <optional>
 #include <shared_mutex>
@@ -55,9 +56,16 @@ class Projection : public mmu::ExternalTables {
 
   // Maps and registers a window for each slot.
   absl::Status Open(memory::GuestRam& ram);
+  // One for a slot that is added, which is not there before the result.
+  absl::Status AddWindow(mmu::GfnRange range, const memory::Backing& pages);
+  // Of an added slot in which nothing is mapped; no vCPU is there. None: nothing happens.
+  void RemoveWindow(mmu::GfnRange range);
+  void MoveWindow(mmu::GfnRange range, mmu::Gfn to);
 
   mmu::MemoryKind kind() const { return kind_; }
-  const std::vector<Window>& windows() const { return windows_; }
+  // Not beside a change of them. The window that begins there.
+  const Window* WindowAt(mmu::Gfn first) const;
+  const std::list<Window>& windows() const { return windows_; }
   void AddCounts(vcpu::ProjectionCounts& counts) const;
 
   // The frame behind an address inside one of the windows.
@@ -107,6 +115,7 @@ class Projection : public mmu::ExternalTables {
     Window* window;
     size_t block;
   };
+  // With use_ held; so what is found.
   Window* WindowOf(mmu::Gfn gfn);
   static std::byte* AddressOf(const Window& window, mmu::Gfn gfn);
   static Spot SpotOf(Window& window, mmu::Gfn gfn);
@@ -124,14 +133,16 @@ class Projection : public mmu::ExternalTables {
   // What is mapped, taken away by itself: the process's other threads map and fault meanwhile, as
   // they cannot while a mapping is replaced. So it comes before that.
   static void Empty(const Window& window);
+  void Revoke(const Window& window);
 
   const mmu::MemoryKind kind_;
   Userfault* const userfault_;
   const std::function<void()> unsettled_;
-  std::vector<Window> windows_;  // fixed after Open, but for blocks
+  // Changed with use_ and mutex_ held.
+  std::list<Window> windows_;
 
-  // Shared by whoever uses the windows' mappings, alone for Renew and Revoke.
-  std::shared_mutex use_;
+  // Shared by whoever uses the windows, alone for Renew, Revoke and changes of them.
+  mutable std::shared_mutex use_;
   std::atomic<bool> watches_writes_{false};  // set under watch_mutex_
   std::atomic<bool> needs_renewal_{false};
   std::atomic<bool> revoked_{false};

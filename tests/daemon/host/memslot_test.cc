@@ -1,4 +1,4 @@
-// Memslots of real VMs on sim: memory comes, moves and goes while guests run.
+// Memslots of real VMs: memory comes, moves and goes while guests run.
 #include <string>
 #include <vector>
 
@@ -152,16 +152,40 @@ TEST_F(MemslotsOfAVm, AddedMemoryHasTablesForEveryPage) {
   Finish();
 }
 
-TEST_F(MemslotsOfAVm, KvmKeepsItsSlots) {
+TEST_F(MemslotsOfAVm, OnKvmTheyChangeWhenNoVcpuIsInAnAccess) {
   if (!registry_->capabilities().kvm_usable) {
     GTEST_SKIP() << "kvm: " << registry_->capabilities().reason;
   }
-  Make("vcpus { steps { write { gpa: 0x400000 value: 7 } } }", 1, BackendKind::kKvm);
-  for (const absl::Status& status : {vm_->AddMemslot(kSlot), vm_->RemoveMemslot(kSlot.first),
-                                     vm_->MoveMemslot(kSlot.first, Gfn(0x9000))}) {
-    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-    EXPECT_EQ(ReasonOf(status), reason::kNotOnThisBackend);
+  Make("vcpus { steps { write { gpa: 0x400000 alias: MEMORY_KIND_SHARED value: 7 } } }", 1,
+       BackendKind::kKvm, [](VmSpec& spec) { spec.policy.mode = PolicyMode::kOrchestrator; });
+  Start();
+  Eventually([this] { return vm_->Pending().size() == 1; });
+  const absl::Status waits = vm_->AddMemslot(kSlot);
+  EXPECT_EQ(waits.code(), absl::StatusCode::kUnavailable) << waits;
+  EXPECT_EQ(ReasonOf(waits), reason::kVcpuWaits);
+  EXPECT_EQ(vm_->Memory(), (std::vector<GfnRange>{{Gfn(0), 0x1000}}));
+  vm_->Resolve(vm_->Pending()[0].id, Resolution::kApply);
+  Finish();
+  EXPECT_TRUE(vm_->AddMemslot(kSlot).ok());
+}
+
+TEST_F(MemslotsOfAVm, OnKvmContentAndAttributesMoveAlong) {
+  if (!registry_->capabilities().kvm_usable) {
+    GTEST_SKIP() << "kvm: " << registry_->capabilities().reason;
   }
+  Make(
+      "vcpus { steps { read { gpa: 0x9001000 alias: MEMORY_KIND_SHARED expect: 0x6f6c6c6568 } } "
+      "steps { write { gpa: 0x9002000 value: 7 } } steps { read { gpa: 0x9002000 expect: 7 } } }",
+      1, BackendKind::kKvm);
+  ASSERT_TRUE(vm_->AddMemslot(kSlot).ok());
+  ASSERT_TRUE(vm_->Convert({{Gfn(0x8001), 1}}, MemoryKind::kShared, mmu::Content::kDestroy).ok());
+  ASSERT_TRUE(vm_->WriteMemory(0x8001000, "hello").ok());
+  ASSERT_TRUE(vm_->MoveMemslot(kSlot.first, Gfn(0x9000)).ok());
+  EXPECT_FALSE(vm_->ReadMemory(0x8001000, 5).ok());
+  Start();
+  Finish();
+  ASSERT_TRUE(vm_->RemoveMemslot(Gfn(0x9000)).ok());
+  EXPECT_EQ(vm_->Memory(), (std::vector<GfnRange>{{Gfn(0), 0x1000}}));
 }
 
 }  // namespace

@@ -91,8 +91,6 @@ TEST_F(Refusals, WhatKvmCannotDoSaysSo) {
   Make(kNothing, 1, BackendKind::kKvm);
   Expect(vm_->AgePages({mmu::Gfn(0), 512}).status(), absl::StatusCode::kFailedPrecondition,
          reason::kNotOnThisBackend);
-  Expect(vm_->CheckAddMemslot({mmu::Gfn(0x8000), 512}), absl::StatusCode::kFailedPrecondition,
-         reason::kNotOnThisBackend);
   mmu::DirtyLogOptions by_dirty_bits;
   by_dirty_bits.mode = mmu::DirtyLogMode::kDirtyBit;
   Expect(vm_->EnableDirtyLog(by_dirty_bits).status(), absl::StatusCode::kFailedPrecondition,

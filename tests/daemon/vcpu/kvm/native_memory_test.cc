@@ -61,9 +61,9 @@ class NativeMemoryTest : public testing::Test {
     ram_ = *memory::GuestRam::Create(uint64_t{8} << 20, &space_);
     trap_.emplace(MemoryKind::kPrivate, &*userfault_, [] {});
     ASSERT_TRUE(trap_->Open(*ram_).ok());
-    memory_.emplace(&vm_, ram_.get());
-    uint32_t slot = 0;
-    ASSERT_TRUE(memory_->Open(*trap_, slot).ok());
+    memory_.emplace(&vm_, ram_.get(), &*trap_);
+    ASSERT_TRUE(
+        memory_->Add(trap_->windows().front(), ram_->slots()[0].private_pages, /*number=*/0).ok());
   }
   absl::StatusOr<mmu::PageSource::Page> Resolve(uint64_t gfn, Level wanted) {
     return memory_->Resolve(Gfn(gfn), MemoryKind::kPrivate, wanted);

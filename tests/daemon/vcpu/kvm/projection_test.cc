@@ -64,7 +64,7 @@ class ProjectionTest : public testing::Test {
     constexpr uint64_t kPresent = uint64_t{1} << 63;
     constexpr uint64_t kProtected = uint64_t{1} << 57;
     const auto address =
-        reinterpret_cast<uintptr_t>(projection_->windows()[0].mapping.data()) / mmu::kPageSize;
+        reinterpret_cast<uintptr_t>(projection_->windows().front().mapping.data()) / mmu::kPageSize;
     std::vector<uint64_t> words(count);
     const auto bytes = static_cast<ssize_t>(count * 8);
     EXPECT_EQ(pread(page_map_, words.data(), count * 8, static_cast<off_t>((address + gfn) * 8)),
@@ -107,7 +107,7 @@ TEST_F(ProjectionTest, WhoWaitsForAPoisonedPageGoesOnWithAnError) {
   int pipe_fds[2];
   ASSERT_EQ(pipe2(pipe_fds, O_CLOEXEC), 0);
   const absl::Cleanup close_both = [&] { close(pipe_fds[0]), close(pipe_fds[1]); };
-  const std::byte* const page = projection_->windows()[0].mapping.data() + 5 * mmu::kPageSize;
+  const std::byte* const page = projection_->windows().front().mapping.data() + 5 * mmu::kPageSize;
   int error = 0;
   std::thread reader([&] { error = write(pipe_fds[1], page, 1) == 1 ? 0 : errno; });
   pollfd waits = {userfault_->fd(), POLLIN, 0};
@@ -177,7 +177,7 @@ TEST_F(ProjectionTest, ASplitKeepsEveryPage) {
 TEST_F(ProjectionTest, AVcpuThatFindsALeafWithAHoleGetsItsNeighbourhood) {
   ASSERT_TRUE(Set(0, Level::k2M).ok());
   // As when the host drops pages by itself.
-  ASSERT_EQ(madvise(projection_->windows()[0].mapping.data(), kBlock << 12, MADV_DONTNEED), 0);
+  ASSERT_EQ(madvise(projection_->windows().front().mapping.data(), kBlock << 12, MADV_DONTNEED), 0);
   {
     const Projection::Faulting faulting(Gfn(100));
     ASSERT_TRUE(Set(0, Level::k2M).ok());
