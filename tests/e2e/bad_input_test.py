@@ -229,7 +229,7 @@ class BadInput(harness.E2eTest):
                                             "--decision-timeout", "1s"], "--policy orchestrator")})
 
     def test_CommandsThatAreNone(self):
-        for command in ([], ["vm"], ["vm", "create"], ["frobnicate"], ["vm", "list", "-o", "yaml"]):
+        for command in ([], ["vm"], ["vm", "create"], ["frobnicate"], ["vm", "list", "-o", "xml"]):
             with self.subTest(command):
                 self.assertRefused(_USAGE, "hint: ", *command)
 
