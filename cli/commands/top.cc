@@ -131,6 +131,9 @@ TopSize TerminalSize() {
   return {size.ws_col, size.ws_row};
 }
 
+// Bytes are decimal strings, as in all JSON of hvctl.
+std::string Decimal(double bytes) { return std::to_string(static_cast<uint64_t>(bytes)); }
+
 google::protobuf::Struct ToStruct(TopPicture picture) {
   SortTop(picture.order, &picture.vms);
   google::protobuf::Struct message;
@@ -144,8 +147,8 @@ google::protobuf::Struct ToStruct(TopPicture picture) {
     fields["faultsPerSecond"].set_number_value(vm.rates.faults);
     fields["splitsPerSecond"].set_number_value(vm.rates.splits);
     fields["dirtyBytesPerSecond"].set_number_value(vm.rates.dirty_bytes);
-    fields["sharedBytes"].set_number_value(vm.rates.shared_bytes);
-    fields["allocatedBytes"].set_number_value(vm.rates.allocated_bytes);
+    fields["sharedBytes"].set_string_value(Decimal(vm.rates.shared_bytes));
+    fields["allocatedBytes"].set_string_value(Decimal(vm.rates.allocated_bytes));
     fields["waitingConversions"].set_number_value(vm.rates.waiting);
   }
   return message;
