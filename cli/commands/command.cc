@@ -193,7 +193,7 @@ CLI::Option* AddSize(CLI::App* verb, const std::string& name, uint64_t* value,
             const absl::StatusOr<uint64_t> size = ParseSize(given);
             if (!size.ok()) throw CLI::ValidationError(name, std::string(size.status().message()));
             const bool bare = given.find_first_not_of("0123456789") == std::string::npos;
-            if (bare && *size < least_bare) {
+            if (bare && *size != 0 && *size < least_bare) {
               throw CLI::ValidationError(name, absl::StrCat(given, " is ", given, " bytes; write ",
                                                             given, "MiB or ", given, "GiB"));
             }

@@ -46,7 +46,8 @@ _NAMES = {
 _SIZES = {
     ("0", "1"): "0 is not a multiple of 2 MiB",
     ("3MiB", "1"): "3145728 is not a multiple of 2 MiB",
-    ("4096", "1"): "4096 is not a multiple of 2 MiB",
+    ("4096", "1"): "4096 is 4096 bytes; write 4096MiB or 4096GiB",
+    ("4KiB", "1"): "4096 is not a multiple of 2 MiB",
     ("66GiB", "1"): "to 64 GiB",
     ("much", "1"): "'much'",
     ("16MiB", "0"): "0 is not within 1 and 64",
