@@ -11,8 +11,10 @@
 #include <chrono>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "cli/suggestion.h"
 
 namespace twinroot::cli {
 namespace {
@@ -91,13 +93,16 @@ void Client::SetDeadline(grpc::ClientContext* context) {
 void Client::Check(const std::string& what, const grpc::Status& status) const {
   if (status.ok()) return;
   // hvd itself has answered.
-  if (!status.error_details().empty()) throw RpcFailure(what, status);
+  if (!status.error_details().empty()) {
+    Failure failure = RpcFailure(what, status);
+    if (ReasonOf(status) == "NO_SUCH_VM") SuggestVm(MetadataOf(status, "vm"), &failure);
+    throw failure;
+  }
   if (status.error_code() == grpc::StatusCode::UNAVAILABLE && !endpoint_.address.empty()) {
     throw Failure{
         kUnavailable,
         absl::StrCat(what, ": no connection to ", endpoint_.address, ": ", status.error_message()),
-        "does hvd serve there (tcp.address of its configuration), is its certificate of "
-        "--ca and for this host, and is --cert of its client_ca?"};
+        "check tcp.address of hvd.yaml, and that --ca, --cert and client_ca fit"};
   }
   if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
     Failure failure = DiagnoseSocket(endpoint_.socket);
@@ -107,6 +112,25 @@ void Client::Check(const std::string& what, const grpc::Status& status) const {
     }
   }
   throw RpcFailure(what, status);
+}
+
+void Client::SuggestVm(const std::string& typed, Failure* failure) const {
+  constexpr std::chrono::seconds kPatience{2};
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kPatience);
+  v1::ListVmsRequest request;
+  request.set_page_size(1000);
+  v1::ListVmsResponse response;
+  // Without an answer the hint stays as it is.
+  (void)vm_->ListVms(&context, request, &response);
+  std::vector<std::string> names;
+  for (const v1::Vm& vm : response.vms()) {
+    names.push_back(vm.name().substr(vm.name().rfind('/') + 1));
+  }
+  const std::string nearest = NearestTo(typed, names);
+  if (nearest.empty()) return;
+  const std::string hint = absl::StrCat("did you mean ", nearest, "?");
+  failure->hint = failure->hint.empty() ? hint : absl::StrCat(hint, " ", failure->hint);
 }
 
 }  // namespace twinroot::cli

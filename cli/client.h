@@ -49,6 +49,9 @@ class Client {
   void Check(const std::string& what, const grpc::Status& status) const;
 
  private:
+  // Puts the VM that was probably meant before the hint, if there is one.
+  void SuggestVm(const std::string& typed, Failure* failure) const;
+
   const Endpoint endpoint_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::VmService::Stub> vm_;

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "cli/contexts.h"
 #include "cli/failure.h"
 #include "cli/input_file.h"
 
@@ -55,29 +56,50 @@ std::string ReadPem(const EndpointOptions& options, const std::string& path, con
   const std::string name = OrVariable(path, variable);
   if (name.empty()) {
     throw Failure{kUsage,
-                  absl::StrCat("endpoint '", OrVariable(options.endpoint, "HVCTL_ENDPOINT"),
+                  absl::StrCat("endpoint '", options.endpoint,
                                "' is not a unix socket, so it needs ", option, " FILE"),
-                  "TCP takes --ca, --cert and --key (or HVCTL_CA, HVCTL_CERT, HVCTL_KEY); a socket "
-                  "is written unix:/run/twinroot/hvd.sock"};
+                  "TCP takes --ca, --cert and --key; a socket is written unix:PATH"};
   }
   return InputFile(option, name).Read(kMaxPem);
 }
 
+// The options with what the environment and the contexts add to them.
+EndpointOptions Resolve(EndpointOptions options) {
+  if (options.endpoint.empty() && options.context.empty()) {
+    options.endpoint = OrVariable("", "HVCTL_ENDPOINT");
+  }
+  if (!options.endpoint.empty()) return options;
+  options.context = OrVariable(options.context, "HVCTL_CONTEXT");
+  const Contexts contexts = LoadContexts();
+  const std::string& name = options.context.empty() ? contexts.current : options.context;
+  if (name.empty()) return options;
+  const Context& context = contexts.Get(name);
+  options.endpoint = context.endpoint;
+  if (options.ca.empty()) options.ca = context.ca;
+  if (options.cert.empty()) options.cert = context.cert;
+  if (options.key.empty()) options.key = context.key;
+  return options;
+}
+
 }  // namespace
 
-Endpoint FindEndpoint(const EndpointOptions& options) {
-  const std::string given = OrVariable(options.endpoint, "HVCTL_ENDPOINT");
+bool IsTcp(const std::string& endpoint) {
+  return endpoint.rfind("unix:", 0) != 0 && endpoint.find('/') == std::string::npos &&
+         endpoint.find(':') != std::string::npos;
+}
+
+Endpoint FindEndpoint(const EndpointOptions& given) {
+  const EndpointOptions options = Resolve(given);
   Endpoint endpoint;
-  if (given.empty()) {
+  if (options.endpoint.empty()) {
     endpoint.socket = SocketPath(DefaultSocketPath());
-  } else if (given.rfind("unix:", 0) != 0 && given.find('/') == std::string::npos &&
-             given.find(':') != std::string::npos) {
-    endpoint.address = given;
+  } else if (IsTcp(options.endpoint)) {
+    endpoint.address = options.endpoint;
     endpoint.ca = ReadPem(options, options.ca, "--ca", "HVCTL_CA");
     endpoint.cert = ReadPem(options, options.cert, "--cert", "HVCTL_CERT");
     endpoint.key = ReadPem(options, options.key, "--key", "HVCTL_KEY");
   } else {
-    endpoint.socket = SocketPath(given);
+    endpoint.socket = SocketPath(options.endpoint);
   }
   return endpoint;
 }

@@ -7,9 +7,11 @@
 
 namespace twinroot::cli {
 
-// What the command line says; each may be empty, and then a variable of the environment counts:
-// HVCTL_ENDPOINT, HVCTL_CA, HVCTL_CERT, HVCTL_KEY.
+// What the command line says; each may be empty. What counts, in this order: --endpoint, --context,
+// HVCTL_ENDPOINT, HVCTL_CONTEXT, the context in use (cli/contexts.h), this user's default socket.
+// PEM files that neither the command line nor the context names: HVCTL_CA, HVCTL_CERT, HVCTL_KEY.
 struct EndpointOptions {
+  std::string context;
   std::string endpoint;
   std::string ca;
   std::string cert;
@@ -24,8 +26,10 @@ struct Endpoint {
   std::string key;
 };
 
-// If nothing names an endpoint: this user's default socket. Throws Failure{kUsage} for what is
-// neither a usable socket path nor HOST:PORT with all three files.
+// Throws Failure{kUsage} for what is neither a usable socket path nor HOST:PORT with all three
+// files, and for a context that is not there.
+// Whether it is HOST:PORT rather than a path.
+bool IsTcp(const std::string& endpoint);
 Endpoint FindEndpoint(const EndpointOptions& options);
 
 }  // namespace twinroot::cli

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
+#include "cli/explanations.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 
@@ -38,78 +39,19 @@ std::string Get(const Metadata& metadata, const char* key, const char* otherwise
 std::string HintOfReason(const google::rpc::ErrorInfo& info) {
   const std::string& reason = info.reason();
   const Metadata& facts = info.metadata();
-  if (reason == "NO_SUCH_VM") return "`hvctl vm list` shows the VMs";
-  if (reason == "VM_EXISTS") {
-    return absl::StrCat("take another name, or `hvctl vm delete ", Get(facts, "vm", "NAME"), "`");
+  // What the metadata makes another sentence of.
+  if (const std::string oldest = Get(facts, "oldest_cursor", ""); !oldest.empty()) {
+    return absl::StrCat("the oldest event kept is at --since ", oldest);
   }
-  if (reason == "INVALID_NAME") return "a name is a-z, then a-z, 0-9 or '-', at most 63 characters";
-  if (reason == "INVALID_RANGE")
-    return "`hvctl memory get NAME` shows the VM's memory; addresses and sizes are multiples of "
-           "4KiB";
-  if (reason == "PRIVATE_MEMORY") {
-    return "`hvctl memory get NAME` shows which ranges are shared; only those can be read or "
-           "written";
+  if (reason == "NOT_ON_THIS_BACKEND" && facts.contains("needs_mmu")) {
+    return "create the VM with --mmu tdp";
   }
-  if (reason == "PRESERVE_WOULD_DISCLOSE") {
-    return "leave out --preserve, or let the guest share the range itself";
+  if (reason == "WRONG_STATE" && !facts.contains("vm")) return "";
+  for (const Explanation* explanation : Explain(reason)) {
+    if (explanation->subject != Subject::kReason || explanation->as_hint == AsHint::kNo) continue;
+    return NextStep(*explanation,
+                    [&](const std::string& key) { return Get(facts, key.c_str(), ""); });
   }
-  if (reason == "CURSOR_EXPIRED" || reason == "CURSOR_OTHER_EPOCH" ||
-      reason == "CURSOR_IN_FUTURE") {
-    const std::string oldest = Get(facts, "oldest_cursor", "");
-    return oldest.empty() ? "leave out --since to begin at the oldest event kept"
-                          : absl::StrCat("the oldest event kept is at --since ", oldest);
-  }
-  if (reason == "CURSOR_MALFORMED") return "take a cursor from `hvctl events -o json`";
-  if (reason == "WRONG_STATE" && facts.contains("vm")) {
-    return absl::StrCat("`hvctl vm get ", facts.at("vm"), "` shows its state");
-  }
-  if (reason == "DIRTY_LOG_OFF") {
-    return absl::StrCat("`hvctl dirty enable ", Get(facts, "vm", "NAME"), "` begins one");
-  }
-  if (reason == "DIRTY_LOG_ON") {
-    return absl::StrCat("`hvctl dirty disable ", Get(facts, "vm", "NAME"), "` ends it");
-  }
-  if (reason == "NO_CONSOLE_INPUT")
-    return "watch its console with `hvctl vm console NAME --follow`";
-  if (reason == "DIRTY_LOG_NOT_MANUAL") return "enable it with --manual-clear";
-  if (reason == "DIRTY_LOG_UNSUPPORTED")
-    return "VMs of --backend kvm log by write protection, those of sim with --mmu tdp in every "
-           "mode";
-  if (reason == "NOT_ON_THIS_BACKEND") {
-    return absl::StrCat("create the VM with ",
-                        facts.contains("needs_mmu") ? "--mmu tdp" : "--backend sim");
-  }
-  if (reason == "ROLE_REQUIRED") {
-    return absl::StrCat("ask for the role ", Get(facts, "role_required", "that it needs"),
-                        ", or run hvctl as a user that has it");
-  }
-  if (reason == "TOO_MANY_CALLS" || reason == "TOO_MANY_CONNECTIONS") {
-    return "wait until calls of yours have ended, or raise the limits in hvd's configuration";
-  }
-  if (reason == "MEMSLOT_EXISTS" || reason == "NO_SUCH_MEMSLOT") {
-    return absl::StrCat("`hvctl memory get ", Get(facts, "vm", "NAME"), "` shows the VM's memory");
-  }
-  if (reason == "DENIAL_UNSUPPORTED") return "`hvctl host show` shows what this host can enforce";
-  if (reason == "DAEMON_STOPPING") return "start hvd again; VMs of before are gone";
-  if (reason == "BACKEND_UNAVAILABLE" || reason == "IMAGE_NEEDS_KVM") {
-    return "`hvctl host show` shows what this host can do";
-  }
-  if (reason == "ETAG_MISMATCH") {
-    return absl::StrCat("`hvctl vm get ", Get(facts, "vm", "NAME"),
-                        " -o json` shows it as it is, with its etag");
-  }
-  if (reason == "CERTIFICATE_REVOKED") return "get a new certificate, and give it with --cert";
-  if (reason == "WATCH_TOO_SLOW") {
-    return absl::StrCat("go on with --since ", Get(facts, "cursor", "CURSOR"));
-  }
-  if (reason == "REQUEST_ID_REUSED") return "take a new --request-id for each new command";
-  if (reason == "FIELD_NOT_UPDATABLE") return "delete the VM and create it as you want it";
-  if (reason == "NX_HUGE_PAGES_OFF") return "create the VM with --nx-huge-pages on";
-  if (reason == "TOO_MUCH_MEMORY") {
-    return absl::StrCat("`hvctl memory remove ", Get(facts, "vm", "NAME"),
-                        " GPA` takes added memory away");
-  }
-  if (reason == "IMAGE_STORE_FULL") return "delete VMs that use other images, then try again";
   return "";
 }
 
@@ -120,7 +62,7 @@ std::string HintOfCode(grpc::StatusCode code) {
     case grpc::StatusCode::NOT_FOUND:
       return "`hvctl vm list` shows the VMs";
     case grpc::StatusCode::FAILED_PRECONDITION:
-      return "`hvctl vm get NAME` shows the VM's state, `hvctl host show` what this host can do";
+      return "`hvctl vm get NAME` shows its state, `hvctl host show` the host";
     case grpc::StatusCode::RESOURCE_EXHAUSTED:
       return "`hvctl host show` shows the limits, `hvctl vm list` what is in use";
     case grpc::StatusCode::DEADLINE_EXCEEDED:
@@ -179,6 +121,10 @@ int ExitCodeOf(grpc::StatusCode code) {
 }
 
 std::string ReasonOf(const grpc::Status& status) { return DecodeDetails(status).info.reason(); }
+
+std::string MetadataOf(const grpc::Status& status, const std::string& key) {
+  return Get(DecodeDetails(status).info.metadata(), key.c_str(), "");
+}
 
 Failure RpcFailure(const std::string& what, const grpc::Status& status) {
   const std::string sentence = status.error_message().empty()

@@ -39,6 +39,8 @@ int ExitCodeOf(grpc::StatusCode code);
 
 // The stable reason (daemon/reasons.h), or "" if there is none.
 std::string ReasonOf(const grpc::Status& status);
+// What the error's metadata says, or "".
+std::string MetadataOf(const grpc::Status& status, const std::string& key);
 
 // "what: the server's sentence", with the hint that the error's google.rpc.ErrorInfo or its code
 // suggests.

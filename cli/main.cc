@@ -5,22 +5,26 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_join.h"
 #include "cli/commands/command.h"
 #include "cli/render/visible.h"
+#include "cli/suggestion.h"
 
 namespace twinroot::cli {
 namespace {
 
-constexpr char kExitCodes[] =
+constexpr char kFooter[] =
     "Sizes and addresses: 4096, 0x1000, 64KiB, 64M, 2GiB. Durations: 500ms, 30s, 2m, 1h.\n"
-    "Exit codes: 0 done, 1 failed, 2 bad usage, 3 not found, 4 no daemon answers, 5 conflict with\n"
-    "the state, 6 denied, 124 timeout, 125 the VM stopped for a reason (vm wait), 130 Ctrl-C.";
+    "Exit codes: 0 done, 1 failed, 2 bad usage, 3 not found, 4 no daemon answers,\n"
+    "5 conflict with the state, 6 denied, 124 timeout, 125 the VM stopped for a reason\n"
+    "(vm wait), 130 Ctrl-C; `hvctl explain` says more. `hvctl man` is the manual.";
 
 // `message` may hold words of the daemon or of a file.
 int Report(const Failure& failure) {
@@ -30,11 +34,18 @@ int Report(const Failure& failure) {
   return failure.exit_code;
 }
 
-// "create, get, list": what may follow `app`.
-std::string Subcommands(const CLI::App& app) {
-  std::string names;
-  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
-    names += (names.empty() ? "" : ", ") + command->get_name();
+// "create", "get", "list": what may follow `app`.
+std::vector<std::string> Subcommands(const CLI::App& app) {
+  std::vector<std::string> names;
+  const auto shown = [](const CLI::App* command) { return !command->get_group().empty(); };
+  for (const CLI::App* command : app.get_subcommands(shown)) names.push_back(command->get_name());
+  return names;
+}
+
+std::vector<std::string> LongOptions(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
   }
   return names;
 }
@@ -47,15 +58,28 @@ int ReportUsage(const CLI::App& root, const CLI::ParseError& error) {
     app = app->get_subcommands().front();
     command += " " + app->get_name();
   }
-  std::string message = error.what();
+  const std::string help = "see `" + command + " --help`";
+  const std::vector<std::string> extra = app->remaining();
+  // Of several, what looks like an option is the mistake, and the rest was meant as its value.
+  const auto option = std::find_if(
+      extra.begin(), extra.end(), [](const std::string& word) { return word.rfind("--", 0) == 0; });
+  const std::string given = option != extra.end() ? *option : extra.empty() ? "" : extra.front();
   if (app->get_require_subcommand_min() > 0) {
     // CLI11 says only that one is required, also where a misspelt one was given.
-    const std::vector<std::string> given = app->remaining();
-    message = given.empty() ? "`" + command + "` needs one of: "
-                            : "`" + command + " " + given.front() + "` is none of: ";
-    message += Subcommands(*app);
+    const std::vector<std::string> verbs = Subcommands(*app);
+    const std::string nearest = NearestTo(given, verbs);
+    return Report({kUsage,
+                   (given.empty() ? "`" + command + "` needs one of: "
+                                  : "`" + command + " " + given + "` is none of: ") +
+                       absl::StrJoin(verbs, ", "),
+                   nearest.empty() ? help : "did you mean `" + command + " " + nearest + "`?"});
   }
-  return Report({kUsage, message, "see `" + command + " --help`"});
+  const std::string nearest = NearestTo(given.substr(0, given.find('=')), LongOptions(*app));
+  return Report({kUsage,
+                 error.get_name() == "ExtrasError" && !given.empty()
+                     ? "The following argument was not expected: " + given
+                     : error.what(),
+                 nearest.empty() ? help : "did you mean " + nearest + "? " + help});
 }
 
 // Whatever the command was doing, the daemon notices that the call is gone.
@@ -64,17 +88,12 @@ void Interrupted(int) { _exit(kInterrupted); }
 int Run(int argc, char** argv) {
   CLI::App root("hvctl controls Twinroot, the hypervisor daemon for memory of confidential VMs.",
                 "hvctl");
-  root.footer(kExitCodes);
+  root.footer(kFooter);
   root.require_subcommand(1);
   root.set_version_flag("--version", std::string("hvctl ") + kVersion);
   Invocation invocation;
   AddCommonOptions(&root, &invocation.options);
-  AddVmCommands(&root, &invocation);
-  AddMemoryCommands(&root, &invocation);
-  AddDirtyCommands(&root, &invocation);
-  AddConversionCommands(&root, &invocation);
-  AddEventsCommand(&root, &invocation);
-  AddHostCommands(&root, &invocation);
+  AddCommands(&root, &invocation);
   try {
     root.parse(argc, argv);
   } catch (const CLI::Success& help) {
@@ -83,8 +102,13 @@ int Run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return ReportUsage(root, error);
   }
-  Session session(invocation.options, FindEndpoint(invocation.options.endpoint));
-  const int exit_code = invocation.run(session);
+  if (invocation.options.format == Format::kName && invocation.names == NameOutput::kNone) {
+    throw Failure{kUsage, "-o name is for verbs that answer VMs or conversions",
+                  "take -o table, json or yaml here"};
+  }
+  Session session(invocation.options);
+  const int exit_code =
+      invocation.options.watch ? Watch(session, invocation.run) : invocation.run(session);
   session.out().Flush();
   return exit_code;
 }

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "cli/failure.h"
@@ -31,7 +32,21 @@ void Output::Write(std::string_view bytes) {
   if (buffer_.size() >= kBufferSize) Flush();
 }
 
+std::string Output::Capture(const std::function<void()>& write) {
+  Flush();
+  capturing_ = true;
+  try {
+    write();
+  } catch (...) {
+    capturing_ = false;
+    throw;
+  }
+  capturing_ = false;
+  return std::exchange(buffer_, {});
+}
+
 void Output::Flush() {
+  if (capturing_) return;
   std::string_view rest = buffer_;
   while (!rest.empty()) {
     const ssize_t written = write(fd_, rest.data(), rest.size());

@@ -4,6 +4,7 @@
 #ifndef TWINROOT_CLI_OUTPUT_H_
 #define TWINROOT_CLI_OUTPUT_H_
 
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -16,6 +17,8 @@ class Output {
   Output& operator=(const Output&) = delete;
 
   void Write(std::string_view bytes);
+  // What `write` writes, which then is not printed.
+  std::string Capture(const std::function<void()>& write);
   // What follows is seen at once: before waiting for the daemon, and at the end.
   void Flush();
 
@@ -27,6 +30,7 @@ class Output {
   const int fd_;
   const bool terminal_;
   const bool colors_;
+  bool capturing_ = false;
   std::string buffer_;
 };
 

@@ -11,6 +11,7 @@
 #include <CLI/CLI.hpp>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,46 +25,60 @@ namespace twinroot::cli {
 
 inline constexpr char kVersion[] = "0.1.0";
 
-enum class Format { kTable, kJson };
+enum class Format { kTable, kWide, kJson, kYaml, kName };
+// Whether a verb's answer has names that `-o name` can print.
+enum class NameOutput { kNone, kPrinted };
 
 struct CommonOptions {
   Format format = Format::kTable;
   EndpointOptions endpoint;
   bool no_headers = false;
+  bool watch = false;
 };
 
-// A running command: its options, its output, its daemon.
+// A running command: its options, its output, its daemon. Throws what FindEndpoint does when the
+// daemon is first asked for; some commands need none.
 class Session {
  public:
-  Session(const CommonOptions& options, Endpoint endpoint)
-      : options_(options), out_(STDOUT_FILENO), client_(std::move(endpoint)) {}
+  explicit Session(const CommonOptions& options) : options_(options), out_(STDOUT_FILENO) {}
 
-  bool json() const { return options_.format == Format::kJson; }
+  const CommonOptions& options() const { return options_; }
+  // The answer goes to a program: JSON, YAML or names, made from the message itself.
+  bool structured() const {
+    return options_.format != Format::kTable && options_.format != Format::kWide;
+  }
+  bool wide() const { return options_.format == Format::kWide; }
   Output& out() { return out_; }
-  Client& client() { return client_; }
+  Client& client();
 
-  // An answer: JSON where that is asked for, else `text`.
+  // An answer as it is asked for; `text` is for people.
   void Answer(const google::protobuf::Message& message, const std::string& text);
-  // One object of a stream, as a line of JSON.
-  void StreamJson(const google::protobuf::Message& message);
+  // One object of a stream: a line of JSON, or a document of YAML.
+  void StreamObject(const google::protobuf::Message& message);
   void PrintTable(const Table& table);
 
  private:
   const CommonOptions& options_;
   Output out_;
-  Client client_;
+  std::optional<Client> client_;
 };
 
 // Runs a command; the result is the exit code.
 using Runner = std::function<int(Session&)>;
 
+// --watch: runs it every second and prints its output whenever that is another one; in place on a
+// terminal. Ends with the first failure.
+int Watch(Session& session, const Runner& run);
+
 // What the command line says to do.
 struct Invocation {
   CommonOptions options;
   Runner run;
+  NameOutput names = NameOutput::kNone;
 };
 
-// -o, --endpoint and its files, --no-headers. They work before the noun and after the verb.
+// -o, --endpoint, --context and their files, --no-headers. They work before the noun and after the
+// verb.
 void AddCommonOptions(CLI::App* app, CommonOptions* options);
 
 // A noun: needs one of its verbs.
@@ -71,7 +86,12 @@ CLI::App* AddNoun(CLI::App* root, const std::string& name, const std::string& de
 
 // A verb. `run` is taken when the command line names it.
 CLI::App* AddVerb(CLI::App* noun, const std::string& name, const std::string& description,
-                  Invocation* invocation, Runner run);
+                  Invocation* invocation, Runner run, NameOutput names = NameOutput::kNone);
+// A verb that asks no daemon and prints text: without the common options.
+CLI::App* AddLocalVerb(CLI::App* noun, const std::string& name, const std::string& description,
+                       Invocation* invocation, Runner run);
+// --watch, for a verb that shows what is: shown again whenever it has changed.
+void AddWatch(CLI::App* verb, Invocation* invocation);
 
 // An option whose value is a text; an empty one (an unset shell variable) is a usage error.
 CLI::Option* AddText(CLI::App* verb, const std::string& name, std::string* value,
@@ -81,8 +101,9 @@ CLI::Option* AddText(CLI::App* verb, const std::string& name, std::string* value
 CLI::Option* AddVmName(CLI::App* verb, std::string* name);
 
 // Options in the notation of cli/quantity.h; what does not parse is a usage error.
+// A number without a unit below `least_bare` has lost its unit, and is refused with one.
 CLI::Option* AddSize(CLI::App* verb, const std::string& name, uint64_t* value,
-                     const std::string& description);
+                     const std::string& description, uint64_t least_bare = 0);
 CLI::Option* AddDuration(CLI::App* verb, const std::string& name, absl::Duration* value,
                          const std::string& description);
 
@@ -100,6 +121,12 @@ void SetRanges(const std::vector<AddressRange>& ranges, Field* field) {
 
 // The VM as it is now. Throws a Failure that begins with `what`.
 v1::Vm GetVm(Session& session, const std::string& name, const std::string& what);
+
+// Without the collection: "demo" of "vms/demo".
+std::string BareName(const v1::Vm& vm);
+
+// Every page of the list.
+v1::ListVmsResponse ListVms(Client& client, const std::string& what);
 
 // "3 pages of 2MiB and 0 of 1GiB were split, 1 stay large".
 std::string SplitsInWords(const v1::SplitCounts& splits);
@@ -139,6 +166,7 @@ void AddVmChangeCommands(CLI::App* vm, Invocation* invocation);  // update, star
 void AddVmRunCommands(CLI::App* vm, Invocation* invocation);     // wait
 void AddVmConsole(CLI::App* vm, Invocation* invocation);
 void AddMemoryCommands(CLI::App* root, Invocation* invocation);
+void AddMemoryMap(CLI::App* memory, Invocation* invocation);
 void AddMemorySet(CLI::App* memory, Invocation* invocation);
 void AddMemoryContentCommands(CLI::App* memory, Invocation* invocation);  // read, write
 void AddMemoryPageCommands(CLI::App* memory, Invocation* invocation);     // split, recover, stats
@@ -148,6 +176,14 @@ void AddDirtyCommands(CLI::App* root, Invocation* invocation);
 void AddConversionCommands(CLI::App* root, Invocation* invocation);
 void AddEventsCommand(CLI::App* root, Invocation* invocation);
 void AddHostCommands(CLI::App* root, Invocation* invocation);  // and version
+void AddTopCommand(CLI::App* root, Invocation* invocation);
+void AddContextCommands(CLI::App* root, Invocation* invocation);
+void AddExplainCommand(CLI::App* root, Invocation* invocation);
+void AddManualCommand(CLI::App* root, Invocation* invocation);
+void AddCompletionCommands(CLI::App* root, Invocation* invocation);
+
+// All of hvctl.
+void AddCommands(CLI::App* root, Invocation* invocation);
 
 }  // namespace twinroot::cli
 

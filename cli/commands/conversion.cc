@@ -24,7 +24,7 @@ v1::ListConversionsResponse Waiting(Session& session, const std::string& name) {
 
 int List(Session& session, const std::string& name) {
   const v1::ListConversionsResponse response = Waiting(session, name);
-  if (session.json()) {
+  if (session.structured()) {
     session.Answer(response, "");
     return kOk;
   }
@@ -79,7 +79,7 @@ int Resolve(Session& session, const ResolveArguments& arguments,
         });
     all.mutable_results()->MergeFrom(response.results());
   }
-  if (session.json()) {
+  if (session.structured()) {
     session.Answer(all, "");
     return kOk;
   }
@@ -117,9 +117,11 @@ void AddResolve(CLI::App* conversion, const char* name, const char* description,
 void AddConversionCommands(CLI::App* root, Invocation* invocation) {
   CLI::App* conversion = AddNoun(root, "conversion", "Conversions that wait for a decision");
   const auto name = std::make_shared<std::string>();
-  CLI::App* verb = AddVerb(conversion, "list", "The waiting conversions of a VM, oldest first",
-                           invocation, [name](Session& session) { return List(session, *name); });
+  CLI::App* verb = AddVerb(
+      conversion, "list", "The waiting conversions of a VM, oldest first", invocation,
+      [name](Session& session) { return List(session, *name); }, NameOutput::kPrinted);
   AddVmName(verb, name.get());
+  AddWatch(verb, invocation);
   AddResolve(conversion, "approve", "Apply waiting conversions",
              v1::ResolveConversionRequest::DECISION_APPLY, invocation);
   AddResolve(conversion, "deny", "Refuse waiting conversions",

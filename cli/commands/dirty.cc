@@ -88,7 +88,7 @@ int Harvest(Session& session, const RangeArguments& arguments) {
   for (const AddressRange& range : arguments.ranges) {
     HarvestInto(session, arguments.name, range, &all);
   }
-  if (session.json()) {
+  if (session.structured()) {
     session.Answer(all, "");
     return kOk;
   }

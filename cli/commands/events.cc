@@ -65,8 +65,8 @@ class EventPrinter {
   void Print(const Batch& batch) {
     printed_ |= !batch.events().empty();
     for (const v1::Event& event : batch.events()) {
-      if (session_->json()) {
-        session_->StreamJson(event);
+      if (session_->structured()) {
+        session_->StreamObject(event);
       } else {
         session_->out().Write(lines_.Render(event));
       }

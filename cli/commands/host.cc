@@ -24,7 +24,7 @@ v1::Host GetHost(Session& session) {
 
 int Show(Session& session) {
   const v1::Host host = GetHost(session);
-  if (session.json()) {
+  if (session.structured()) {
     session.Answer(host, "");
     return kOk;
   }
@@ -70,14 +70,14 @@ int Audit(Session& session, const std::string& name) {
   bool broken = false;
   while (reader->Read(&answer)) {
     broken |= answer.verdict() != v1::AuditResponse::VERDICT_SOUND;
-    if (session.json()) {
-      session.StreamJson(answer);
+    if (session.structured()) {
+      session.StreamObject(answer);
     } else {
       table.AddRow({answer.vm(), ShortName(answer.verdict()), answer.detail()});
     }
   }
   session.client().Check("cannot audit", reader->Finish());
-  if (!session.json()) session.PrintTable(table);
+  if (!session.structured()) session.PrintTable(table);
   return broken ? kFailure : kOk;
 }
 
@@ -127,7 +127,7 @@ int Version(Session& session) {
   } catch (const Failure& failure) {
     why = failure.message;
   }
-  if (!session.json()) {
+  if (!session.structured()) {
     session.out().Write(absl::StrCat(
         "hvctl ", kVersion, "\nhvd ",
         VisibleLine(why.empty() ? daemon : absl::StrCat("does not answer (", why, ")")), "\n"));

@@ -35,7 +35,7 @@ int Get(Session& session, const std::string& name) {
   }
   session.client().Check(absl::StrCat("cannot get memory of vm ", name), reader->Finish());
 
-  if (session.json()) {
+  if (session.structured()) {
     session.Answer(all, "");
     return kOk;
   }
@@ -87,7 +87,7 @@ int Translate(Session& session, const TranslateArguments& arguments) {
       [&](grpc::ClientContext* context, v1::TranslateResponse* answer) {
         return session.client().memory().Translate(context, request, answer);
       });
-  if (session.json()) {
+  if (session.structured()) {
     session.Answer(response, "");
     return kOk;
   }
@@ -130,6 +130,7 @@ void AddMemoryCommands(CLI::App* root, Invocation* invocation) {
   CLI::App* verb = AddVerb(memory, "get", "Which memory is private and which shared", invocation,
                            [name](Session& session) { return Get(session, *name); });
   AddVmName(verb, name.get());
+  AddWatch(verb, invocation);
 
   const auto translate = std::make_shared<TranslateArguments>();
   verb = AddVerb(memory, "translate", "The walk of one address, entry by entry", invocation,
@@ -141,6 +142,7 @@ void AddMemoryCommands(CLI::App* root, Invocation* invocation) {
       verb, "--alias", &translate->alias,
       {{"private", v1::MEMORY_KIND_PRIVATE}, {"shared", v1::MEMORY_KIND_SHARED}},
       "Through which root (private)");
+  AddMemoryMap(memory, invocation);
   AddMemoryContentCommands(memory, invocation);
   AddMemoryPageCommands(memory, invocation);
   AddMemorySlotCommands(memory, invocation);

@@ -70,14 +70,14 @@ int Read(Session& session, const ReadArguments& arguments) {
                                  request.size()),
                     "hvd and hvctl are of different versions: see `hvctl version`"};
     }
-    if (session.json()) {
+    if (session.structured()) {
       all.mutable_data()->append(response.data());
     } else {
       session.out().Write(hex ? HexDump(request.gpa(), response.data()) : response.data());
     }
     done += request.size();
   } while (done < arguments.size);
-  if (session.json()) session.Answer(all, "");
+  if (session.structured()) session.Answer(all, "");
   return kOk;
 }
 

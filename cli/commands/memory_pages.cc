@@ -60,7 +60,7 @@ int Stats(Session& session, const std::string& name) {
         return session.client().memory().GetMemoryStats(context, request, answer);
       });
   const v1::MemoryStats& stats = response.stats();
-  if (session.json()) {
+  if (session.structured()) {
     session.Answer(stats, "");
     return kOk;
   }

@@ -49,7 +49,7 @@ int DumpTables(Session& session, const DumpArguments& arguments) {
                {"ENTRIES", Align::kRight}});
   v1::DumpTablesResponse answer;
   while (reader->Read(&answer)) {
-    if (session.json()) session.StreamJson(answer);
+    if (session.structured()) session.StreamObject(answer);
     for (const auto& page : answer.tables()) {
       file.write(page.entries().data(), static_cast<std::streamsize>(page.entries().size()));
       table.AddRow({ShortName(answer.root()), absl::StrCat(page.level()), FormatAddress(page.gpa()),
@@ -62,7 +62,7 @@ int DumpTables(Session& session, const DumpArguments& arguments) {
   if (!arguments.file.empty() && !file) {
     throw Failure{kFailure, absl::StrCat("cannot write ", arguments.file), "is the disk full?"};
   }
-  if (!session.json()) session.PrintTable(table);
+  if (!session.structured()) session.PrintTable(table);
   return kOk;
 }
 
@@ -84,7 +84,7 @@ void AgeOne(Session& session, const AgeArguments& arguments, const AddressRange*
   const auto reader = session.client().memory().AgePages(&context, request);
   v1::AgePagesResponse answer;
   while (reader->Read(&answer)) {
-    if (session.json()) session.StreamJson(answer);
+    if (session.structured()) session.StreamObject(answer);
     for (const v1::MemoryRange& run : answer.runs()) {
       table.AddRow(
           {FormatAddress(run.gpa()), FormatSize(run.size()), absl::StrCat(run.size() / 4096)});
@@ -97,7 +97,7 @@ int Age(Session& session, const AgeArguments& arguments) {
   Table table({{"GPA", Align::kRight}, {"SIZE", Align::kRight}, {"PAGES", Align::kRight}});
   if (arguments.ranges.empty()) AgeOne(session, arguments, nullptr, table);
   for (const AddressRange& range : arguments.ranges) AgeOne(session, arguments, &range, table);
-  if (!session.json()) session.PrintTable(table);
+  if (!session.structured()) session.PrintTable(table);
   return kOk;
 }
 

@@ -24,11 +24,6 @@ std::string FormatAge(absl::Duration age) {
   return absl::StrCat(absl::ToInt64Hours(age) / 24, "d");
 }
 
-std::string BareName(const v1::Vm& vm) {
-  constexpr std::string_view kCollection = "vms/";
-  return vm.name().rfind(kCollection, 0) == 0 ? vm.name().substr(kCollection.size()) : vm.name();
-}
-
 // How a VM ended: its exit code, or the reason that it has none.
 std::string Ending(const v1::Vm& vm) {
   return vm.has_exit_code() ? absl::StrCat(vm.exit_code()) : vm.stop_reason();
@@ -104,38 +99,45 @@ std::string Describe(const v1::Vm& vm) {
   return sheet.Render();
 }
 
-int List(Session& session) {
-  v1::ListVmsResponse all;
-  v1::ListVmsRequest request;
-  do {
-    const auto page = session.client().Call<v1::ListVmsResponse>(
-        "cannot list vms", [&](grpc::ClientContext* context, v1::ListVmsResponse* answer) {
-          return session.client().vm().ListVms(context, request, answer);
-        });
-    // Watching from the first page's cursor misses nothing that a later page shows.
-    if (all.cursor().empty()) all.set_cursor(page.cursor());
-    all.mutable_vms()->MergeFrom(page.vms());
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
+// Enough of an image's hash to tell it from others.
+std::string ShortImage(const v1::Vm& vm) {
+  constexpr size_t kEnough = sizeof("images/") - 1 + 12;
+  return vm.image().substr(0, kEnough);
+}
 
-  if (session.json()) {
+int List(Session& session) {
+  const v1::ListVmsResponse all = ListVms(session.client(), "cannot list vms");
+  if (session.structured()) {
     session.Answer(all, "");
     return kOk;
   }
-  Table table({{"NAME"},
-               {"STATE"},
-               {"EXIT"},
-               {"BACKEND"},
-               {"MEMORY", Align::kRight},
-               {"VCPUS", Align::kRight},
-               {"POLICY"},
-               {"AGE", Align::kRight}});
+  std::vector<Column> columns = {{"NAME"},
+                                 {"STATE"},
+                                 {"EXIT"},
+                                 {"BACKEND"},
+                                 {"MEMORY", Align::kRight},
+                                 {"VCPUS", Align::kRight},
+                                 {"POLICY"}};
+  // An age changes although nothing has happened.
+  const bool ages = !session.options().watch;
+  if (ages) columns.push_back({"AGE", Align::kRight});
+  if (session.wide()) columns.insert(columns.end(), {{"MMU"}, {"IMAGE"}, {"QUOTAS"}, {"LABELS"}});
+  Table table(columns);
   const absl::Time now = absl::Now();
   for (const v1::Vm& vm : all.vms()) {
-    table.AddRow({BareName(vm), ShortName(vm.state()), Ending(vm), ShortName(vm.backend()),
-                  FormatSize(vm.memory_bytes()), absl::StrCat(vm.vcpus()),
-                  ShortName(vm.conversion_policy().mode()),
-                  vm.has_create_time() ? FormatAge(now - ToTime(vm.create_time())) : ""});
+    std::vector<std::string> row = {BareName(vm),
+                                    ShortName(vm.state()),
+                                    Ending(vm),
+                                    ShortName(vm.backend()),
+                                    FormatSize(vm.memory_bytes()),
+                                    absl::StrCat(vm.vcpus()),
+                                    ShortName(vm.conversion_policy().mode())};
+    if (ages) row.push_back(vm.has_create_time() ? FormatAge(now - ToTime(vm.create_time())) : "");
+    if (session.wide()) {
+      row.insert(row.end(), {vm.mmu() == v1::Vm::MMU_SHADOW ? "SHADOW" : "TDP", ShortImage(vm),
+                             DescribeQuotas(vm.conversion_policy()), LabelsInWords(vm)});
+    }
+    table.AddRow(std::move(row));
   }
   session.PrintTable(table);
   return kOk;
@@ -149,14 +151,32 @@ int Get(Session& session, const std::string& name) {
 
 }  // namespace
 
+v1::ListVmsResponse ListVms(Client& client, const std::string& what) {
+  v1::ListVmsResponse all;
+  v1::ListVmsRequest request;
+  do {
+    const auto page = client.Call<v1::ListVmsResponse>(
+        what, [&](grpc::ClientContext* context, v1::ListVmsResponse* answer) {
+          return client.vm().ListVms(context, request, answer);
+        });
+    // Watching from the first page's cursor misses nothing that a later page shows.
+    if (all.cursor().empty()) all.set_cursor(page.cursor());
+    all.mutable_vms()->MergeFrom(page.vms());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  return all;
+}
+
 void AddVmCommands(CLI::App* root, Invocation* invocation) {
   CLI::App* vm = AddNoun(root, "vm", "Define, run and watch virtual machines");
   AddVmCreate(vm, invocation);
-  AddVerb(vm, "list", "All VMs", invocation, List);
+  AddWatch(AddVerb(vm, "list", "All VMs", invocation, List, NameOutput::kPrinted), invocation);
   const auto name = std::make_shared<std::string>();
-  CLI::App* verb = AddVerb(vm, "get", "One VM in full", invocation,
-                           [name](Session& session) { return Get(session, *name); });
+  CLI::App* verb = AddVerb(
+      vm, "get", "One VM in full", invocation,
+      [name](Session& session) { return Get(session, *name); }, NameOutput::kPrinted);
   AddVmName(verb, name.get());
+  AddWatch(verb, invocation);
   AddVmChangeCommands(vm, invocation);
   AddVmRunCommands(vm, invocation);
   AddVmConsole(vm, invocation);

@@ -184,8 +184,8 @@ int Console(Session& session, const Arguments& arguments) {
   VisibleText visible;
   v1::StreamConsoleResponse chunk;
   while (reader->Read(&chunk)) {
-    if (session.json()) {
-      session.StreamJson(chunk);
+    if (session.structured()) {
+      session.StreamObject(chunk);
     } else {
       session.out().Write(escape ? visible.Add(chunk.data()) : chunk.data());
     }

@@ -117,10 +117,13 @@ int Create(Session& session, const Arguments& arguments) {
 
 void AddVmCreate(CLI::App* vm, Invocation* invocation) {
   const auto arguments = std::make_shared<Arguments>();
-  CLI::App* verb = AddVerb(vm, "create", "Define a VM", invocation,
-                           [arguments](Session& session) { return Create(session, *arguments); });
+  CLI::App* verb = AddVerb(
+      vm, "create", "Define a VM", invocation,
+      [arguments](Session& session) { return Create(session, *arguments); }, NameOutput::kPrinted);
   AddVmName(verb, &arguments->name);
-  AddSize(verb, "--memory", &arguments->memory, "RAM, a multiple of 2MiB: 64MiB, 1G")->required();
+  AddSize(verb, "--memory", &arguments->memory, "RAM, a multiple of 2MiB: 64MiB, 1G",
+          uint64_t{2} << 20)
+      ->required();
   verb->add_option("--vcpus", arguments->vcpus, "Virtual processors, 1 to 64")
       ->required()
       ->type_name("N");

@@ -15,9 +15,12 @@ std::string Print(const google::protobuf::Message& message, bool whitespace) {
   google::protobuf::util::JsonPrintOptions options;
   options.always_print_primitive_fields = true;
   options.add_whitespace = whitespace;
-  const std::unique_ptr<google::protobuf::Message> named = ToShortNamed(message);
+  // Structs of hvctl's own have no enums.
+  const bool api = message.GetDescriptor()->file()->package() == "twinroot.v1";
+  const std::unique_ptr<google::protobuf::Message> named = api ? ToShortNamed(message) : nullptr;
   std::string json;
-  const auto status = google::protobuf::util::MessageToJsonString(*named, &json, options);
+  const auto status =
+      google::protobuf::util::MessageToJsonString(api ? *named : message, &json, options);
   if (!status.ok()) {
     // A timestamp or duration outside what JSON can say.
     throw Failure{kFailure,

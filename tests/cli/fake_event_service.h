@@ -145,7 +145,12 @@ class FakeHostService : public v1::HostService::Service {
 
   Status GetMetrics(ServerContext*, const v1::GetMetricsRequest*,
                     v1::GetMetricsResponse* response) override {
-    response->set_text("twinroot_build_info 1\n");
+    const std::lock_guard lock(state_.mutex);
+    if (const Status status = state_.Enter(); !status.ok()) return status;
+    // "demo" converts seven pages between two looks; nobody has heard of the other VMs.
+    state_.conversions += 7;
+    response->set_text("twinroot_build_info 1\ntwinroot_conversions_total{vm=\"demo\"} " +
+                       std::to_string(state_.conversions) + "\n");
     return Status::OK;
   }
 

@@ -75,6 +75,7 @@ struct State {
   std::optional<Status> refusal;
   bool draining = false;
   int calls = 0;
+  int conversions = 0;
 
   // Counts the call; the refusal that a test asked for, if any.
   Status Enter() {

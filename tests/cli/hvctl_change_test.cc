@@ -111,7 +111,8 @@ TEST_F(HvctlChange, DrainMayBeUndone) {
 }
 
 TEST_F(HvctlChange, MetricsAreTheText) {
-  EXPECT_EQ(Run({"host", "metrics"}).out, "twinroot_build_info 1\n");
+  EXPECT_EQ(Run({"host", "metrics"}).out,
+            "twinroot_build_info 1\ntwinroot_conversions_total{vm=\"demo\"} 7\n");
 }
 
 TEST_F(HvctlChange, ADumpHasALineAndAPageForEachTable) {

@@ -94,11 +94,9 @@ TEST_F(HvctlMemory, ADryRunShowsThePlan) {
 TEST_F(HvctlMemory, SetExplainsWhatTheDaemonRefuses) {
   const Finished unaligned = Run({"memory", "set", "demo", "--range", "100:4k", "--shared"});
   EXPECT_EQ(unaligned.exit_code, 2);
-  EXPECT_EQ(
-      unaligned.err,
-      "hvctl: cannot set memory of vm demo: range 100 is not aligned to 4096\n"
-      "hint: `hvctl memory get NAME` shows the VM's memory; addresses and sizes are multiples of "
-      "4KiB\n");
+  EXPECT_EQ(unaligned.err,
+            "hvctl: cannot set memory of vm demo: range 100 is not aligned to 4096\n"
+            "hint: addresses and sizes are multiples of 4KiB: see `hvctl memory get NAME`\n");
   const Finished disclose =
       Run({"memory", "set", "demo", "--range", "2M:4k", "--shared", "--preserve"});
   EXPECT_EQ(disclose.exit_code, 6);

@@ -36,14 +36,27 @@ TEST_F(HvctlMistakes, UsageErrorsEndWith2BeforeAnyCall) {
     std::vector<std::string> arguments;
     std::string says;
   } mistakes[] = {
-      {{}, "`hvctl` needs one of: vm, memory, dirty, conversion, events, host, version"},
+      {{},
+       "`hvctl` needs one of: vm, memory, dirty, conversion, events, top, host, version, context"},
       {{"vm"}, "`hvctl vm` needs one of: "},
       {{"vn", "list"}, "`hvctl vn` is none of: vm, memory"},
       {{"vm", "lst"}, "`hvctl vm lst` is none of: create, list"},
       {{"--bogus"}, "`hvctl --bogus` is none of"},
       {{"vm", "list", "--bogus"}, "not expected: --bogus"},
       {{"vm", "list", "extra"}, "not expected: extra"},
-      {{"vm", "list", "-o", "yaml"}, "'yaml' is none of table|json"},
+      {{"vm", "list", "-o", "xml"}, "'xml' is none of table|wide|json|yaml|name"},
+      {{"memory", "get", "x", "-o", "name"}, "-o name is for verbs that answer VMs or conversions"},
+      {{"vm", "create", "x", "--memory", "64", "--vcpus", "1"},
+       "--memory: 64 is 64 bytes; write 64MiB or 64GiB"},
+      {{"memory", "map", "x", "--cell", "3K"}, "3KiB is no power of two of at least 4KiB"},
+      {{"top", "--sort", "size"}, "'size' is none of conversions|faults"},
+      {{"top", "-n", "0"}, "--count"},
+      {{"top", "--once", "-n", "2"}, "--once excludes"},
+      {{"explain", "NO_SUCH"}, "'NO_SUCH' is no reason, exit code or kind of event"},
+      {{"man", "page"}, "there is no page about 'page'"},
+      {{"completion", "csh"}, "'csh' is none of bash|zsh|fish"},
+      {{"vm", "list", "--endpoint", "/a", "--context", "b"}, "excludes"},
+      {{"vm", "list", "--context", "b"}, "there is no context 'b'"},
       {{"vm", "get"}, "NAME is required"},
       {{"vm", "get", ""}, "NAME: the value is empty"},
       {{"vm", "create", "x", "--vcpus", "1"}, "--memory is required"},
@@ -89,7 +102,11 @@ TEST_F(HvctlMistakes, UsageErrorsEndWith2BeforeAnyCall) {
     EXPECT_EQ(run.out, "") << command;
     EXPECT_EQ(run.err.rfind("hvctl: ", 0), 0u) << command << "\n" << run.err;
     EXPECT_NE(run.err.find(mistake.says), std::string::npos) << command << "\n" << run.err;
-    EXPECT_NE(run.err.find("\nhint: "), std::string::npos) << command << "\n" << run.err;
+    // One line that says what to do, which a terminal does not break.
+    const size_t hint = run.err.find("\nhint: ");
+    ASSERT_NE(hint, std::string::npos) << command << "\n" << run.err;
+    EXPECT_EQ(run.err.find('\n', hint + 1), run.err.size() - 1) << command << "\n" << run.err;
+    EXPECT_LE(run.err.size() - 2 - hint, 80u) << command << "\n" << run.err;
   }
   EXPECT_EQ(daemon_.calls(), 0);
 }
@@ -98,6 +115,16 @@ TEST_F(HvctlMistakes, AUsageErrorPointsAtTheHelpOfItsVerb) {
   EXPECT_EQ(Run({"vm", "create", "x", "--memory", "1M", "--vcpus", "1", "--frob"}).err,
             "hvctl: The following argument was not expected: --frob\n"
             "hint: see `hvctl vm create --help`\n");
+}
+
+TEST_F(HvctlMistakes, ATypoOfACommandOrAnOptionIsGuessed) {
+  EXPECT_EQ(Run({"vm", "lst"}).err.substr(Run({"vm", "lst"}).err.find("\nhint")),
+            "\nhint: did you mean `hvctl vm list`?\n");
+  EXPECT_NE(Run({"memroy", "get"}).err.find("\nhint: did you mean `hvctl memory`?\n"),
+            std::string::npos);
+  EXPECT_NE(Run({"vm", "create", "x", "--memory=1G", "--vcpus=1", "--polcy=deny"})
+                .err.find("\nhint: did you mean --policy? see `hvctl vm create --help`\n"),
+            std::string::npos);
 }
 
 TEST_F(HvctlMistakes, HelpIsNoMistake) {
@@ -132,7 +159,8 @@ TEST_F(HvctlMistakes, ATypoInAVmNameLeadsToTheList) {
     const Finished run = Run(command);
     EXPECT_EQ(run.exit_code, 3) << command[0] << " " << command[1];
     EXPECT_EQ(run.out, "");
-    EXPECT_NE(run.err.find(": there is no vm 'dmeo'\nhint: `hvctl vm list` shows the VMs\n"),
+    EXPECT_NE(run.err.find(": there is no vm 'dmeo'\n"
+                           "hint: did you mean demo? `hvctl vm list` shows the VMs\n"),
               std::string::npos)
         << run.err;
   }

@@ -138,7 +138,7 @@ roles: [{{role: operator, uris: ["spiffe://test/ops/*"]}}]
         answer = hvd.hvctl("vm", "list", *eve)
         self.assertCode(_UNAVAILABLE, answer)
         self.assertIn("no connection to 127.0.0.1:", answer.err)
-        self.assertIn("is --cert of its client_ca?", answer.err)
+        self.assertIn("that --ca, --cert and client_ca fit", answer.err)
         self.stop(hvd)
 
     def test_ARevokedCertificateIsRefusedFromTheReloadOn(self):

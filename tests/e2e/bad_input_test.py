@@ -46,7 +46,8 @@ _NAMES = {
 _SIZES = {
     ("0", "1"): "0 is not a multiple of 2 MiB",
     ("3MiB", "1"): "3145728 is not a multiple of 2 MiB",
-    ("4096", "1"): "4096 is not a multiple of 2 MiB",
+    ("4096", "1"): "4096 is 4096 bytes; write 4096MiB or 4096GiB",
+    ("4KiB", "1"): "4096 is not a multiple of 2 MiB",
     ("66GiB", "1"): "to 64 GiB",
     ("much", "1"): "'much'",
     ("16MiB", "0"): "0 is not within 1 and 64",
@@ -229,7 +230,7 @@ class BadInput(harness.E2eTest):
                                             "--decision-timeout", "1s"], "--policy orchestrator")})
 
     def test_CommandsThatAreNone(self):
-        for command in ([], ["vm"], ["vm", "create"], ["frobnicate"], ["vm", "list", "-o", "yaml"]):
+        for command in ([], ["vm"], ["vm", "create"], ["frobnicate"], ["vm", "list", "-o", "xml"]):
             with self.subTest(command):
                 self.assertRefused(_USAGE, "hint: ", *command)
 

@@ -99,7 +99,7 @@ class DirtyLog(harness.E2eTest):
         self.make(hvd, "demo", backend="kvm")
         answer = hvd.hvctl("dirty", "enable", "demo", "--mode", "pml")
         self.assertCode(5, answer)
-        self.assertIn("hint: VMs of --backend kvm log by write protection", answer.err)
+        self.assertIn("hint: kvm logs by write-protect only", answer.err)
         hvd.do("dirty", "enable", "demo")
         hvd.do("vm", "start", "demo")
         self.assertExits(0, hvd, "demo")
