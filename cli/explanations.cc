@@ -128,6 +128,9 @@ void AddOtherReasons(std::vector<Explanation>* table) {
   add(StatusCode::RESOURCE_EXHAUSTED, "TOO_MANY_CONNECTIONS",
       "This caller has as many connections as it may.",
       "wait until calls of yours end, or raise the limits in hvd.yaml");
+  add(StatusCode::UNAVAILABLE, "VCPU_WAITS",
+      "On kvm, memory does not come, go or move while a vCPU waits in an access to it.",
+      "decide what `hvctl conversion list {vm|NAME}` shows, then try again");
   add(StatusCode::UNAVAILABLE, "DRAINING", "The host takes no new VMs; those that run go on.",
       "use another host, or open it again with `hvctl host drain --undo`");
   add(StatusCode::UNAVAILABLE, "DAEMON_STOPPING", "The daemon is shutting down.",
