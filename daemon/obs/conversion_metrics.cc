@@ -30,7 +30,8 @@ std::string LabelOf(v1::Conversion::Quota quota) {
 }  // namespace
 
 ConversionMetrics::ConversionMetrics(prometheus::Family<prometheus::Histogram>* latency,
-                                     const Buckets& buckets) {
+                                     const Buckets& buckets, VmLabels* labels)
+    : labels_(labels) {
   using Conversion = v1::Conversion;
   for (const auto cause :
        {Conversion::CAUSE_IMPLICIT, Conversion::CAUSE_EXPLICIT, Conversion::CAUSE_API}) {
@@ -39,11 +40,14 @@ ConversionMetrics::ConversionMetrics(prometheus::Family<prometheus::Histogram>* 
 }
 
 void ConversionMetrics::Observe(const v1::Event& event) {
+  if (event.vm().empty()) return;
   if (event.vm_state().deleted()) {
     std::lock_guard lock(mutex_);
     vms_.erase(event.vm());
+    labels_->Leave(event.vm());
     return;
   }
+  const VmLabels::Label label = labels_->Enter(event.vm());
   if (!event.has_conversion()) return;
   const v1::Conversion& conversion = event.conversion();
   if (const auto latency = latency_.find(conversion.cause()); latency != latency_.end()) {
@@ -51,7 +55,7 @@ void ConversionMetrics::Observe(const v1::Event& event) {
                              1e-9 * conversion.latency().nanos());
   }
   std::lock_guard lock(mutex_);
-  Counts& counts = vms_[event.vm()];
+  Counts& counts = vms_[label == VmLabels::Label::kOwn ? event.vm() : kOther];
   ++counts.conversions[{conversion.direction(), conversion.cause(), conversion.decision()}];
   if (conversion.decision() == v1::Conversion::DECISION_APPLIED) {
     counts.applied_bytes[{conversion.direction(), conversion.cause()}] += conversion.size();
@@ -61,11 +65,9 @@ void ConversionMetrics::Observe(const v1::Event& event) {
 }
 
 std::vector<prometheus::MetricFamily> ConversionMetrics::Collect() const {
-  auto conversions = CounterFamily("twinroot_conversions_total",
-                                   "Conversions that were decided, one for each event.");
-  auto bytes = CounterFamily("twinroot_converted_bytes_total", "Bytes of applied conversions.");
-  auto over_quota = CounterFamily("twinroot_conversions_over_quota_total",
-                                  "Conversions that a quota of the VM's policy refused.");
+  auto conversions = FamilyOf(kConversions);
+  auto bytes = FamilyOf(kConvertedBytes);
+  auto over_quota = FamilyOf(kOverQuota);
   {
     std::lock_guard lock(mutex_);
     for (const auto& [vm, counts] : vms_) {
