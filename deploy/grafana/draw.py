@@ -97,10 +97,12 @@ def _fit(words, pixels, size=11):
     return words if len(words) <= most else words[:most - 1] + "…"
 
 
-def _ceiling(number):
+def _ceiling(number, unit):
     """A round number that is not less."""
     if number <= 0:
         return 1
+    if unit in ("bytes", "Bps"):
+        return 2 ** math.ceil(math.log2(number))
     power = 10 ** math.floor(math.log10(number))
     return next(power * step for step in (1, 2, 2.5, 5, 10) if power * step >= number * 0.9999)
 
@@ -142,7 +144,7 @@ def _graph(panel, rows, box, span):
         return [_text(x + width / 2, y + height / 2 + 8, "no data", 14, _FAINT, "middle")]
     stacked = defaults["custom"]["stacking"]["mode"] == "normal"
     lines = list(_stacked(shown)) if stacked else shown
-    most = _ceiling(max(value for _, _, values in lines for _, value in values))
+    most = _ceiling(max(value for _, _, values in lines for _, value in values), unit)
     begin, end = span
     out = []
     for part in (0, 0.5, 1):

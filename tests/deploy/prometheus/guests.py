@@ -20,8 +20,10 @@ def _access(what, gpa, kind, **more):
     return {what: {"gpa": str(gpa), "alias": f"MEMORY_KIND_{kind}", **more}}
 
 
-_CONVERTS = _loop(_access("write", 4 * MIB, "SHARED"), _access("read", 4 * MIB, "PRIVATE"),
-                  _map_gpa(6 * MIB, 16, "SHARED"), _map_gpa(6 * MIB, 16, "PRIVATE"))
+_TOUCHES = _loop(_access("write", 4 * MIB, "SHARED"), _access("read", 4 * MIB, "PRIVATE"))
+_CONVERTS = _loop(_map_gpa(6 * MIB, 16, "SHARED"), _map_gpa(6 * MIB, 16, "PRIVATE"))
+_BOTH = _loop(*_TOUCHES["vcpus"][0]["steps"][0]["loop"]["steps"],
+              *_CONVERTS["vcpus"][0]["steps"][0]["loop"]["steps"])
 _ASKS = _loop(_map_gpa(8 * MIB, 1, "SHARED"))
 _WRITES = _loop(_loop(_access("write", 4 * MIB, "PRIVATE", stride=str(PAGE)),
                       count="512")["vcpus"][0]["steps"][0])
@@ -33,10 +35,11 @@ class Guests:
     def __init__(self, hvd):
         self._hvd = hvd
         self._logs = False
-        # The rate bounds what they take of this machine, too.
-        self._run("busy", _CONVERTS, "--max-conversion-rate", 200)
-        self._run("calm", _CONVERTS, "--max-conversion-rate", 20)
-        self._run("bounded", _CONVERTS, "--max-conversion-rate", 10, "--max-shared", "32KiB")
+        # The rate bounds what they take of this machine, too: a guest that is parked takes nothing.
+        self._run("busy", _TOUCHES, "--max-conversion-rate", 200)
+        self._run("calm", _TOUCHES, "--max-conversion-rate", 40)
+        self._run("bounded", _BOTH, "--max-conversion-rate", 10, "--max-shared", "32KiB")
+        self._run("agreed", _CONVERTS, "--policy", "orchestrator")
         self._run("asks", _ASKS, "--policy", "orchestrator")
         self._run("waits", _ASKS, "--policy", "orchestrator", "--decision-timeout", "1h")
         self._create("logged", _WRITES)
@@ -60,6 +63,8 @@ class Guests:
         do = self._hvd.do
         for waiting in self._hvd.waiting("asks"):
             self._hvd.hvctl("conversion", "deny", "asks", waiting["id"])
+        for waiting in self._hvd.waiting("agreed"):
+            self._hvd.hvctl("conversion", "approve", "agreed", waiting["id"])
         do("dirty", "harvest", "logged")
         kind = "--private" if self._logs else "--shared"
         do("memory", "set", "folds", "--range", f"{8 * MIB}:64KiB", kind)
