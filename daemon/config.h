@@ -41,7 +41,7 @@ struct Config {
   std::optional<uint32_t> socket_gid;  // none: the daemon's own
   std::string state_dir;
   std::string metrics_address;    // host:port; empty: no metrics endpoint
-  uint32_t max_vm_series = 4096;  // VMs that have series of their own in a scrape
+  uint32_t max_vm_series = 1024;  // VMs that have series of their own in a scrape
   host::BackendKind backend = host::BackendKind::kAuto;
   LogLevel log_level = LogLevel::kInfo;
   bool allow_core_dumps = false;

@@ -219,6 +219,13 @@ const Metric kOpenFds = {"process_open_fds", Type::Gauge, "files", "Open file de
 const Metric kMaxFds = {"process_max_fds", Type::Gauge, "files",
                         "File descriptors that may be open."};
 
+const Metric kScrapes = {"exposer_scrapes_total", Type::Counter, "scrapes",
+                         "Number of times metrics were scraped"};
+const Metric kScrapeBytes = {"exposer_transferred_bytes_total", Type::Counter, "bytes",
+                             "Transferred bytes to metrics services"};
+const Metric kScrapeLatency = {"exposer_request_latencies", Type::Summary, "microseconds",
+                               "Latencies of serving scrape requests, in microseconds"};
+
 const std::vector<Room>& Catalogue() {
   static const std::vector<Room> rooms = {
       {"VMs", {&kVms, &kFoldedVms}},
@@ -238,6 +245,7 @@ const std::vector<Room>& Catalogue() {
       {"Events",
        {&kJournalEvents, &kJournalBytes, &kJournalWaiting, &kJournalLost, &kJournalFailed}},
       {"Calls", {&kCallsStarted, &kCallsHandled, &kCallLatency, &kAuditFailures}},
+      {"The endpoint itself", {&kScrapes, &kScrapeBytes, &kScrapeLatency}},
       {"The process",
        {&kBuildInfo, &kCpuSeconds, &kResidentBytes, &kStartTime, &kOpenFds, &kMaxFds}}};
   return rooms;

@@ -50,6 +50,8 @@ extern const Metric kConversions, kConvertedBytes, kOverQuota, kPending, kThrott
 extern const Metric kVms, kFoldedVms, kExits, kFaultLatency, kConversionLatency;
 extern const Metric kJournalEvents, kJournalBytes, kJournalWaiting, kJournalLost, kJournalFailed;
 extern const Metric kCallsStarted, kCallsHandled, kCallLatency, kAuditFailures;
+// Of the library that serves them.
+extern const Metric kScrapes, kScrapeBytes, kScrapeLatency;
 extern const Metric kBuildInfo, kCpuSeconds, kResidentBytes, kStartTime, kOpenFds, kMaxFds;
 
 }  // namespace twinroot::obs

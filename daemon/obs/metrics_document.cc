@@ -11,6 +11,8 @@ const char* NameOf(Type type) {
   switch (type) {
     case Type::Counter:
       return "counter";
+    case Type::Summary:
+      return "summary";
     case Type::Histogram:
       return "histogram";
     default:
@@ -35,8 +37,8 @@ void Print() {
       "compares\n"
       "     it with a daemon that runs. `tools/metrics_document.sh` writes it again. -->\n\n"
       "What `hvd` serves at `metrics_address` (`hvctl host show`), and `hvctl host metrics` "
-      "prints.\n"
-      "Names, types and labels are kept; new ones are added.\n\n"
+      "prints\n"
+      "(without `exposer_*`). Names, types and labels are kept; new ones are added.\n\n"
       "A series with the label `vm` is there as long as its VM. An idle VM has 17; what few VMs "
       "meet\n"
       "has a series from its first time on, so write `or vector(0)` where 0 is to be seen. When "
@@ -45,7 +47,7 @@ void Print() {
       "and\n"
       "counted by `twinroot_folded_vms`. What such a VM did after the last scrape before its end "
       "is\n"
-      "not in the counters of `_other`. `process_*` are as in other exporters.\n");
+      "not in the counters of `_other`.\n");
   for (const Room& room : Catalogue()) {
     std::printf("\n## %s\n\n| name | type | unit | labels | |\n|---|---|---|---|---|\n",
                 std::string(room.title).c_str());

@@ -34,8 +34,10 @@ void AddVms(const Shown& shown, std::vector<prometheus::MetricFamily>& all) {
 
 VmNumbers VmCollector::Fold(Folded folded) const {
   const auto series = AllVmSeries();
+  auto there = folded.cbegin();
   for (const auto& [life, numbers] : folded_) {
-    if (folded.contains(life)) continue;
+    while (there != folded.cend() && there->first < life) ++there;
+    if (there != folded.cend() && there->first == life) continue;
     for (size_t i = 0; i < kVmSeries; ++i) {
       if (series[i].metric->type == Type::Counter) gone_[i] += numbers[i];
     }
@@ -52,6 +54,7 @@ std::vector<prometheus::MetricFamily> VmCollector::Collect() const {
   std::lock_guard lock(mutex_);
   Shown shown;
   Folded folded;
+  folded.reserve(folded_.size());
   uint64_t states[std::size(kStates)] = {};
   std::string after;
   for (;;) {
@@ -65,7 +68,7 @@ std::vector<prometheus::MetricFamily> VmCollector::Collect() const {
       if (*label == VmLabels::Label::kOwn) {
         shown.emplace_back(after, numbers);
       } else {
-        folded.emplace(Life(after, vm->create_time()), numbers);
+        folded.emplace_back(Life(after, vm->create_time()), numbers);
       }
     }
     if (vms.size() < kVmsAtOnce) break;

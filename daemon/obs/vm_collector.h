@@ -7,15 +7,12 @@
 #ifndef TWINROOT_DAEMON_OBS_VM_COLLECTOR_H_
 #define TWINROOT_DAEMON_OBS_VM_COLLECTOR_H_
 
-#include <map>
 #include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
-#include "daemon/events/journal.h"
-#include "daemon/host/exit_meter.h"
 #include "daemon/host/vm_registry.h"
 #include "daemon/obs/vm_labels.h"
 #include "daemon/obs/vm_series.h"
@@ -34,7 +31,7 @@ class VmCollector final : public prometheus::Collectable {
  private:
   // A VM of a name may be followed by another one.
   using Life = std::pair<std::string, absl::Time>;
-  using Folded = std::map<Life, VmNumbers>;
+  using Folded = std::vector<std::pair<Life, VmNumbers>>;  // ordered
 
   // What vm="_other" shows now; `folded` is what those VMs count.
   VmNumbers Fold(Folded folded) const;

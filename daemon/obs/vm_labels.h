@@ -7,10 +7,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <unordered_map>
 
 namespace twinroot::obs {
 
@@ -54,7 +54,7 @@ class VmLabels {
  private:
   const uint32_t max_own_;
   mutable std::mutex mutex_;
-  std::map<std::string, Label> labels_;
+  std::unordered_map<std::string, Label> labels_;
   size_t own_ = 0;
 };
 

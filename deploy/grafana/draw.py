@@ -42,7 +42,10 @@ class Prometheus:
             with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=30) as page:
                 answer = json.load(page)
         except urllib.error.HTTPError as error:
-            answer = json.load(error)
+            text = error.read().decode()
+            if not text.startswith("{"):  # it is not ready yet
+                raise ConnectionError(text.strip()) from error
+            answer = json.loads(text)
         if answer["status"] != "success":
             raise ValueError(f"{parameters.get('query', path)}: {answer['error']}")
         return answer["data"]
