@@ -9,6 +9,8 @@
 namespace twinroot::obs {
 namespace {
 
+constexpr size_t kVmsAtOnce = 32;
+
 // "DIRECTION_TO_SHARED" without its prefix, in lower case: "to_shared".
 std::string LabelOf(const std::string& name, const char* prefix) {
   return absl::AsciiStrToLower(absl::StripPrefix(name, prefix));
@@ -64,13 +66,25 @@ void ConversionMetrics::Observe(const v1::Event& event) {
   }
 }
 
+std::vector<std::pair<std::string, ConversionMetrics::Counts>> ConversionMetrics::After(
+    const std::string& vm) const {
+  std::vector<std::pair<std::string, Counts>> some;
+  some.reserve(kVmsAtOnce);
+  std::lock_guard lock(mutex_);
+  for (auto it = vms_.upper_bound(vm); it != vms_.end() && some.size() < kVmsAtOnce; ++it) {
+    some.emplace_back(*it);
+  }
+  return some;
+}
+
 std::vector<prometheus::MetricFamily> ConversionMetrics::Collect() const {
   auto conversions = FamilyOf(kConversions);
   auto bytes = FamilyOf(kConvertedBytes);
   auto over_quota = FamilyOf(kOverQuota);
-  {
-    std::lock_guard lock(mutex_);
-    for (const auto& [vm, counts] : vms_) {
+  // A conversion under way waits for a few VMs at most.
+  std::vector<std::pair<std::string, Counts>> some;
+  for (std::string after; !(some = After(after)).empty(); after = some.back().first) {
+    for (const auto& [vm, counts] : some) {
       for (const auto& [outcome, count] : counts.conversions) {
         const auto& [direction, cause, decision] = outcome;
         AddSeries(conversions,

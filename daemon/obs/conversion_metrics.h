@@ -10,6 +10,7 @@
 #include <mutex>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "daemon/obs/vm_labels.h"
@@ -41,6 +42,9 @@ class ConversionMetrics final : public prometheus::Collectable {
     std::map<Kind, uint64_t> applied_bytes;
     std::map<v1::Conversion::Quota, uint64_t> over_quota;
   };
+
+  // A few VMs by name, after this one; the beginning is after "".
+  std::vector<std::pair<std::string, Counts>> After(const std::string& vm) const;
 
   std::map<v1::Conversion::Cause, prometheus::Histogram*> latency_;  // fixed
   VmLabels* const labels_;
