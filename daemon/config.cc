@@ -225,6 +225,7 @@ std::string NeedsRestart(const Config& before, const Config& now) {
   compare("socket_group", before.socket_gid, now.socket_gid);
   compare("state_dir", before.state_dir, now.state_dir);
   compare("metrics_address", before.metrics_address, now.metrics_address);
+  compare("max_vm_series", before.max_vm_series, now.max_vm_series);
   compare("backend", before.backend, now.backend);
   compare("allow_core_dumps", before.allow_core_dumps, now.allow_core_dumps);
   compare("tcp", tcp(before), tcp(now));

@@ -40,7 +40,8 @@ struct Config {
   mode_t socket_mode = 0600;
   std::optional<uint32_t> socket_gid;  // none: the daemon's own
   std::string state_dir;
-  std::string metrics_address;  // host:port; empty: no metrics endpoint
+  std::string metrics_address;    // host:port; empty: no metrics endpoint
+  uint32_t max_vm_series = 1024;  // VMs that have series of their own in a scrape
   host::BackendKind backend = host::BackendKind::kAuto;
   LogLevel log_level = LogLevel::kInfo;
   bool allow_core_dumps = false;

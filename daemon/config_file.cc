@@ -267,6 +267,7 @@ void ReadTop(Reader& reader, const YAML::Node& top, Config* config) {
                                           config->metrics_address = given;
                                           return CheckAddress(given, Off::kAllowed);
                                         })},
+       {"max_vm_series", reader.Number("max_vm_series", 0, 1'000'000, &config->max_vm_series)},
        {"backend", reader.Choice<host::BackendKind>("backend",
                                                     {{"auto", host::BackendKind::kAuto},
                                                      {"kvm", host::BackendKind::kKvm},

@@ -130,7 +130,8 @@ absl::Status Start(const Config& config, const RegistryMaker& make_registry, Par
     return status;
   }
   if (absl::Status status = OpenJournal(config, parts); !status.ok()) return status;
-  parts.metrics = std::make_unique<obs::Metrics>(parts.journal.get(), kVersion);
+  parts.metrics =
+      std::make_unique<obs::Metrics>(parts.journal.get(), kVersion, config.max_vm_series);
   if (!config.metrics_address.empty()) {
     if (absl::Status status = parts.metrics->Expose(config.metrics_address); !status.ok()) {
       return status;
@@ -138,6 +139,7 @@ absl::Status Start(const Config& config, const RegistryMaker& make_registry, Par
   }
   host::RegistryOptions registry_options;
   registry_options.default_backend = config.backend;
+  registry_options.exits = parts.metrics->exits();
   auto registry = make_registry(registry_options, parts.journal.get());
   if (!registry.ok()) return registry.status();
   parts.registry = *std::move(registry);

@@ -1,6 +1,7 @@
 #include "daemon/host/vm_impl.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <thread>
 #include <utility>
@@ -166,7 +167,13 @@ absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
   return absl::OkStatus();
 }
 
+void VmImpl::CountExit(ExitMeter::Reason reason) {
+  if (house_.exits != nullptr) house_.exits->CountExit(reason);
+}
+
 Verdict VmImpl::OnEptViolation(VcpuIndex vcpu, const mmu::Fault& reported) {
+  CountExit(ExitMeter::Reason::kEptViolation);
+  const auto begin = std::chrono::steady_clock::now();
   const absl::Time exit_time = absl::Now();
   mmu::Fault fault = reported;
   fault.vcpu = vcpu;
@@ -174,11 +181,17 @@ Verdict VmImpl::OnEptViolation(VcpuIndex vcpu, const mmu::Fault& reported) {
     const uint64_t harvests = dirty_desk_->harvests();
     const mmu::FaultOutcome outcome = engine_->HandleFault(fault);
     const std::optional<Verdict> verdict = AnswerFault(vcpu, fault, outcome, harvests, exit_time);
-    if (verdict.has_value()) return *verdict;
+    if (!verdict.has_value()) continue;
+    if (house_.exits != nullptr) {
+      house_.exits->CountFault(engine_->layout().KindOf(fault.gpa), outcome.index(),
+                               std::chrono::steady_clock::now() - begin);
+    }
+    return *verdict;
   }
 }
 
 vcpu::ShadowAnswer VmImpl::OnShadowFault(VcpuIndex vcpu, const mmu::ShadowFault& fault) {
+  CountExit(ExitMeter::Reason::kShadowFault);
   const absl::Time exit_time = absl::Now();
   for (;;) {
     const uint64_t harvests = dirty_desk_->harvests();
@@ -234,6 +247,7 @@ std::optional<Verdict> VmImpl::AnswerFault(VcpuIndex vcpu, const mmu::Fault& fau
 }
 
 std::optional<Verdict> VmImpl::OnEptMisconfiguration(VcpuIndex vcpu, mmu::Gpa gpa) {
+  CountExit(ExitMeter::Reason::kEptMisconfiguration);
   const mmu::MmioOutcome outcome = engine_->HandleMisconfiguration(gpa);
   if (std::holds_alternative<mmu::Retry>(outcome)) return Verdict::kResume;
   if (const auto* mmio = std::get_if<mmu::CachedMmio>(&outcome)) {
@@ -250,6 +264,7 @@ Verdict VmImpl::StopAtMmio(VcpuIndex vcpu, mmu::Gpa gpa, MemoryKind alias) {
 }
 
 vcpu::MapGpaVerdict VmImpl::OnMapGpa(VcpuIndex vcpu, const vcpu::MapGpaCall& call) {
+  CountExit(ExitMeter::Reason::kMapGpa);
   // Nobody but the guest can copy there: a request that it cannot have, as any unknown bit.
   if (spec_.backend == BackendKind::kKvmNative && (call.attributes & vcpu::kMapGpaPreserve) != 0) {
     return {Verdict::kResume, vcpu::MapGpaResult::kInvalid};

@@ -22,6 +22,7 @@
 #include "daemon/host/console.h"
 #include "daemon/host/conversion_desk.h"
 #include "daemon/host/dirty_desk.h"
+#include "daemon/host/exit_meter.h"
 #include "daemon/host/memslot_desk.h"
 #include "daemon/host/task_lanes.h"
 #include "daemon/host/task_thread.h"
@@ -46,6 +47,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
     TaskThread* clock = nullptr;          // deadlines: says when, and hands over to
     TaskLanes* lanes = nullptr;           // what may take long, each VM for itself
     const kvm::KvmSystem* kvm = nullptr;  // null: only sim
+    ExitMeter* exits = nullptr;           // null: nobody counts
     bool whole_leaves = false;            // on kvm (ProbeWholeLeaves)
     bool probe = false;                   // the start-up probe: its VMs are not told of
   };
@@ -137,6 +139,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   std::optional<vcpu::Verdict> AnswerFault(vcpu::VcpuIndex vcpu, const mmu::Fault& fault,
                                            const mmu::FaultOutcome& outcome, uint64_t harvests,
                                            absl::Time exit_time);
+  void CountExit(ExitMeter::Reason reason);
   vcpu::Verdict StopAtMmio(vcpu::VcpuIndex vcpu, mmu::Gpa gpa, mmu::MemoryKind alias);
   // Nothing is told of a VM after its end was.
   void Publish(const v1::Event& event);

@@ -128,6 +128,7 @@ class Registry : public VmRegistry {
 absl::Status Registry::Open() {
   HostCapabilities& capabilities = probe_.capabilities;
   if (house_.kvm != nullptr) RunGuestProbes(house_, capabilities);
+  house_.exits = options_.exits;  // the probes' own do not count
   if (absl::Status status =
           CheckBackend(options_.default_backend, "start with --backend sim, or auto");
       !status.ok()) {

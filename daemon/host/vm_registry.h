@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "daemon/events/journal.h"
+#include "daemon/host/exit_meter.h"
 #include "daemon/host/vm.h"
 
 namespace twinroot::kvm {
@@ -38,6 +39,7 @@ struct RegistryOptions {
   BackendKind default_backend = BackendKind::kAuto;  // kAuto: by the probe
   uint32_t max_vms = 4096;
   kvm::KvmApi* kvm = nullptr;  // null: the host's
+  ExitMeter* exits = nullptr;  // outlives the registry; null: nobody counts
 };
 inline constexpr uint32_t kMaxVcpus = 64;
 inline constexpr uint32_t kMaxAddedMemslots = 32;

@@ -1,4 +1,5 @@
-// Counts gRPC calls as they begin and as their status is sent, by method and code.
+// Counts gRPC calls as they begin and as their status is sent, by method and code, and how long
+// those with one answer took.
 // Thread-safe.
 #ifndef TWINROOT_DAEMON_OBS_CALL_METRICS_H_
 #define TWINROOT_DAEMON_OBS_CALL_METRICS_H_
@@ -8,6 +9,7 @@
 #include "grpcpp/support/server_interceptor.h"
 #include "prometheus/counter.h"
 #include "prometheus/family.h"
+#include "prometheus/histogram.h"
 #include "prometheus/registry.h"
 
 namespace twinroot::obs {
@@ -25,6 +27,7 @@ class CallMetrics {
 
   prometheus::Family<prometheus::Counter>* const started_;
   prometheus::Family<prometheus::Counter>* const handled_;
+  prometheus::Family<prometheus::Histogram>* const latency_;
 };
 
 }  // namespace twinroot::obs

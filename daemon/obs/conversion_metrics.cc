@@ -9,6 +9,8 @@
 namespace twinroot::obs {
 namespace {
 
+constexpr size_t kVmsAtOnce = 32;
+
 // "DIRECTION_TO_SHARED" without its prefix, in lower case: "to_shared".
 std::string LabelOf(const std::string& name, const char* prefix) {
   return absl::AsciiStrToLower(absl::StripPrefix(name, prefix));
@@ -30,7 +32,8 @@ std::string LabelOf(v1::Conversion::Quota quota) {
 }  // namespace
 
 ConversionMetrics::ConversionMetrics(prometheus::Family<prometheus::Histogram>* latency,
-                                     const Buckets& buckets) {
+                                     const Buckets& buckets, VmLabels* labels)
+    : labels_(labels) {
   using Conversion = v1::Conversion;
   for (const auto cause :
        {Conversion::CAUSE_IMPLICIT, Conversion::CAUSE_EXPLICIT, Conversion::CAUSE_API}) {
@@ -39,11 +42,14 @@ ConversionMetrics::ConversionMetrics(prometheus::Family<prometheus::Histogram>* 
 }
 
 void ConversionMetrics::Observe(const v1::Event& event) {
+  if (event.vm().empty()) return;
   if (event.vm_state().deleted()) {
     std::lock_guard lock(mutex_);
     vms_.erase(event.vm());
+    labels_->Leave(event.vm());
     return;
   }
+  const VmLabels::Label label = labels_->Enter(event.vm());
   if (!event.has_conversion()) return;
   const v1::Conversion& conversion = event.conversion();
   if (const auto latency = latency_.find(conversion.cause()); latency != latency_.end()) {
@@ -51,7 +57,7 @@ void ConversionMetrics::Observe(const v1::Event& event) {
                              1e-9 * conversion.latency().nanos());
   }
   std::lock_guard lock(mutex_);
-  Counts& counts = vms_[event.vm()];
+  Counts& counts = vms_[label == VmLabels::Label::kOwn ? event.vm() : kOther];
   ++counts.conversions[{conversion.direction(), conversion.cause(), conversion.decision()}];
   if (conversion.decision() == v1::Conversion::DECISION_APPLIED) {
     counts.applied_bytes[{conversion.direction(), conversion.cause()}] += conversion.size();
@@ -60,15 +66,25 @@ void ConversionMetrics::Observe(const v1::Event& event) {
   }
 }
 
+std::vector<std::pair<std::string, ConversionMetrics::Counts>> ConversionMetrics::After(
+    const std::string& vm) const {
+  std::vector<std::pair<std::string, Counts>> some;
+  some.reserve(kVmsAtOnce);
+  std::lock_guard lock(mutex_);
+  for (auto it = vms_.upper_bound(vm); it != vms_.end() && some.size() < kVmsAtOnce; ++it) {
+    some.emplace_back(*it);
+  }
+  return some;
+}
+
 std::vector<prometheus::MetricFamily> ConversionMetrics::Collect() const {
-  auto conversions = CounterFamily("twinroot_conversions_total",
-                                   "Conversions that were decided, one for each event.");
-  auto bytes = CounterFamily("twinroot_converted_bytes_total", "Bytes of applied conversions.");
-  auto over_quota = CounterFamily("twinroot_conversions_over_quota_total",
-                                  "Conversions that a quota of the VM's policy refused.");
-  {
-    std::lock_guard lock(mutex_);
-    for (const auto& [vm, counts] : vms_) {
+  auto conversions = FamilyOf(kConversions);
+  auto bytes = FamilyOf(kConvertedBytes);
+  auto over_quota = FamilyOf(kOverQuota);
+  // A conversion under way waits for a few VMs at most.
+  std::vector<std::pair<std::string, Counts>> some;
+  for (std::string after; !(some = After(after)).empty(); after = some.back().first) {
+    for (const auto& [vm, counts] : some) {
       for (const auto& [outcome, count] : counts.conversions) {
         const auto& [direction, cause, decision] = outcome;
         AddSeries(conversions,

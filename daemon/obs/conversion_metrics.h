@@ -1,5 +1,6 @@
 // Counts conversions from the very events that tell of them, so that a scrape and the event stream
-// agree exactly. Series appear with a VM's first conversion and vanish when it is deleted.
+// agree exactly. Series appear with a VM's first conversion and vanish when it is deleted; those of
+// VMs without a label of their own are added up and stay. It tells VmLabels which VMs there are.
 // Thread-safe.
 #ifndef TWINROOT_DAEMON_OBS_CONVERSION_METRICS_H_
 #define TWINROOT_DAEMON_OBS_CONVERSION_METRICS_H_
@@ -9,8 +10,10 @@
 #include <mutex>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
+#include "daemon/obs/vm_labels.h"
 #include "prometheus/collectable.h"
 #include "prometheus/family.h"
 #include "prometheus/histogram.h"
@@ -20,9 +23,10 @@ namespace twinroot::obs {
 
 class ConversionMetrics final : public prometheus::Collectable {
  public:
-  // `latency` (of the whole host, in seconds; by cause) outlives this object.
+  // `latency` (of the whole host, in seconds; by cause) and `labels` outlive this object.
   using Buckets = prometheus::Histogram::BucketBoundaries;
-  ConversionMetrics(prometheus::Family<prometheus::Histogram>* latency, const Buckets& buckets);
+  ConversionMetrics(prometheus::Family<prometheus::Histogram>* latency, const Buckets& buckets,
+                    VmLabels* labels);
 
   // The journal's observer: every event, in order.
   void Observe(const v1::Event& event);
@@ -39,7 +43,11 @@ class ConversionMetrics final : public prometheus::Collectable {
     std::map<v1::Conversion::Quota, uint64_t> over_quota;
   };
 
+  // A few VMs by name, after this one; the beginning is after "".
+  std::vector<std::pair<std::string, Counts>> After(const std::string& vm) const;
+
   std::map<v1::Conversion::Cause, prometheus::Histogram*> latency_;  // fixed
+  VmLabels* const labels_;
   mutable std::mutex mutex_;
   std::map<std::string, Counts> vms_;
 };

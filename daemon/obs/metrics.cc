@@ -15,8 +15,11 @@
 #include "absl/strings/str_cat.h"
 #include "daemon/obs/call_metrics.h"
 #include "daemon/obs/conversion_metrics.h"
+#include "daemon/obs/family.h"
+#include "daemon/obs/host_collector.h"
 #include "daemon/obs/process_collector.h"
 #include "daemon/obs/vm_collector.h"
+#include "daemon/obs/vm_labels.h"
 #include "prometheus/counter.h"
 #include "prometheus/exposer.h"
 #include "prometheus/gauge.h"
@@ -55,37 +58,27 @@ void ConnectOnce(const std::string& address) {
 
 class Metrics::Impl {
  public:
-  Impl(events::Journal* journal, const std::string& version)
-      : journal(journal),
-        registry(std::make_shared<prometheus::Registry>()),
+  Impl(events::Journal* journal, const std::string& version, uint32_t max_vm_series)
+      : registry(std::make_shared<prometheus::Registry>()),
+        labels(std::make_shared<VmLabels>(max_vm_series)),
         calls(registry.get()),
+        host(std::make_shared<HostCollector>(journal, &exits)),
         process(std::make_shared<ProcessCollector>()) {
-    prometheus::BuildGauge()
-        .Name("twinroot_build_info")
-        .Help("1; its labels say which build this is.")
-        .Register(*registry)
-        .Add({{"version", version}})
-        .Set(1);
-    audit_failures = &prometheus::BuildCounter()
-                          .Name("twinroot_audit_failures_total")
-                          .Help("Lines that the audit log could not take; they are in the log.")
-                          .Register(*registry)
-                          .Add({});
-    auto& latency = prometheus::BuildHistogram()
-                        .Name("twinroot_conversion_latency_seconds")
-                        .Help("From a conversion's exit (or call) until the vCPU may go on.")
-                        .Register(*registry);
-    conversions = std::make_shared<ConversionMetrics>(&latency, kLatencySeconds);
+    BuilderOf<prometheus::Gauge>(kBuildInfo).Register(*registry).Add({{"version", version}}).Set(1);
+    audit_failures = &BuilderOf<prometheus::Counter>(kAuditFailures).Register(*registry).Add({});
+    auto& latency = BuilderOf<prometheus::Histogram>(kConversionLatency).Register(*registry);
+    conversions = std::make_shared<ConversionMetrics>(&latency, kLatencySeconds, labels.get());
     // The journal may outlive us: it keeps what it calls.
-    journal->SetObserver([conversions = conversions, registry = registry](const v1::Event& event) {
-      conversions->Observe(event);
-    });
+    journal->SetObserver([conversions = conversions, registry = registry, labels = labels](
+                             const v1::Event& event) { conversions->Observe(event); });
   }
 
-  events::Journal* const journal;
   const std::shared_ptr<prometheus::Registry> registry;
+  const std::shared_ptr<VmLabels> labels;
+  host::ExitMeter exits;
   CallMetrics calls;
   prometheus::Counter* audit_failures = nullptr;
+  const std::shared_ptr<HostCollector> host;
   const std::shared_ptr<ProcessCollector> process;
   std::shared_ptr<ConversionMetrics> conversions;
   std::shared_ptr<VmCollector> vms;
@@ -93,8 +86,8 @@ class Metrics::Impl {
   std::string address;
 };
 
-Metrics::Metrics(events::Journal* journal, const std::string& version)
-    : impl_(std::make_unique<Impl>(journal, version)) {}
+Metrics::Metrics(events::Journal* journal, const std::string& version, uint32_t max_vm_series)
+    : impl_(std::make_unique<Impl>(journal, version, max_vm_series)) {}
 
 Metrics::~Metrics() { StopServing(); }
 
@@ -110,6 +103,7 @@ absl::Status Metrics::Expose(const std::string& address) {
   }
   impl_->exposer->RegisterCollectable(impl_->registry);
   impl_->exposer->RegisterCollectable(impl_->conversions);
+  impl_->exposer->RegisterCollectable(impl_->host);
   impl_->exposer->RegisterCollectable(impl_->process);
   const auto ports = impl_->exposer->GetListeningPorts();
   impl_->address =
@@ -125,15 +119,18 @@ std::string Metrics::Text() const {
     std::move(more.begin(), more.end(), std::back_inserter(all));
   };
   add(impl_->conversions.get());
+  add(impl_->host.get());
   add(impl_->process.get());
   add(impl_->vms.get());
   return prometheus::TextSerializer().Serialize(all);
 }
 
+host::ExitMeter* Metrics::exits() { return &impl_->exits; }
+
 std::string Metrics::address() const { return impl_->address; }
 
 void Metrics::Watch(const host::VmRegistry* registry) {
-  impl_->vms = std::make_shared<VmCollector>(registry, impl_->journal);
+  impl_->vms = std::make_shared<VmCollector>(registry, impl_->labels.get());
   if (impl_->exposer) impl_->exposer->RegisterCollectable(impl_->vms);
 }
 

@@ -5,12 +5,14 @@
 #ifndef TWINROOT_DAEMON_OBS_METRICS_H_
 #define TWINROOT_DAEMON_OBS_METRICS_H_
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "daemon/events/journal.h"
+#include "daemon/host/exit_meter.h"
 #include "daemon/host/vm_registry.h"
 #include "grpcpp/support/server_interceptor.h"
 
@@ -18,8 +20,9 @@ namespace twinroot::obs {
 
 class Metrics {
  public:
-  // Before the journal's first event; the journal outlives this object.
-  Metrics(events::Journal* journal, const std::string& version);
+  // Before the journal's first event; the journal outlives this object. So many VMs have series of
+  // their own, further ones are added up in vm="_other".
+  Metrics(events::Journal* journal, const std::string& version, uint32_t max_vm_series);
   ~Metrics();
 
   // Serves /metrics on host:port; port 0 takes a free one. kUnavailable: it cannot be bound.
@@ -29,6 +32,8 @@ class Metrics {
   // host:port that is really served; empty before Expose.
   std::string address() const;
 
+  // Where a registry's VMs count their exits; as long as this object.
+  host::ExitMeter* exits();
   // From now on scrapes show the registry's VMs.
   void Watch(const host::VmRegistry* registry);
 

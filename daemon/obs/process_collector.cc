@@ -17,10 +17,10 @@ namespace {
 
 // Fields of /proc/self/stat after the command's name, as proc(5) numbers them.
 constexpr int kFirstField = 3;
-constexpr int kUserTime = 14;
-constexpr int kSystemTime = 15;
-constexpr int kStartTime = 22;
-constexpr int kResidentPages = 24;
+constexpr int kUserTimeField = 14;
+constexpr int kSystemTimeField = 15;
+constexpr int kStartedField = 22;
+constexpr int kResidentField = 24;
 
 struct ProcessStat {
   double cpu_seconds = 0;
@@ -40,9 +40,9 @@ std::optional<ProcessStat> ReadStat() {
   ProcessStat stat;
   std::string field;
   for (int i = kFirstField; rest >> field; ++i) {
-    if (i == kUserTime || i == kSystemTime) stat.cpu_seconds += std::stod(field) * tick;
-    if (i == kStartTime) stat.start_after_boot = std::stod(field) * tick;
-    if (i == kResidentPages) {
+    if (i == kUserTimeField || i == kSystemTimeField) stat.cpu_seconds += std::stod(field) * tick;
+    if (i == kStartedField) stat.start_after_boot = std::stod(field) * tick;
+    if (i == kResidentField) {
       stat.resident_bytes = std::stod(field) * static_cast<double>(sysconf(_SC_PAGESIZE));
       return stat;
     }
@@ -64,32 +64,22 @@ std::optional<double> BootTime() {
 
 std::vector<prometheus::MetricFamily> ProcessCollector::Collect() const {
   std::vector<prometheus::MetricFamily> all;
+  const auto add = [&all](const Metric& metric, double value) {
+    AddSeries(all.emplace_back(FamilyOf(metric)), {}, value);
+  };
   if (const auto stat = ReadStat(); stat.has_value()) {
-    AddSeries(all.emplace_back(CounterFamily("process_cpu_seconds_total",
-                                             "User and system CPU time in seconds.")),
-              {}, stat->cpu_seconds);
-    AddSeries(
-        all.emplace_back(GaugeFamily("process_resident_memory_bytes", "Resident memory in bytes.")),
-        {}, stat->resident_bytes);
+    add(kCpuSeconds, stat->cpu_seconds);
+    add(kResidentBytes, stat->resident_bytes);
     if (const auto boot = BootTime(); boot.has_value()) {
-      AddSeries(all.emplace_back(GaugeFamily("process_start_time_seconds",
-                                             "When the process started, since the epoch.")),
-                {}, *boot + stat->start_after_boot);
+      add(kStartTime, *boot + stat->start_after_boot);
     }
   }
   std::error_code error;
   std::filesystem::directory_iterator fds("/proc/self/fd", error);
-  if (!error) {
-    // The iterator itself has one of them open.
-    AddSeries(all.emplace_back(GaugeFamily("process_open_fds", "Open file descriptors.")), {},
-              static_cast<double>(std::distance(begin(fds), end(fds)) - 1));
-  }
+  // The iterator itself has one of them open.
+  if (!error) add(kOpenFds, static_cast<double>(std::distance(begin(fds), end(fds)) - 1));
   rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-    AddSeries(
-        all.emplace_back(GaugeFamily("process_max_fds", "File descriptors that may be open.")), {},
-        static_cast<double>(limit.rlim_cur));
-  }
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0) add(kMaxFds, static_cast<double>(limit.rlim_cur));
   return all;
 }
 

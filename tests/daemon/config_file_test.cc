@@ -30,6 +30,7 @@ socket_mode: "0660"
 socket_group: root
 state_dir: /d
 metrics_address: off
+max_vm_series: 9
 backend: sim
 log_level: warning
 allow_core_dumps: true
@@ -63,6 +64,7 @@ journal:
   EXPECT_EQ(config.socket_gid, 0u);
   EXPECT_EQ(config.state_dir, "/d");
   EXPECT_EQ(config.metrics_address, "off");
+  EXPECT_EQ(config.max_vm_series, 9u);
   EXPECT_EQ(config.backend, host::BackendKind::kSim);
   EXPECT_EQ(config.log_level, LogLevel::kWarning);
   EXPECT_TRUE(config.allow_core_dumps);
@@ -110,8 +112,8 @@ TEST(ConfigFile, RolesReplaceTheDefaultOnes) {
 TEST(ConfigFile, UnknownKeysAreRefusedWithTheirPlaceAndTheAllowedOnes) {
   ExpectMistake("backend: sim\nsokcet: /x\n",
                 "f:2:1: unknown key \"sokcet\": allowed are socket, socket_mode, socket_group, "
-                "state_dir, metrics_address, backend, log_level, allow_core_dumps, roles, tcp, "
-                "audit, limits, journal");
+                "state_dir, metrics_address, max_vm_series, backend, log_level, allow_core_dumps, "
+                "roles, tcp, audit, limits, journal");
   ExpectMistake("audit:\n  file: /x\n", "f:2:3: unknown key \"file\": allowed in audit are path");
   ExpectMistake("limits: {calls: 7}\n",
                 "f:1:10: unknown key \"calls\": allowed in limits are calls_per_principal, "
@@ -136,6 +138,8 @@ TEST(ConfigFile, BadValuesAreRefusedWithWhatIsAllowed) {
       "metrics_address: 9464\n",
       "f:1:18: metrics_address: \"9464\" is not HOST:PORT (127.0.0.1:9464; port 0 takes a "
       "free one) or off");
+  ExpectMistake("max_vm_series: all\n",
+                "f:1:16: max_vm_series: \"all\" is no number from 0 to 1000000");
   ExpectMistake("audit: {path: audit.jsonl}\n",
                 "f:1:15: audit.path: \"audit.jsonl\" is neither off nor a path that begins with /");
   ExpectMistake("limits: {calls_per_principal: 0}\n",
@@ -149,8 +153,8 @@ TEST(ConfigFile, BadValuesAreRefusedWithWhatIsAllowed) {
                 "connections_per_principal, streams_per_connection, message_bytes");
   ExpectMistake("- a\n",
                 "f:1:1: the file must be a map with the keys socket, socket_mode, socket_group, "
-                "state_dir, metrics_address, backend, log_level, allow_core_dumps, roles, tcp, "
-                "audit, limits, journal");
+                "state_dir, metrics_address, max_vm_series, backend, log_level, allow_core_dumps, "
+                "roles, tcp, audit, limits, journal");
 }
 
 TEST(ConfigFile, ModesAreOctalAndTheOwnersToo) {

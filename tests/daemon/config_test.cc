@@ -174,6 +174,7 @@ TEST(Config, WhatNeedsARestartIsNamed) {
   now.socket_gid = 7;
   now.state_dir = "/d";
   now.metrics_address = "";
+  now.max_vm_series = 1;
   now.backend = host::BackendKind::kSim;
   now.allow_core_dumps = true;
   now.tcp = Tcp{"127.0.0.1:1", {}};
@@ -182,8 +183,8 @@ TEST(Config, WhatNeedsARestartIsNamed) {
   now.rules.limits.message_bytes = 1;
   now.journal.max_events = 1000;
   EXPECT_EQ(NeedsRestart(before, now),
-            "socket, socket_mode, socket_group, state_dir, metrics_address, backend, "
-            "allow_core_dumps, tcp, audit.path, limits.streams_per_connection, "
+            "socket, socket_mode, socket_group, state_dir, metrics_address, max_vm_series, "
+            "backend, allow_core_dumps, tcp, audit.path, limits.streams_per_connection, "
             "limits.message_bytes, journal");
 }
 

@@ -156,7 +156,8 @@ void ConversionPropertyTest::CheckEvents(DeskVm& vm) {
 TEST_P(ConversionPropertyTest, EveryRequestEndsAndEventsTellTheWholeTruth) {
   prometheus::Registry registry;
   auto& latency = prometheus::BuildHistogram().Name("latency").Register(registry);
-  obs::ConversionMetrics metrics(&latency, {1});
+  obs::VmLabels labels(1);
+  obs::ConversionMetrics metrics(&latency, {1}, &labels);
   journal_.SetObserver([&metrics](const v1::Event& event) { metrics.Observe(event); });
   DeskVm& vm = Make(GetParam().policy);
   for (uint64_t seed = 1; seed <= 3; ++seed) {

@@ -1,12 +1,16 @@
 #include "daemon/obs/metrics.h"
 
+#include <chrono>
 #include <ctime>
+#include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
+#include "daemon/obs/catalogue.h"
 #include "gtest/gtest.h"
 #include "tests/daemon/fakes/fake_vm_registry.h"
 #include "tests/daemon/obs/scrape.h"
@@ -27,6 +31,61 @@ v1::Event Conversion(const std::string& vm, v1::Conversion::Direction direction,
   return event;
 }
 
+constexpr uint32_t kMaxVmSeries = 3;
+
+// Something of everything that the table of series shows.
+host::VmCounters EverythingOnce() {
+  host::VmCounters all;
+  mmu::AddressSpaceStats& memory = all.memory;
+  for (uint64_t* count : {&memory.faults_fixed,
+                          &memory.faults_spurious,
+                          &memory.faults_retry,
+                          &memory.faults_mmio,
+                          &memory.faults_memory,
+                          &memory.faults_failed,
+                          &memory.faults_fast,
+                          &memory.splits_dirty_log,
+                          &memory.splits_request,
+                          &memory.splits_conversion,
+                          &memory.splits_fault,
+                          &memory.splits_kept,
+                          &memory.collapses_dirty_log,
+                          &memory.collapses_attributes,
+                          &memory.collapses_nx,
+                          &memory.leaves[0][0],
+                          &memory.leaves[0][1],
+                          &memory.leaves[0][2],
+                          &memory.leaves[1][0],
+                          &memory.leaves[1][1],
+                          &memory.leaves[1][2],
+                          &memory.table_pages,
+                          &memory.table_pages_budget,
+                          &memory.shadow_pages,
+                          &memory.shadow_leaves,
+                          &memory.flushes_range,
+                          &memory.flushes_full,
+                          &memory.invalidations,
+                          &memory.detached_tables,
+                          &memory.mmio_cached,
+                          &all.private_bytes_allocated,
+                          &all.shared_bytes_allocated,
+                          &all.held_back_conversions,
+                          &all.throttled_conversions,
+                          &all.dirty_pages_harvested,
+                          &all.projection.whole,
+                          &all.projection.pieces,
+                          &all.projection.kept_no_memory,
+                          &all.projection.kept_busy,
+                          &all.projection.kept_writes_watched,
+                          &all.kvm_exits}) {
+    *count = 1;
+  }
+  memory.private_frames_attribute = memory.shared_frames_attribute = 1;
+  all.dirty_log_enabled = true;
+  all.vcpus_waiting_for_harvest = 1;
+  return all;
+}
+
 class MetricsTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -45,7 +104,7 @@ class MetricsTest : public ::testing::Test {
 
   events::Journal journal_;
   fakes::FakeVmRegistry registry_{&journal_};
-  Metrics metrics_{&journal_, "1.2.3"};
+  Metrics metrics_{&journal_, "1.2.3", kMaxVmSeries};
 };
 
 TEST_F(MetricsTest, PortZeroTakesAFreePortAndSaysWhich) {
@@ -56,7 +115,7 @@ TEST_F(MetricsTest, PortZeroTakesAFreePortAndSaysWhich) {
 
 TEST_F(MetricsTest, AddressThatIsTakenIsAnErrorThatNamesTheFlag) {
   events::Journal journal;
-  Metrics second(&journal, "1");
+  Metrics second(&journal, "1", 0);
   const absl::Status status = second.Expose(metrics_.address());
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_TRUE(absl::StrContains(status.message(), "--metrics-address"));
@@ -212,6 +271,119 @@ TEST_F(MetricsTest, AnIdleVmHasSeventeenSeriesBesidesItsConversions) {
     series += absl::StrContains(line, "vm=\"demo\"");
   }
   EXPECT_EQ(series, 17);
+}
+
+TEST_F(MetricsTest, VmsBeyondTheLimitAreAddedUpAsOther) {
+  host::VmCounters counters;
+  counters.memory.faults_fixed = 5;
+  counters.memory.table_pages = 7;
+  for (const char* name : {"a", "b", "c", "d", "e"}) Make(name).SetCounters(counters);
+  for (const char* name : {"c", "d", "e"}) {
+    ASSERT_TRUE(registry_.vm(name)
+                    .Convert({{mmu::Gfn(0), 1}}, mmu::MemoryKind::kShared, mmu::Content::kDestroy)
+                    .ok());
+  }
+  const std::string scrape = Scraped();
+  const std::string other = "twinroot_faults_total{vm=\"_other\",outcome=\"fixed\"}";
+  EXPECT_EQ(ValueOf(scrape, "twinroot_faults_total{vm=\"c\",outcome=\"fixed\"}"), 5);
+  EXPECT_FALSE(absl::StrContains(scrape, "vm=\"d\""));
+  EXPECT_EQ(ValueOf(scrape, other), 10);
+  EXPECT_EQ(ValueOf(scrape, "twinroot_table_pages{vm=\"_other\"}"), 14);
+  EXPECT_EQ(ValueOf(scrape, "twinroot_folded_vms"), 2);
+  EXPECT_EQ(ValueOf(scrape,
+                    "twinroot_conversions_total{vm=\"_other\",direction=\"to_shared\","
+                    "cause=\"api\",result=\"applied\"}"),
+            2);
+}
+
+TEST_F(MetricsTest, CountersOfOtherNeverFall) {
+  host::VmCounters counters;
+  counters.memory.faults_fixed = 5;
+  counters.memory.table_pages = 7;
+  for (const char* name : {"a", "b", "c", "d", "e"}) Make(name).SetCounters(counters);
+  const std::string other = "twinroot_faults_total{vm=\"_other\",outcome=\"fixed\"}";
+  EXPECT_EQ(ValueOf(Scraped(), other), 10);
+  ASSERT_TRUE(registry_.Delete("d").ok());
+  std::string scrape = Scraped();
+  EXPECT_EQ(ValueOf(scrape, other), 10);
+  EXPECT_EQ(ValueOf(scrape, "twinroot_table_pages{vm=\"_other\"}"), 7);
+  // Another VM of the same name begins from nothing.
+  Make("d");
+  EXPECT_EQ(ValueOf(Scraped(), other), 10);
+  registry_.vm("d").SetCounters(counters);
+  EXPECT_EQ(ValueOf(Scraped(), other), 15);
+  // A place that is free goes to the next VM, not to one that was folded.
+  ASSERT_TRUE(registry_.Delete("a").ok());
+  Make("f").SetCounters(counters);
+  scrape = Scraped();
+  EXPECT_EQ(ValueOf(scrape, "twinroot_faults_total{vm=\"f\",outcome=\"fixed\"}"), 5);
+  EXPECT_EQ(ValueOf(scrape, other), 15);
+  for (const char* name : {"d", "e"}) ASSERT_TRUE(registry_.Delete(name).ok());
+  scrape = Scraped();
+  EXPECT_EQ(ValueOf(scrape, other), 15);
+  EXPECT_EQ(ValueOf(scrape, "twinroot_folded_vms"), 0);
+}
+
+TEST_F(MetricsTest, ExitsAndFaultsAreCountedByWhatBecameOfThem) {
+  host::ExitMeter& exits = *metrics_.exits();
+  exits.CountExit(host::ExitMeter::Reason::kMapGpa);
+  exits.CountFault(mmu::MemoryKind::kShared, mmu::FaultOutcome(mmu::Retry{}).index(),
+                   std::chrono::microseconds(3));
+  const std::string scrape = Scraped();
+  EXPECT_EQ(ValueOf(scrape, "twinroot_exits_total{reason=\"map_gpa\"}"), 1);
+  EXPECT_EQ(ValueOf(scrape, "twinroot_exits_total{reason=\"ept_violation\"}"), 0);
+  const std::string latency = "twinroot_fault_latency_seconds_";
+  const std::string labels = "{kind=\"shared\",outcome=\"retry\"";
+  EXPECT_EQ(ValueOf(scrape, latency + "bucket" + labels + ",le=\"2.5e-06\"}"), 0);
+  EXPECT_EQ(ValueOf(scrape, latency + "bucket" + labels + ",le=\"5e-06\"}"), 1);
+  EXPECT_EQ(ValueOf(scrape, latency + "bucket" + labels + ",le=\"+Inf\"}"), 1);
+  EXPECT_EQ(ValueOf(scrape, latency + "count" + labels + "}"), 1);
+  EXPECT_EQ(ValueOf(scrape, latency + "sum" + labels + "}"), 3e-6);
+  EXPECT_FALSE(absl::StrContains(scrape, "outcome=\"ring_full\""));
+}
+
+// What the document says of labels holds, and no metric is forgotten by those that collect.
+TEST_F(MetricsTest, EveryMetricOfTheCatalogueIsServedWithItsLabelsAndNoOther) {
+  using C = v1::Conversion;
+  fakes::FakeVm& vm = Make("demo");
+  vm.SetCounters(EverythingOnce());
+  vm.AskToConvert(0, 4096, host::Direction::kToShared);
+  journal_.Append(
+      Conversion("demo", C::DIRECTION_TO_SHARED, C::CAUSE_IMPLICIT, C::DECISION_APPLIED, 4096));
+  v1::Event refused =
+      Conversion("demo", C::DIRECTION_TO_SHARED, C::CAUSE_EXPLICIT, C::DECISION_QUOTA, 4096);
+  refused.mutable_conversion()->set_quota(C::QUOTA_RATE);
+  journal_.Append(refused);
+
+  std::map<std::string, std::set<std::string>> served;  // of each metric, its labels
+  for (absl::string_view line : absl::StrSplit(metrics_.Text(), '\n', absl::SkipEmpty())) {
+    if (line.front() == '#') continue;
+    std::string name(line.substr(0, line.find_first_of("{ ")));
+    for (const char* part : {"_bucket", "_count", "_sum"}) {
+      if (absl::EndsWith(name, std::string("_seconds") + part)) name.resize(name.rfind('_'));
+    }
+    std::set<std::string>& labels = served[name];
+    for (absl::string_view rest = line; rest.find("=\"") != rest.npos;) {
+      const size_t end = rest.find("=\"");
+      const size_t begin = rest.find_last_of("{,", end) + 1;
+      if (rest.substr(begin, end - begin) != "le") labels.emplace(rest.substr(begin, end - begin));
+      rest.remove_prefix(rest.find('"', end + 2));
+    }
+  }
+  size_t known = 0;
+  for (const Room& room : Catalogue()) {
+    for (const Metric* metric : room.metrics) {
+      const std::string name(metric->name);
+      // Seen by //tests/deploy/prometheus:live_test.
+      if (absl::StartsWith(name, "twinroot_grpc_") || absl::StartsWith(name, "exposer_")) continue;
+      ++known;
+      std::set<std::string> labels;
+      for (const auto& [label, values] : metric->labels) labels.emplace(label);
+      ASSERT_TRUE(served.contains(name)) << name;
+      EXPECT_EQ(served[name], labels) << name;
+    }
+  }
+  EXPECT_EQ(served.size(), known);
 }
 
 TEST_F(MetricsTest, ProcessAndBuildAreShown) {

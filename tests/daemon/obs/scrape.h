@@ -16,8 +16,8 @@
 
 namespace twinroot::obs {
 
-// What an HTTP client sees of http://127.0.0.1:PORT/metrics.
-inline std::string Scrape(const std::string& address) {
+// What an HTTP client sees of http://127.0.0.1:PORT/metrics; `more` are header lines.
+inline std::string Scrape(const std::string& address, const std::string& more = "") {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in peer{};
   peer.sin_family = AF_INET;
@@ -27,10 +27,10 @@ inline std::string Scrape(const std::string& address) {
   peer.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&peer), sizeof(peer)), 0);
   const std::string request =
-      "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+      "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + more + "\r\n";
   EXPECT_EQ(write(fd, request.data(), request.size()), static_cast<ssize_t>(request.size()));
   std::string text;
-  char buffer[4096];
+  char buffer[65536];
   for (ssize_t n; (n = read(fd, buffer, sizeof(buffer))) > 0;) text.append(buffer, n);
   close(fd);
   return text;
