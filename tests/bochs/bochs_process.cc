@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -92,6 +93,7 @@ absl::StatusOr<std::string> BochsProcess::Run(int memory_mib, const std::string&
   const pid_t child = fork();
   if (child < 0) return absl::UnavailableError(absl::StrCat("fork: ", std::strerror(errno)));
   if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);  // a test that is killed leaves nothing running
     setsid();
     for (int fd = 0; fd < 3; ++fd) dup2(side, fd);
     setenv("TERM", "vt100", 1);
