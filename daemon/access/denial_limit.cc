@@ -11,7 +11,7 @@ std::optional<uint32_t> DenialLimit::Take(const std::string& principal, absl::Ti
   {
     std::lock_guard lock(mutex_);
     Count& count = Of(principal, now);
-    if (now - count.begin >= kWindow) {
+    if (now - count.begin >= kWindow || now < count.begin) {  // clocks are set
       count.begin = now;
       count.lines = 0;
     }
@@ -33,9 +33,8 @@ std::optional<uint32_t> DenialLimit::Take(const std::string& principal, absl::Ti
 DenialLimit::Count& DenialLimit::Of(const std::string& principal, absl::Time now) {
   if (const auto found = counts_.find(principal); found != counts_.end()) return found->second;
   if (counts_.size() >= kMaxPrincipals) {
-    std::erase_if(counts_, [now](const auto& entry) {
-      return now - entry.second.begin >= kWindow && entry.second.left_out == 0;
-    });
+    std::erase_if(counts_,
+                  [now](const auto& entry) { return now - entry.second.begin >= kWindow; });
   }
   return counts_.size() < kMaxPrincipals ? counts_[principal] : others_;
 }

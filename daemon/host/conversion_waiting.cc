@@ -132,6 +132,12 @@ Decision ConversionDesk::DecideAccess(const Waiting& waiting, Decider decider, R
     RefuseAccess(request, Quota::kSharedBytes, release);
     return Decision::kQuota;
   }
+  if (!engine_->CheckMemory(request.range).ok()) {
+    // Its memory was taken away while it waited: the access finds that out by itself.
+    Publish(request, request.range, Decision::kDenied, decider);
+    LetGo(waiting, MapGpaResult::kOk, release);
+    return Decision::kDenied;
+  }
   if (absl::Status status = ApplyAccess(request, decider, release); !status.ok()) {
     Publish(request, request.range, Decision::kDenied, decider);  // who heard of it hears its end
     release.fatal = FatalOf(status);

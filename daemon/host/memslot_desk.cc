@@ -3,6 +3,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "daemon/reasons.h"
 #include "daemon/status_reason.h"
 
@@ -12,6 +14,10 @@ namespace {
 using mmu::Gfn;
 using mmu::GfnRange;
 using mmu::kPageShift;
+
+// A fault that is served is over in far less; one that waits for a decision may stay for minutes.
+constexpr absl::Duration kPatience = absl::Seconds(1);
+constexpr absl::Duration kBetween = absl::Milliseconds(2);
 
 // What the engine says of a memslot, with the reason that its code means here.
 absl::Status About(absl::Status status) {
@@ -24,13 +30,14 @@ absl::Status About(absl::Status status) {
 
 MemslotDesk::MemslotDesk(std::string vm, mmu::GuestAddressSpace* engine, vcpu::Machine* machine,
                          memory::GuestRam* ram, memory::PhysicalMap* physical_map,
-                         memory::HpaSpace* hpa_space)
+                         memory::HpaSpace* hpa_space, std::function<void(std::string)> fatal)
     : vm_(std::move(vm)),
       engine_(engine),
       machine_(machine),
       ram_(ram),
       physical_map_(physical_map),
-      hpa_space_(hpa_space) {}
+      hpa_space_(hpa_space),
+      fatal_(std::move(fatal)) {}
 
 absl::Status MemslotDesk::CheckAdded(Gfn first) const {
   if (ram_->Added(first) != nullptr) return absl::OkStatus();
@@ -56,6 +63,16 @@ absl::Status MemslotDesk::CheckRoom(GfnRange range) const {
             " bytes, of which it has ", ram_->added_bytes(), ": remove some, or add less")),
         reason::kTooMuchMemory, {{"vm", vm_}});
   }
+  return CheckPlace(range);
+}
+
+absl::Status MemslotDesk::CheckPlace(GfnRange range) const {
+  if (machine_->devices().Overlaps(range)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "memory at 0x", absl::Hex(range.first.value << kPageShift), " + 0x",
+        absl::Hex(range.count << kPageShift),
+        " would lie where the VM's devices are, from 0xfec00000 to 4 GiB: choose another place"));
+  }
   if (range.first >= engine_->layout().gfn_limit() || range.end() > engine_->layout().gfn_limit()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "memory at 0x", absl::Hex(range.first.value << kPageShift), " + 0x",
@@ -65,57 +82,69 @@ absl::Status MemslotDesk::CheckRoom(GfnRange range) const {
 }
 
 absl::Status MemslotDesk::Add(GfnRange range) {
-  std::lock_guard turn(turn_);
-  if (absl::Status status = CheckRoom(range); !status.ok()) return status;
-  const auto slot = ram_->Add(range, hpa_space_);
-  if (!slot.ok()) return About(slot.status());
-  for (const mmu::MemoryKind kind : mmu::kAllKinds) {
-    const memory::Backing& pages = (*slot)->pages(kind);
-    physical_map_->Add(pages.hpa(), pages.data(), pages.size());
-  }
-  absl::Status status = Still([&] {
-    absl::Status added = machine_->AddMemory(range);
-    if (!added.ok()) return added;
-    // Last: from here on vCPUs find it.
-    added = About(engine_->AddMemslot((*slot)->memslot()));
-    if (!added.ok()) machine_->RemoveMemory(range);
-    return added;
+  return Still([&]() -> absl::Status {
+    if (absl::Status status = CheckRoom(range); !status.ok()) return status;
+    const auto slot = ram_->Add(range, hpa_space_);
+    if (!slot.ok()) return About(slot.status());
+    for (const mmu::MemoryKind kind : mmu::kAllKinds) {
+      const memory::Backing& pages = (*slot)->pages(kind);
+      physical_map_->Add(pages.hpa(), pages.data(), pages.size());
+    }
+    absl::Status status = machine_->AddMemory(range);
+    if (status.ok()) {
+      // Last: from here on vCPUs find it.
+      status = About(engine_->AddMemslot((*slot)->memslot()));
+      if (!status.ok()) machine_->RemoveMemory(range);
+    }
+    if (!status.ok()) Forget(range.first);
+    return status;
   });
-  if (!status.ok()) Forget(range.first);
-  return status;
 }
 
 absl::Status MemslotDesk::Remove(Gfn first) {
-  std::lock_guard turn(turn_);
-  if (absl::Status status = CheckAdded(first); !status.ok()) return status;
-  const GfnRange range = ram_->Added(first)->range;
-  absl::Status status = Still([&] {
-    absl::Status removed = About(engine_->RemoveMemslot(first));
-    if (removed.ok()) machine_->RemoveMemory(range);
-    return removed;
+  return Still([&]() -> absl::Status {
+    if (absl::Status status = CheckAdded(first); !status.ok()) return status;
+    const GfnRange range = ram_->Added(first)->range;
+    if (absl::Status status = engine_->RemoveMemslot(first); !status.ok()) return About(status);
+    machine_->RemoveMemory(range);
+    Forget(first);
+    return absl::OkStatus();
   });
-  if (status.ok()) Forget(first);
-  return status;
 }
 
 absl::Status MemslotDesk::Move(Gfn first, Gfn new_first) {
-  std::lock_guard turn(turn_);
-  if (absl::Status status = CheckAdded(first); !status.ok()) return status;
-  const GfnRange range = ram_->Added(first)->range;
-  return Still([&] {
-    absl::Status moved = About(engine_->MoveMemslot(first, new_first));
-    if (!moved.ok()) return moved;
-    moved = machine_->MoveMemory(range, new_first);
+  return Still([&]() -> absl::Status {
+    if (absl::Status status = CheckAdded(first); !status.ok()) return status;
+    const GfnRange range = ram_->Added(first)->range;
+    const GfnRange moved = {new_first, range.count};
+    if (absl::Status status = CheckPlace(moved); !status.ok()) return status;
+    if (absl::Status status = engine_->MoveMemslot(first, new_first); !status.ok()) {
+      return About(status);
+    }
+    absl::Status status = machine_->MoveMemory(range, new_first);
     // What just stood there finds room there again.
-    if (!moved.ok()) moved.Update(engine_->MoveMemslot(new_first, first));
-    return moved;
+    if (!status.ok() && (!engine_->MoveMemslot(new_first, first).ok() ||
+                         !machine_->MoveMemory(moved, first).ok())) {
+      fatal_("the host neither moves memory nor takes it back to where it was");
+    }
+    return status;
   });
 }
 
 absl::Status MemslotDesk::Still(absl::FunctionRef<absl::Status()> change) {
-  absl::Status status = machine_->Still(change);
-  if (!absl::IsUnavailable(status)) return status;
-  return WithReason(std::move(status), reason::kVcpuWaits, {{"vm", vm_}});
+  const absl::Time deadline = absl::Now() + kPatience;
+  for (;;) {
+    absl::Status status;
+    {
+      std::lock_guard turn(turn_);
+      status = machine_->Still(change);
+    }
+    if (!absl::IsUnavailable(status)) return status;
+    if (absl::Now() >= deadline) {
+      return WithReason(std::move(status), reason::kVcpuWaits, {{"vm", vm_}});
+    }
+    absl::SleepFor(kBetween);
+  }
 }
 
 void MemslotDesk::Forget(Gfn first) {

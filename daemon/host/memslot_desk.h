@@ -6,6 +6,7 @@
 #ifndef TWINROOT_DAEMON_HOST_MEMSLOT_DESK_H_
 #define TWINROOT_DAEMON_HOST_MEMSLOT_DESK_H_
 
+#include <functional>
 #include <mutex>
 #include <string>
 
@@ -25,10 +26,10 @@ class MemslotDesk {
   // That many slots may be added, and as much memory as the VM was made with.
   static constexpr uint64_t kMaxAdded = kMaxAddedMemslots;
 
-  // Not owned; must outlive the desk.
+  // Not owned; must outlive the desk. `fatal` ends the VM.
   MemslotDesk(std::string vm, mmu::GuestAddressSpace* engine, vcpu::Machine* machine,
-              memory::GuestRam* ram, memory::PhysicalMap* physical_map,
-              memory::HpaSpace* hpa_space);
+              memory::GuestRam* ram, memory::PhysicalMap* physical_map, memory::HpaSpace* hpa_space,
+              std::function<void(std::string)> fatal);
 
   // As memory.proto says; bounds are multiples of 2 MiB. kUnavailable: a vCPU does not stand still.
   // What Add would answer, but for want of memory.
@@ -41,6 +42,8 @@ class MemslotDesk {
   // The rest needs turn_.
   absl::Status CheckAdded(mmu::Gfn first) const;
   absl::Status CheckRoom(mmu::GfnRange range) const;
+  absl::Status CheckPlace(mmu::GfnRange range) const;
+  // Takes turn_, and lets others have theirs while it waits for a vCPU.
   absl::Status Still(absl::FunctionRef<absl::Status()> change);
   // The engine knows it no more.
   void Forget(mmu::Gfn first);
@@ -51,6 +54,7 @@ class MemslotDesk {
   memory::GuestRam* const ram_;
   memory::PhysicalMap* const physical_map_;
   memory::HpaSpace* const hpa_space_;
+  const std::function<void(std::string)> fatal_;
   std::mutex turn_;
 };
 

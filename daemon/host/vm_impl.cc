@@ -43,12 +43,11 @@ absl::StatusOr<mmu::GpaLayout> LayoutOf(const VmSpec& spec, const kvm::KvmSystem
 
 // Enough tables to map all memory in 4 KiB pages through both roots, and on sim as much again,
 // which may be added in memslots. Pages that are never used cost nothing.
-size_t TablePagesFor(uint64_t boot_bytes, BackendKind backend, uint32_t vcpus) {
-  const uint64_t memory_bytes = backend == BackendKind::kSim ? 2 * boot_bytes : boot_bytes;
+size_t TablePagesFor(uint64_t boot_bytes, uint32_t vcpus) {
+  const uint64_t memory_bytes = 2 * boot_bytes;  // as much may be added
   // Roots, upper levels, the two slots' edges; and what each vCPU's fault may hold in reserve.
-  uint64_t slack = 32 + 4 * uint64_t{vcpus};
   // Added memslots may lie far from each other: upper tables and edges of their own.
-  if (backend == BackendKind::kSim) slack += 4 * MemslotDesk::kMaxAdded;
+  const uint64_t slack = 32 + 4 * uint64_t{vcpus} + 4 * MemslotDesk::kMaxAdded;
   const uint64_t leaf_tables = memory_bytes / mmu::BytesPerEntry(mmu::Level::k2M) + 2;
   const uint64_t directories = memory_bytes / mmu::BytesPerEntry(mmu::Level::k1G) + 2;
   return 2 * (leaf_tables + directories) + slack;
@@ -112,7 +111,7 @@ absl::Status VmImpl::Build() {
 }
 
 absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
-  const size_t table_pages = TablePagesFor(spec_.memory_bytes, spec_.backend, spec_.vcpus);
+  const size_t table_pages = TablePagesFor(spec_.memory_bytes, spec_.vcpus);
   absl::StatusOr<memory::HpaRange> hpas = house_.hpa_space->Allocate(table_pages * mmu::kPageSize);
   if (!hpas.ok()) return hpas.status();
   table_hpas_ = *std::move(hpas);
@@ -162,8 +161,9 @@ absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
       spec_.name, spec_.vcpus, engine_.get(),
       [this](VcpuIndex vcpu) { machine_->ResumeFault(vcpu); },
       [this](v1::Event event) { Publish(std::move(event)); });
-  memslot_desk_ = std::make_unique<MemslotDesk>(spec_.name, engine_.get(), machine_.get(),
-                                                ram_.get(), &physical_map_, house_.hpa_space);
+  memslot_desk_ = std::make_unique<MemslotDesk>(
+      spec_.name, engine_.get(), machine_.get(), ram_.get(), &physical_map_, house_.hpa_space,
+      [this](std::string why) { OnFatal(StopReason::kBackendError, std::move(why)); });
   return absl::OkStatus();
 }
 

@@ -120,6 +120,8 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   void PublishDefined();
   // It starts no more, and its settings stay. What runs, runs on.
   absl::Status Retire(IfVersion if_version = std::nullopt);
+  // If it runs its vCPUs leave the guest, as Machine says; Stop follows.
+  void AnnounceStop();
   // Stops the VM if it runs, tells everybody who waits that it is gone.
   void Delete();
 
@@ -150,6 +152,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   absl::Status BuildEngine(const mmu::GpaLayout& layout);
   // Records why the VM ends, once, and lets the machine stop. Any thread.
   void BeginStop(VmStatus outcome);
+  absl::Status CheckStops(IfVersion if_version);
   void FinishStop();
   // These hold state_mutex_.
   void SetStatus(VmStatus next);  // and tells of it

@@ -165,16 +165,22 @@ absl::Status VmImpl::Resume(IfVersion if_version) {
   return absl::OkStatus();
 }
 
-absl::Status VmImpl::Stop(StopReason reason, IfVersion if_version) {
-  {
-    std::lock_guard lifecycle(lifecycle_mutex_);  // not in the middle of a start
-    std::lock_guard lock(state_mutex_);
-    if (absl::Status status = CheckVersion(if_version); !status.ok()) return status;
-    if (status_.state == VmState::kStopped) return absl::OkStatus();
-    if (status_.state == VmState::kDefined) {
-      return WrongState("does not run; start it, or delete it");
-    }
+absl::Status VmImpl::CheckStops(IfVersion if_version) {
+  std::lock_guard lifecycle(lifecycle_mutex_);  // not in the middle of a start
+  std::lock_guard lock(state_mutex_);
+  if (absl::Status status = CheckVersion(if_version); !status.ok()) return status;
+  if (status_.state == VmState::kDefined) {
+    return WrongState("does not run; start it, or delete it");
   }
+  return absl::OkStatus();
+}
+
+void VmImpl::AnnounceStop() {
+  if (CheckStops(std::nullopt).ok()) machine_->AnnounceStop();
+}
+
+absl::Status VmImpl::Stop(StopReason reason, IfVersion if_version) {
+  if (absl::Status status = CheckStops(if_version); !status.ok()) return status;
   BeginStop(Stopped(reason, reason == StopReason::kDaemonStopping ? "the daemon is shutting down"
                                                                   : "a stop was requested"));
   std::unique_lock lock(state_mutex_);

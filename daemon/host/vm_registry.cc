@@ -316,6 +316,8 @@ void Registry::Shutdown() {
     }
   }
   for (const std::shared_ptr<VmImpl>& vm : vms) (void)vm->Retire();
+  // Guests that run on would keep processors from those that stop.
+  for (const std::shared_ptr<VmImpl>& vm : vms) vm->AnnounceStop();
   // One that does not run needs no stop.
   for (const std::shared_ptr<VmImpl>& vm : vms) (void)vm->Stop(vcpu::StopReason::kDaemonStopping);
 }

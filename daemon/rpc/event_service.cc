@@ -168,7 +168,11 @@ grpc::ServerUnaryReactor* EventService::ResolveConversion(
     v1::ResolveConversionResponse* response) {
   return OnWorker(
       context_->calls, call, [this, request, response] { return Resolve(*request, response); },
-      request->ids_size() <= kSmallBatch ? Weight::kSmall : Weight::kLarge);
+      // A denied access ends its VM.
+      request->decision() == v1::ResolveConversionRequest::DECISION_APPLY &&
+              request->ids_size() <= kSmallBatch
+          ? Weight::kSmall
+          : Weight::kLarge);
 }
 
 absl::Status EventService::Resolve(const v1::ResolveConversionRequest& request,

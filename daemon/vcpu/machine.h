@@ -164,15 +164,17 @@ class Machine {
 
   // Memory that comes, goes and moves while the machine lives. Runs `change`, in which the engine's
   // memslots may change and the calls below may be made, while no vCPU executes and none is inside
-  // an access. kUnavailable: one stays in an access, for a decision or a page; nothing was done.
-  // One at a time; not from a thread of the machine.
+  // an access. kUnavailable: one is in an access, which may be over in a moment, or wait for a
+  // decision; nothing was done. One at a time; not from a thread of the machine.
   virtual absl::Status Still(absl::FunctionRef<absl::Status()> change) { return change(); }
   // The VM's memory has a slot there from now on: before the engine has. An error changes nothing.
   virtual absl::Status AddMemory(mmu::GfnRange) { return absl::OkStatus(); }
   // The engine knows the slot no more, and its memory goes.
   virtual void RemoveMemory(mmu::GfnRange) {}
-  // The engine has moved it. An error changes nothing.
+  // The engine has moved it. After an error the engine moves it back, and it is moved back here.
   virtual absl::Status MoveMemory(mmu::GfnRange, mmu::Gfn) { return absl::OkStatus(); }
+  // Where its devices are: no memory comes there.
+  virtual mmu::GfnRange devices() const { return {}; }
 
   // How often vCPUs left the guest, as far as somebody counts.
   virtual uint64_t exits() const { return 0; }
@@ -184,6 +186,9 @@ class Machine {
   virtual void Pause() = 0;
   virtual void Resume() = 0;
 
+  // Makes every vCPU that executes leave the guest soon. RequestStop follows, and does the rest: of
+  // many machines that stop, none then waits for the processors of the others. As cheap as can be.
+  virtual void AnnounceStop() {}
   // Makes every vCPU leave the guest soon, parked ones too, and makes no more calls to the client
   // but those under way. Thread-safe, returns at once, may be repeated, any thread.
   virtual void RequestStop() = 0;

@@ -51,6 +51,9 @@ class ExternalTables {
   // The access that Set names is what vCPUs get, and no more: denials (D11) need it.
   virtual bool CanRestrict() const { return false; }
 
+  // The memslot there begins at `to` from now on; no leaf of it is set, nor can be meanwhile.
+  virtual void MoveSlot(GfnRange, Gfn) {}
+
   // Takes a range of leaves away. When it returns OK, no vCPU can use them and no access is still
   // under way. Removing what is not there is no error. After an error the engine tries once more,
   // then marks the VM bugged.

@@ -150,6 +150,12 @@ class SlotChange {
     if (gone_ || everything) {
       if (absl::Status status = invalidation.Zap(kAllKinds); !status.ok()) return status;
     }
+    if (gone_ && added_) {
+      for (const MemoryKind kind : kAllKinds) {
+        ExternalTables* const external = vm_.roots.Of(kind).external;
+        if (external != nullptr) external->MoveSlot(gone_->range, added_->range.first);
+      }
+    }
     invalidation.Commit([this] { Commit(); });
     return absl::OkStatus();
   }

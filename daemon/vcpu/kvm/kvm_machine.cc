@@ -116,7 +116,11 @@ absl::Status KvmMachine::Load(const BootPlan& plan) {
   if (engine_ != nullptr) {
     // Frames that were made shared before the start have no private bytes, loaded ones included.
     for (const mmu::AttributeRun& run : engine_->GetMemoryAttributes()) {
-      if (run.kind == MemoryKind::kShared) ram_->Discard(run.range, MemoryKind::kPrivate);
+      if (run.kind != MemoryKind::kShared) continue;
+      for (const memory::RamSlot& slot : ram_->slots()) {  // runs may reach over slots
+        const mmu::GfnRange part = Intersection(run.range, slot.range);
+        if (!part.empty()) ram_->Discard(part, MemoryKind::kPrivate);
+      }
     }
   }
   return absl::OkStatus();
@@ -222,10 +226,15 @@ void KvmMachine::RenewProjection(Projection& projection) {
   Resume();
 }
 
-void KvmMachine::RequestStop() {
+void KvmMachine::AnnounceStop() {
   if (stop_.exchange(true)) return;
   gate_.Stop();
   for (const std::unique_ptr<Vcpu>& vcpu : vcpus_) vcpu->Kick();
+}
+
+void KvmMachine::RequestStop() {
+  if (stop_requested_.exchange(true)) return;
+  AnnounceStop();
   if (prefaulter_ != nullptr) prefaulter_->Kick();
   for (std::optional<Projection>& projection : projections_) {
     if (projection.has_value()) projection->Revoke();

@@ -63,8 +63,11 @@ class KvmMachine : public vcpu::Machine {
   absl::Status AddMemory(mmu::GfnRange range) override;
   void RemoveMemory(mmu::GfnRange range) override;
   absl::Status MoveMemory(mmu::GfnRange range, mmu::Gfn to) override;
+  // Interrupt controllers, and what KVM itself keeps below 4 GiB.
+  mmu::GfnRange devices() const override { return {mmu::Gfn(0xfec00), 0x1400}; }
   void Pause() override;
   void Resume() override;
+  void AnnounceStop() override;
   void RequestStop() override;
   void Join() override;
   vcpu::ProjectionCounts projection_counts() const override {
@@ -143,6 +146,7 @@ class KvmMachine : public vcpu::Machine {
   std::vector<Parked> workers_parked_;     // guarded by parked_mutex_
   std::atomic<bool> counts_exits_{false};  // the vCPUs are all there
   std::atomic<bool> stop_{false};
+  std::atomic<bool> stop_requested_{false};
   std::atomic<bool> settling_soon_{false};
   std::mutex start_mutex_;  // a start, the renewal of a projection, a change of memslots
   vcpu::PauseGate gate_;

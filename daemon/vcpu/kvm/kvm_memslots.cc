@@ -5,21 +5,11 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "daemon/vcpu/kvm/kvm_machine_impl.h"
 
 namespace twinroot::kvm {
 
 using mmu::MemoryKind;
-
-namespace {
-
-// A fault that is served is over in far less; one that waits for a decision may stay for minutes.
-constexpr absl::Duration kPatience = absl::Seconds(1);
-constexpr absl::Duration kBetween = absl::Milliseconds(1);
-
-}  // namespace
 
 absl::Status KvmMachine::AddRegions(const memory::RamSlot& slot, const uint32_t (&numbers)[2]) {
   for (const MemoryKind kind : mmu::kAllKinds) {
@@ -47,24 +37,20 @@ absl::Status KvmMachine::SetRegion(uint32_t number, MemoryKind kind,
 
 // A memslot of KVM's changes when nobody is inside KVM any more, and who waits in a fault is.
 absl::Status KvmMachine::Still(absl::FunctionRef<absl::Status()> change) {
-  const absl::Time deadline = absl::Now() + kPatience;
-  for (;;) {
-    {
-      std::lock_guard no_start(start_mutex_);
-      std::lock_guard no_prefault(prefault_mutex_);
-      Pause();
-      const bool still = !gate_.AnyHeld() || stop_.load(std::memory_order_acquire);
-      absl::Status status = still ? change() : absl::OkStatus();
-      Resume();
-      if (still) return status;
-    }
-    if (absl::Now() >= deadline) {
-      return absl::UnavailableError(
-          "a vCPU waits in an access to memory: decide the conversion that it waits for, then try "
-          "again");
-    }
-    absl::SleepFor(kBetween);
-  }
+  const auto waits = [] {
+    return absl::UnavailableError(
+        "a vCPU waits in an access to memory: decide the conversion that it waits for, harvest a "
+        "full dirty log, resume the VM if it is paused, then try again");
+  };
+  // To look before saves a pause, to look after is sure.
+  if (gate_.AnyHeld() && !stop_.load(std::memory_order_acquire)) return waits();
+  std::lock_guard no_start(start_mutex_);
+  std::lock_guard no_prefault(prefault_mutex_);
+  Pause();
+  const bool still = !gate_.AnyHeld() || stop_.load(std::memory_order_acquire);
+  absl::Status status = still ? change() : waits();
+  Resume();
+  return status;
 }
 
 absl::Status KvmMachine::AddMemory(mmu::GfnRange range) {
@@ -101,29 +87,20 @@ void KvmMachine::RemoveMemory(mmu::GfnRange range) {
 }
 
 absl::Status KvmMachine::MoveMemory(mmu::GfnRange range, mmu::Gfn to) {
-  const auto move = [this](Regions& regions, mmu::Gfn first) {
-    absl::Status status;
-    for (const MemoryKind kind : mmu::kAllKinds) {
-      projection(kind).MoveWindow(regions.range, first);
-      const uint32_t number = regions.slots[static_cast<size_t>(kind)];
-      const Projection::Window& window = *projection(kind).WindowAt(first);
-      status.Update(native_.has_value() && kind == MemoryKind::kPrivate
-                        ? native_->Follow(regions.range, window, number)
-                        : SetRegion(number, kind, window));
-    }
-    regions.range.first = first;
-    return status;
-  };
+  absl::Status status;
   for (Regions& regions : added_) {
     if (!(regions.range == range)) continue;
-    absl::Status status = move(regions, to);
-    if (!status.ok() && !move(regions, range.first).ok()) {
-      client_->OnFatal(vcpu::StopReason::kBackendError,
-                       "KVM neither moves memory nor takes it back to where it was");
+    regions.range.first = to;
+    for (const MemoryKind kind : mmu::kAllKinds) {
+      const uint32_t number = regions.slots[static_cast<size_t>(kind)];
+      const Projection::Window& window = *projection(kind).WindowAt(to);
+      status.Update(native_.has_value() && kind == MemoryKind::kPrivate
+                        ? native_->Follow(window, number)
+                        : SetRegion(number, kind, window));
     }
-    return status;
+    break;
   }
-  return absl::OkStatus();
+  return status;
 }
 
 uint32_t KvmMachine::TakeNumber() {

@@ -16,6 +16,7 @@ namespace twinroot::kvm {
 namespace {
 
 constexpr uint64_t kGiB = uint64_t{1} << 30;
+constexpr uint64_t kTablesEnd = 512 * kGiB;  // of one page-directory-pointer table
 constexpr uint64_t kLargePage = uint64_t{2} << 20;
 
 // The copier's own pages, at the beginning of its memslot.
@@ -88,9 +89,24 @@ class Tables {
 
 absl::Status LoadPrivateMemory(const KvmFd& vm, uint32_t slot, Vcpu& vcpu, memory::GuestRam& ram) {
   memory::Backing& staged = ram.slots()[0].private_pages;  // images lie in low memory
-  const mmu::Gfn ram_end = ram.slots().back().range.end();
-  const uint64_t shown_gpa = ((ram_end.value << mmu::kPageShift) + kGiB - 1) / kGiB * kGiB;
-  const uint64_t copier_gpa = shown_gpa + (staged.size() + kGiB - 1) / kGiB * kGiB;
+  // Between all memory there is and where the tables end.
+  const uint64_t shown_bytes = (staged.size() + kGiB - 1) / kGiB * kGiB;
+  uint64_t shown_gpa = uint64_t{1} << 32;
+  for (bool moved = true; moved;) {
+    moved = false;
+    const mmu::GfnRange place = {mmu::Gfn(shown_gpa >> mmu::kPageShift),
+                                 (shown_bytes + kGiB) >> mmu::kPageShift};
+    for (const mmu::Memslot& memory : ram.Memslots()) {
+      if (!memory.range.Overlaps(place)) continue;
+      shown_gpa = ((memory.range.end().value << mmu::kPageShift) + kGiB - 1) / kGiB * kGiB;
+      moved = true;
+    }
+  }
+  const uint64_t copier_gpa = shown_gpa + shown_bytes;
+  if (copier_gpa + kGiB > kTablesEnd) {
+    return absl::ResourceExhaustedError(
+        "no room for the loader below 512 GiB: add memslots there after the start");
+  }
   absl::StatusOr<memory::Mapping> copier = memory::Mapping::Anonymous(kCopierBytes);
   if (!copier.ok()) return copier.status();
   std::memcpy(copier->data() + kCode, kCopy, sizeof kCopy);

@@ -72,9 +72,16 @@ void NativeMemory::Forget(GfnRange range) {
   }
 }
 
-absl::Status NativeMemory::Follow(GfnRange from, const Projection::Window& window,
-                                  uint32_t number) {
-  Slot* const slot = Find(from.first);
+void NativeMemory::MoveSlot(GfnRange range, Gfn to) {
+  trap_->MoveSlot(range, to);
+  std::lock_guard lock(mutex_);
+  std::unique_lock change(slots_mutex_);
+  for (Slot& slot : slots_) {
+    if (slot.range == range) slot.range.first = to;
+  }
+}
+
+absl::Status NativeMemory::Follow(const Projection::Window& window, uint32_t number) {
   // KVM does not move what has a guest_memfd: it goes, and comes again with the same pages.
   UserspaceMemoryRegion2 none;
   none.slot = number;
@@ -83,11 +90,7 @@ absl::Status NativeMemory::Follow(GfnRange from, const Projection::Window& windo
     return absl::ResourceExhaustedError(
         absl::StrCat("KVM keeps private memory where it was: ", std::strerror(errno)));
   }
-  absl::Status status = SetRegion(*slot, window, number);
-  std::lock_guard lock(mutex_);
-  std::unique_lock change(slots_mutex_);
-  slot->range = window.range;
-  return status;
+  return SetRegion(*Find(window.range.first), window, number);
 }
 
 NativeMemory::Slot* NativeMemory::Find(Gfn gfn) {

@@ -39,8 +39,8 @@ class NativeMemory : public mmu::ExternalTables, public mmu::PageSource {
   absl::Status Add(const Projection::Window& window, const memory::Backing& place, uint32_t number);
   // KVM's memslot is gone; the engine knows it no more. None: nothing happens.
   void Forget(mmu::GfnRange range);
-  // The window has moved from there.
-  absl::Status Follow(mmu::GfnRange from, const Projection::Window& window, uint32_t number);
+  // The window has moved, and KVM's memslot follows it.
+  absl::Status Follow(const Projection::Window& window, uint32_t number);
 
   // The kernel itself waits in the trap: a thread of its own in place of a halted vCPU (KVM's
   // asynchronous page faults), or KVM for what it emulates. Nothing ever comes there, and no signal
@@ -55,6 +55,7 @@ class NativeMemory : public mmu::ExternalTables, public mmu::PageSource {
   bool CanSplit() const override { return true; }
   absl::Status Merge(mmu::Gfn, mmu::Level) override { return absl::OkStatus(); }
   absl::Status Remove(mmu::GfnRange range) override;
+  void MoveSlot(mmu::GfnRange range, mmu::Gfn to) override;
 
   // PageSource.
   mmu::Level LargestLeaf(mmu::Gfn gfn, mmu::MemoryKind kind) override;

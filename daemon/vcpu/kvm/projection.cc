@@ -77,14 +77,21 @@ void Projection::RemoveWindow(GfnRange range) {
   const auto of_it = [&](const Spot& spot) { return gone(*spot.window); };
   std::erase_if(unsettled_spots_, of_it);
   std::erase_if(busy_spots_, of_it);
+  // A thread of the kernel's own may wait there, and would for ever.
+  for (const Window& window : windows_) {
+    if (gone(window)) Revoke(window);
+  }
   windows_.remove_if(gone);
 }
 
-void Projection::MoveWindow(GfnRange range, Gfn to) {
+void Projection::MoveSlot(GfnRange range, Gfn to) {
   std::unique_lock use(use_);
   std::lock_guard lock(mutex_);
   for (Window& window : windows_) {
-    if (window.range == range) window.range.first = to;
+    if (!(window.range == range)) continue;
+    window.range.first = to;
+    // Who waits there is known by the old place: it comes again, by the new one.
+    userfault_->Wake(window.mapping.data(), window.mapping.size());
   }
 }
 

@@ -58,9 +58,9 @@ class Projection : public mmu::ExternalTables {
   absl::Status Open(memory::GuestRam& ram);
   // One for a slot that is added, which is not there before the result.
   absl::Status AddWindow(mmu::GfnRange range, const memory::Backing& pages);
-  // Of an added slot in which nothing is mapped; no vCPU is there. None: nothing happens.
+  // Of an added slot in which nothing is mapped; no vCPU is there. Whoever else waits there gets an
+  // error. None: nothing happens.
   void RemoveWindow(mmu::GfnRange range);
-  void MoveWindow(mmu::GfnRange range, mmu::Gfn to);
 
   mmu::MemoryKind kind() const { return kind_; }
   // Not beside a change of them. The window that begins there.
@@ -109,6 +109,7 @@ class Projection : public mmu::ExternalTables {
   absl::Status WithholdWrite(mmu::GfnRange range) override;
   bool CanWithholdWrite() const override { return userfault_->can_watch_writes(); }
   absl::Status Remove(mmu::GfnRange range) override;
+  void MoveSlot(mmu::GfnRange range, mmu::Gfn to) override;
 
  private:
   struct Spot {

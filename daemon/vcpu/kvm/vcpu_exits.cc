@@ -220,7 +220,7 @@ Vcpu::Next Vcpu::HandleMmio() {
   const std::string where =
       absl::StrCat(run_->mmio.is_write ? "write" : "read", " at 0x",
                    absl::Hex(gfn.value << mmu::kPageShift | (run_->mmio.phys_addr & 0xfff)));
-  for (const memory::RamSlot& slot : environment_.ram->slots()) {
+  for (const mmu::Memslot& slot : environment_.ram->Memslots()) {
     if (slot.range.Contains(gfn)) {
       return Fatal(StopReason::kUnhandledExit,
                    "KVM could not complete a " + where + " in guest memory");

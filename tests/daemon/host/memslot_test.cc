@@ -169,6 +169,35 @@ TEST_F(MemslotsOfAVm, OnKvmTheyChangeWhenNoVcpuIsInAnAccess) {
   EXPECT_TRUE(vm_->AddMemslot(kSlot).ok());
 }
 
+TEST_F(MemslotsOfAVm, OnKvmASharedRunMayReachFromBootMemoryIntoAnAddedSlot) {
+  if (!registry_->capabilities().kvm_usable) {
+    GTEST_SKIP() << "kvm: " << registry_->capabilities().reason;
+  }
+  Make("vcpus { steps { write { gpa: 0x1001000 alias: MEMORY_KIND_SHARED value: 7 } } }", 1,
+       BackendKind::kKvm);
+  ASSERT_TRUE(vm_->AddMemslot({Gfn(0x1000), 0x200}).ok());
+  ASSERT_TRUE(
+      vm_->Convert({{Gfn(0xe00), 0x400}}, MemoryKind::kShared, mmu::Content::kDestroy).ok());
+  Start();
+  Eventually([this] { return vm_->status().state == VmState::kStopped; });
+  // The stack lay in what became shared.
+  EXPECT_TRUE(vm_->Audit().ok()) << vm_->Audit();
+  const absl::Status devices = vm_->AddMemslot({Gfn(0xfec00), 0x200});
+  EXPECT_EQ(devices.code(), absl::StatusCode::kInvalidArgument) << devices;
+}
+
+TEST_F(MemslotsOfAVm, ARequestWhoseMemoryIsRemovedWhileItWaitsFindsItselfOutside) {
+  Make("vcpus { steps { write { gpa: 0x8001000 alias: MEMORY_KIND_SHARED value: 7 } } }", 1,
+       BackendKind::kSim, [](VmSpec& spec) { spec.policy.mode = PolicyMode::kOrchestrator; });
+  ASSERT_TRUE(vm_->AddMemslot(kSlot).ok());
+  Start();
+  Eventually([this] { return vm_->Pending().size() == 1; });
+  ASSERT_TRUE(vm_->RemoveMemslot(kSlot.first).ok());
+  vm_->Resolve(vm_->Pending()[0].id, Resolution::kApply);
+  Eventually([this] { return vm_->status().state == VmState::kStopped; });
+  EXPECT_EQ(vm_->status().stop_reason, "MMIO_OUTSIDE_MEMORY") << vm_->status().stop_message;
+}
+
 TEST_F(MemslotsOfAVm, OnKvmContentAndAttributesMoveAlong) {
   if (!registry_->capabilities().kvm_usable) {
     GTEST_SKIP() << "kvm: " << registry_->capabilities().reason;
