@@ -76,12 +76,13 @@ absl::StatusOr<std::string> BochsProcess::Run(int memory_mib, const std::string&
           " is missing: third_party/debian/packages.txt names the packages that tests need"));
     }
   }
-  const std::string settings = folder_ + "/bochsrc", commands = folder_ + "/rc",
-                    log = folder_ + "/log";
+  const std::string log = folder_ + "/log";
   const uint64_t cylinders = std::filesystem::file_size(disk()) / 512 / heads / sectors_per_track;
-  WriteFile(settings, absl::Substitute(kSettings, memory_mib, kBios, kVgaBios, disk(), cylinders,
-                                       heads, sectors_per_track, log, model));
-  WriteFile(commands, kDebuggerCommands);
+  // It runs in the folder and is told bare names: a long path overruns a buffer of its own.
+  WriteFile(folder_ + "/bochsrc",
+            absl::Substitute(kSettings, memory_mib, kBios, kVgaBios, "disk.img", cylinders, heads,
+                             sectors_per_track, "log", model));
+  WriteFile(folder_ + "/rc", kDebuggerCommands);
 
   // Its display is a terminal, so it gets one.
   const int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
@@ -98,7 +99,7 @@ absl::StatusOr<std::string> BochsProcess::Run(int memory_mib, const std::string&
     for (int fd = 0; fd < 3; ++fd) dup2(side, fd);
     setenv("TERM", "vt100", 1);
     if (chdir(folder_.c_str()) != 0) _exit(127);
-    execl(kBochs, kBochs, "-q", "-f", settings.c_str(), "-rc", commands.c_str(), nullptr);
+    execl(kBochs, kBochs, "-q", "-f", "bochsrc", "-rc", "rc", nullptr);
     _exit(127);
   }
   close(side);
