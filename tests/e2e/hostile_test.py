@@ -9,7 +9,7 @@ from tests.e2e.harness import MIB
 _CRASHES = {
     "exception": "TRIPLE_FAULT",
     "nowhere": "TRIPLE_FAULT",
-    "wander": "TRIPLE_FAULT",
+    "wander": "MMIO_OUTSIDE_MEMORY",
     "outside": "TRIPLE_FAULT",
     "outside-gpa": "MMIO_OUTSIDE_MEMORY",
     "loader-pages": "TRIPLE_FAULT",

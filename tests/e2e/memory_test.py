@@ -115,15 +115,18 @@ class Memory(harness.E2eTest):
         self.assertSound(hvd)
         self.stop(hvd)
 
-    def test_KvmPrefaultsButKeepsItsMemslots(self):
+    def test_OnKvmMemoryIsAddedMovedPrefaultedAndRemoved(self):
         hvd = self.start_with_kvm()
-        self.make(hvd, [{"write": {"gpa": str(4 * MIB), "value": "1"}}], backend="kvm")
-        answer = hvd.hvctl("memory", "add", "demo", "128MiB", "4MiB")
-        self.assertCode(5, answer)
-        self.assertIn("--backend sim", answer.err)
-        hvd.do("memory", "prefault", "demo", "--range", "4MiB:4MiB")
+        self.make(hvd, [{"write": {"gpa": str(256 * MIB), "value": "1"}}], backend="kvm")
+        hvd.do("memory", "add", "demo", "128MiB", "4MiB")
+        hvd.do("memory", "move", "demo", "128MiB", "256MiB")
+        hvd.do("memory", "prefault", "demo", "--range", "256MiB:4MiB")
         hvd.do("vm", "start", "demo")
         self.assertExits(0, hvd, "demo")
+        self.assertEqual(hvd.runs("demo"),
+                         [(0, 16 * MIB, "PRIVATE"), (256 * MIB, 4 * MIB, "PRIVATE")])
+        hvd.do("memory", "remove", "demo", "256MiB")
+        self.assertEqual(hvd.runs("demo"), [(0, 16 * MIB, "PRIVATE")])
         self.assertSound(hvd)
         self.stop(hvd)
 

@@ -143,7 +143,7 @@ INSTANTIATE_TEST_SUITE_P(
         {"HostileException", "hostile", "mode=exception others=spin", 2, kAuto, std::nullopt,
          "TRIPLE_FAULT"},
         {"HostileNowhere", "hostile", "mode=nowhere", 1, kAuto, std::nullopt, "TRIPLE_FAULT"},
-        {"HostileWander", "hostile", "mode=wander", 1, kAuto, std::nullopt, "TRIPLE_FAULT"},
+        {"HostileWander", "hostile", "mode=wander", 1, kAuto, std::nullopt, "MMIO_OUTSIDE_MEMORY"},
         {"HostileOutside", "hostile", "mode=outside", 1, kAuto, std::nullopt, "TRIPLE_FAULT"},
         {"HostileOutsideGpa", "hostile", "mode=outside-gpa", 1, kAuto, std::nullopt,
          "MMIO_OUTSIDE_MEMORY"},
