@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/time/clock.h"
 #include "daemon/host/vm_registry.h"
 #include "daemon/host/wait_stopped.h"
@@ -313,7 +314,13 @@ TEST_P(Scenarios, ShowWhatTheirFileSays) {
       << status.stop_reason << ": " << status.stop_message << "\n"
       << console;
   EXPECT_EQ(status.exit_code.value_or(0), scenario.exit_code()) << console;
-  EXPECT_EQ(status.stop_reason, scenario.stop_reason()) << status.stop_message;
+  // A real KVM emulates an access outside memory: it would read the guest's page tables for it, and
+  // cannot where they are private. The fake one does not read them.
+  const bool emulated = backend == BackendKind::kKvmNative &&
+                        scenario.stop_reason() == "MMIO_OUTSIDE_MEMORY" &&
+                        absl::StrContains(status.stop_message, "KVM emulates an access");
+  EXPECT_EQ(status.stop_reason, emulated ? "UNHANDLED_EXIT" : scenario.stop_reason())
+      << status.stop_message;
   EXPECT_EQ(console, scenario.console());
 
   const std::vector<v1::Conversion> seen = ConversionsOf(house.journal, spec.name, from);
