@@ -1,7 +1,6 @@
 #include "daemon/host/vm_impl.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <thread>
 #include <utility>
@@ -41,10 +40,10 @@ absl::StatusOr<mmu::GpaLayout> LayoutOf(const VmSpec& spec, const kvm::KvmSystem
   return mmu::GpaLayout::Create(std::min(maxphyaddr, kWalkBits) - 1, kWalkBits, maxphyaddr);
 }
 
-// Enough tables to map all memory in 4 KiB pages through both roots, and on sim as much again,
-// which may be added in memslots. Pages that are never used cost nothing.
+// Enough tables to map all memory in 4 KiB pages through both roots, and as much again, which may
+// be added in memslots. Pages that are never used cost nothing.
 size_t TablePagesFor(uint64_t boot_bytes, uint32_t vcpus) {
-  const uint64_t memory_bytes = 2 * boot_bytes;  // as much may be added
+  const uint64_t memory_bytes = 2 * boot_bytes;
   // Roots, upper levels, the two slots' edges; and what each vCPU's fault may hold in reserve.
   // Added memslots may lie far from each other: upper tables and edges of their own.
   const uint64_t slack = 32 + 4 * uint64_t{vcpus} + 4 * MemslotDesk::kMaxAdded;
@@ -172,8 +171,6 @@ void VmImpl::CountExit(ExitMeter::Reason reason) {
 }
 
 Verdict VmImpl::OnEptViolation(VcpuIndex vcpu, const mmu::Fault& reported) {
-  CountExit(ExitMeter::Reason::kEptViolation);
-  const auto begin = std::chrono::steady_clock::now();
   const absl::Time exit_time = absl::Now();
   mmu::Fault fault = reported;
   fault.vcpu = vcpu;
@@ -183,8 +180,10 @@ Verdict VmImpl::OnEptViolation(VcpuIndex vcpu, const mmu::Fault& reported) {
     const std::optional<Verdict> verdict = AnswerFault(vcpu, fault, outcome, harvests, exit_time);
     if (!verdict.has_value()) continue;
     if (house_.exits != nullptr) {
-      house_.exits->CountFault(engine_->layout().KindOf(fault.gpa), outcome.index(),
-                               std::chrono::steady_clock::now() - begin);
+      house_.exits->CountFault(
+          engine_->layout().KindOf(fault.gpa), outcome.index(),
+          // Of the same clock as conversions; it may have been set meanwhile.
+          absl::ToChronoNanoseconds(std::max(absl::Now() - exit_time, absl::ZeroDuration())));
     }
     return *verdict;
   }

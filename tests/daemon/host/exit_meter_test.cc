@@ -37,7 +37,7 @@ TEST(ExitMeter, AliasesAndOutcomesAreCountedApart) {
 }
 
 TEST(ExitMeter, NothingThatManyThreadsCountIsLost) {
-  constexpr uint64_t kThreads = 40, kEach = 2'000;  // more threads than lanes
+  constexpr uint64_t kThreads = 160, kEach = 500;  // more threads than lanes
   const auto meter = std::make_unique<ExitMeter>();
   std::vector<std::thread> threads;
   for (uint64_t i = 0; i < kThreads; ++i) {
@@ -50,7 +50,7 @@ TEST(ExitMeter, NothingThatManyThreadsCountIsLost) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(meter->exits(ExitMeter::Reason::kMapGpa), kThreads * kEach);
-  EXPECT_EQ(meter->exits(ExitMeter::Reason::kEptViolation), 0u);
+  EXPECT_EQ(meter->exits(ExitMeter::Reason::kEptViolation), kThreads * kEach);
   EXPECT_EQ(meter->latency(MemoryKind::kShared, kFixed).nanoseconds, 3 * kThreads * kEach);
 }
 

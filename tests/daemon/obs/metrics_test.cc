@@ -331,7 +331,7 @@ TEST_F(MetricsTest, ExitsAndFaultsAreCountedByWhatBecameOfThem) {
                    std::chrono::microseconds(3));
   const std::string scrape = Scraped();
   EXPECT_EQ(ValueOf(scrape, "twinroot_exits_total{reason=\"map_gpa\"}"), 1);
-  EXPECT_EQ(ValueOf(scrape, "twinroot_exits_total{reason=\"ept_violation\"}"), 0);
+  EXPECT_EQ(ValueOf(scrape, "twinroot_exits_total{reason=\"ept_violation\"}"), 1);
   const std::string latency = "twinroot_fault_latency_seconds_";
   const std::string labels = "{kind=\"shared\",outcome=\"retry\"";
   EXPECT_EQ(ValueOf(scrape, latency + "bucket" + labels + ",le=\"2.5e-06\"}"), 0);

@@ -206,6 +206,23 @@ inline Expected Walk(std::vector<uint64_t> entries, const State& state, const Re
   }
 }
 
+// A bit that is reserved at this level whatever the registers say; 0: there is none.
+inline uint64_t ReservedBit(Mode mode, int level, bool leaf) {
+  if (mode == Mode::k32) return leaf && level == 2 ? Bit(21) : 0;
+  return Bit(45);
+}
+
+// Present, R/W, U/S, XD, reserved, A and D of one entry: bits 0 to 6 of `i`.
+inline uint64_t WithBits(uint64_t entry, unsigned i, Mode mode, int level, bool leaf) {
+  entry &= ~uint64_t{0x67};
+  entry |= i & 7;
+  if (i & 8) entry |= mode == Mode::k32 ? 0 : Bit(63);
+  if (i & 16) entry |= ReservedBit(mode, level, leaf);
+  if (i & 32) entry |= Bit(5);
+  if (i & 64) entry |= Bit(6);
+  return entry;
+}
+
 }  // namespace twinroot::mmu::manual
 
 #endif  // TWINROOT_TESTS_MMU_SHADOW_PAGING_MANUAL_H_
