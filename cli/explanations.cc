@@ -14,6 +14,8 @@ constexpr char kShowHost[] = "`hvctl host show` shows what this host can do";
 constexpr char kShowLimits[] = "`hvctl host show` shows the limits, `hvctl vm list` what is in use";
 constexpr char kBeginAtOldest[] = "leave out --since to begin at the oldest event kept";
 constexpr char kReportIt[] = "this is a fault of hvd; look at its log";
+constexpr char kAskVm[] =
+    "`hvctl vm get NAME` has the sentence, `hvctl vm console NAME` what it said";
 
 void AddRequestReasons(std::vector<Explanation>* table) {
   const auto add = [&](const char* word, const char* meaning, const char* next,
@@ -141,14 +143,12 @@ void AddStopReasons(std::vector<Explanation>* table) {
   const auto add = [&](const char* word, const char* meaning, const char* next) {
     table->push_back({Subject::kStopReason, word, meaning, next, StatusCode::OK, AsHint::kNo});
   };
-  constexpr char kAsk[] =
-      "`hvctl vm get NAME` has the sentence, `hvctl vm console NAME` what it said";
   add("STOP_REQUESTED", "Somebody has stopped it: `hvctl vm stop`.",
       "`hvctl vm create` and `vm start` run it anew");
-  add("GUEST_RESET", "The guest asked for a reset, which here is its end.", kAsk);
+  add("GUEST_RESET", "The guest asked for a reset, which here is its end.", kAskVm);
   add("TRIPLE_FAULT", "A fault within a double fault: the guest's exception handling is broken.",
       "look at its console; for guests without secrets, --debug registers says more");
-  add("UNHANDLED_EXIT", "The guest did something that no device or rule here answers.", kAsk);
+  add("UNHANDLED_EXIT", "The guest did something that no device or rule here answers.", kAskVm);
   add("MMIO_OUTSIDE_MEMORY",
       "The guest touched an address where there is neither memory nor device.",
       "`hvctl memory get NAME` shows where its memory is");
