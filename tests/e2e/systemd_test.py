@@ -217,11 +217,14 @@ class Notices(AsService):
                      "the status counts the VM")
         self.stop(hvd)
 
-    def test_PingsComeUnderLoad(self):
+    def test_PingsComeWhileGuestsRunWithoutEndAndOneWaitsForADecision(self):
         hvd, notify = self.with_watchdog()
         hvd.wait_until_ready()
         for i in range(4):
             hvd.run(f"vm{i}", "--program", "tests/scenarios/programs/counts.textproto")
+        hvd.run("gate", "--policy", "orchestrator", "--decision-timeout", "60s", "--program",
+                _PROGRAM)
+        hvd.wait_for_request("gate")
         notify.said()
         for _ in range(10):
             self.ping(notify)
