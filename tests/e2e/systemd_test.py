@@ -252,11 +252,11 @@ class Notices(AsService):
         self.assertTrue(said)
         for message in said:
             self.assertEqual(list(message), ["STATUS"])
-            self.assertRegex(message["STATUS"], rf"^Stuck for \S+: {part}$")
-        self.assertIn(f"{part}: has not turned over for", hvd.log())
+            self.assertRegex(message["STATUS"], rf"^Stuck for \S+: .*\b{part}\b")
+        self.assertIn("has not turned over for", hvd.log())
         self.assertEqual(libc.ptrace(_DETACH, tids[0], 0, 0), 0)
         self.ping(notify, "pings again")
-        self.assertIn(f"{part}: turns over again", hvd.log())
+        self.assertIn("turns over again", hvd.log())
         self.stop(hvd)
 
     def test_ADaemonWhoseClockStandsStillIsNotPingedFor(self):
