@@ -15,7 +15,8 @@ namespace {
 namespace fs = std::filesystem;
 
 // Asks for a conversion, which nobody decides, so that it stays where it is.
-constexpr char kWaits[] = "vcpus { steps { write { gpa: 0x400000 alias: MEMORY_KIND_SHARED value: 1 } } }";
+constexpr char kWaits[] =
+    "vcpus { steps { write { gpa: 0x400000 alias: MEMORY_KIND_SHARED value: 1 } } }";
 
 class CpuShares : public VmFixture {
  protected:

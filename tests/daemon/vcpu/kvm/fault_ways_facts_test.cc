@@ -182,11 +182,10 @@ TEST_F(FaultWays, KvmDoesNotSayWhereAGuestsFaultInPlaceWas) {
   if (kvm < 0) GTEST_SKIP() << "/dev/kvm: " << std::strerror(errno);
   const int vm = ioctl(kvm, KVM_CREATE_VM, 0);
   ASSERT_GE(vm, 0);
-  // Tables that map the first 2M to itself, and a page with mov al, [rbx]; out 0xf5, al: 64-bit code
-  // in ring 3, so that the processor executes it and no KVM emulates it.
+  // Tables that map the first 2M to itself, and a page with mov al, [rbx]; out 0xf5, al: 64-bit
+  // code in ring 3, so that the processor executes it and no KVM emulates it.
   constexpr uint64_t kOwn = 4 * kPage;
-  void* const own =
-      mmap(nullptr, kOwn, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* const own = mmap(nullptr, kOwn, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   ASSERT_NE(own, MAP_FAILED);
   auto* const words = static_cast<uint64_t*>(own);
   words[0] = kPage | 0x7;
