@@ -86,6 +86,9 @@ void AddOtherReasons(std::vector<Explanation>* table) {
       "`hvctl vm get {vm|NAME}` shows its state");
   add(StatusCode::FAILED_PRECONDITION, "BACKEND_UNAVAILABLE", "This host cannot run that backend.",
       kShowHost);
+  add(StatusCode::FAILED_PRECONDITION, "CPU_GROUPS_UNAVAILABLE",
+      "The daemon cannot make control groups, so VMs have no shares of processor time.",
+      "`hvctl host show` says why; or leave --cpu-weight, --max-cpus out");
   add(StatusCode::FAILED_PRECONDITION, "IMAGE_NEEDS_KVM",
       "Images run on real processors only; sim runs access programs.", kShowHost);
   add(StatusCode::FAILED_PRECONDITION, "NOT_ON_THIS_BACKEND",

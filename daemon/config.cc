@@ -246,6 +246,7 @@ std::string NeedsRestart(const Config& before, const Config& now) {
   compare("metrics_address", before.metrics_address, now.metrics_address);
   compare("max_vm_series", before.max_vm_series, now.max_vm_series);
   compare("backend", before.backend, now.backend);
+  compare("cpu_groups", before.cpu_groups, now.cpu_groups);
   compare("allow_core_dumps", before.allow_core_dumps, now.allow_core_dumps);
   compare("tcp", tcp(before), tcp(now));
   // An audit log that was off is not missing on the way.

@@ -43,6 +43,7 @@ struct Config {
   std::string metrics_address;    // host:port; empty: no metrics endpoint
   uint32_t max_vm_series = 1024;  // VMs that have series of their own in a scrape
   host::BackendKind backend = host::BackendKind::kAuto;
+  bool cpu_groups = true;  // for each VM on kvm, where the host lets the daemon make them
   LogLevel log_level = LogLevel::kInfo;
   bool allow_core_dumps = false;
   std::optional<Tcp> tcp;

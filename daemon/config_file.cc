@@ -301,6 +301,8 @@ void ReadTop(Reader& reader, const YAML::Node& top, Config* config) {
                                                      {"kvm-native", host::BackendKind::kKvmNative},
                                                      {"sim", host::BackendKind::kSim}},
                                                     &config->backend)},
+       {"cpu_groups",
+        reader.Choice<bool>("cpu_groups", {{"auto", true}, {"off", false}}, &config->cpu_groups)},
        {"log_level", reader.Choice<LogLevel>("log_level",
                                              {{"debug", LogLevel::kDebug},
                                               {"info", LogLevel::kInfo},

@@ -178,6 +178,7 @@ absl::Status Start(const Config& config, const RegistryMaker& make_registry, Par
   }
   host::RegistryOptions registry_options;
   registry_options.default_backend = config.backend;
+  registry_options.cpu_groups = config.cpu_groups;
   registry_options.exits = parts.metrics->exits();
   auto registry = make_registry(registry_options, parts.journal.get());
   if (!registry.ok()) return registry.status();

@@ -47,9 +47,10 @@ inline constexpr char kPrivateMemory[] = "PRIVATE_MEMORY";  // only shared memor
 inline constexpr char kPreserveWouldDisclose[] = "PRESERVE_WOULD_DISCLOSE";
 
 // FAILED_PRECONDITION
-inline constexpr char kWrongState[] = "WRONG_STATE";                  // not in the VM's state
-inline constexpr char kBackendUnavailable[] = "BACKEND_UNAVAILABLE";  // not on this host
-inline constexpr char kImageNeedsKvm[] = "IMAGE_NEEDS_KVM";           // sim runs programs only
+inline constexpr char kWrongState[] = "WRONG_STATE";                       // not in the VM's state
+inline constexpr char kBackendUnavailable[] = "BACKEND_UNAVAILABLE";       // not on this host
+inline constexpr char kCpuGroupsUnavailable[] = "CPU_GROUPS_UNAVAILABLE";  // metadata `vm`
+inline constexpr char kImageNeedsKvm[] = "IMAGE_NEEDS_KVM";                // sim runs programs only
 inline constexpr char kNotOnThisBackend[] = "NOT_ON_THIS_BACKEND";    // metadata `vm`, `needs_mmu`
 inline constexpr char kDenialUnsupported[] = "DENIAL_UNSUPPORTED";    // by this processor
 inline constexpr char kNoConsoleInput[] = "NO_CONSOLE_INPUT";         // no serial port

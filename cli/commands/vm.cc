@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "cli/commands/command.h"
+#include "cli/commands/cpu_share_flags.h"
 #include "cli/short_names.h"
 
 namespace twinroot::cli {
@@ -80,6 +81,8 @@ std::string Describe(const v1::Vm& vm) {
   sheet.Add("Backend", ShortName(vm.backend()));
   sheet.Add("Memory", FormatSize(vm.memory_bytes()));
   sheet.Add("vCPUs", absl::StrCat(vm.vcpus()));
+  sheet.Add("Processors", absl::StrJoin(vm.placement().cpus(), ", "));
+  sheet.Add("CPU share", DescribeCpuShare(vm.placement()));
   sheet.Add("Policy", DescribePolicy(vm.conversion_policy()));
   sheet.Add("Quotas", DescribeQuotas(vm.conversion_policy()));
   sheet.Add("Image", vm.image());

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/commands/command.h"
+#include "cli/commands/cpu_share_flags.h"
 #include "cli/commands/policy_flags.h"
 #include "cli/short_names.h"
 
@@ -83,6 +84,7 @@ int Delete(Session& session, const Arguments& arguments) {
 
 struct UpdateArguments : Arguments {
   PolicyFlags policy;
+  CpuShareFlags cpu_share;
   std::map<std::string, std::string> labels;
   bool no_labels = false;
   bool dry_run = false;
@@ -100,6 +102,8 @@ v1::UpdateVmRequest RequestOf(const UpdateArguments& arguments) {
   };
   *vm.mutable_conversion_policy() = arguments.policy.policy();
   for (const std::string& field : arguments.policy.fields()) change("conversion_policy." + field);
+  arguments.cpu_share.WriteTo(vm.mutable_placement());
+  for (const std::string& field : arguments.cpu_share.fields()) change("placement." + field);
   if (arguments.no_labels || !arguments.labels.empty()) {
     vm.mutable_labels()->insert(arguments.labels.begin(), arguments.labels.end());
     change("labels");
@@ -126,10 +130,12 @@ int Update(Session& session, const UpdateArguments& arguments) {
 
 void AddUpdate(CLI::App* vm, Invocation* invocation) {
   const auto arguments = std::make_shared<UpdateArguments>();
-  CLI::App* verb = AddVerb(vm, "update", "Change a VM's policy or labels", invocation,
-                           [arguments](Session& session) { return Update(session, *arguments); });
+  CLI::App* verb =
+      AddVerb(vm, "update", "Change a VM's policy, labels or processor time", invocation,
+              [arguments](Session& session) { return Update(session, *arguments); });
   AddVmName(verb, &arguments->name);
   arguments->policy.AddTo(verb);
+  arguments->cpu_share.AddTo(verb);
   CLI::Option* labels = AddLabels(verb, &arguments->labels);
   labels->description("The VM's labels from now on: these instead of those that it has");
   verb->add_flag("--no-labels", arguments->no_labels, "Take all labels away")->excludes(labels);

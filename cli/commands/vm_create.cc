@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/commands/command.h"
+#include "cli/commands/cpu_share_flags.h"
 #include "cli/commands/policy_flags.h"
 #include "cli/commands/progress.h"
 #include "cli/input_file.h"
@@ -32,6 +33,7 @@ struct Arguments {
   PolicyFlags policy;
   std::optional<uint32_t> cpl;
   std::vector<uint32_t> cpus;
+  CpuShareFlags cpu_share;
   v1::Vm::Debug debug = v1::Vm::DEBUG_UNSPECIFIED;
   v1::Vm::NxHugePages nx_huge_pages = v1::Vm::NX_HUGE_PAGES_UNSPECIFIED;
   v1::Vm::Mmu mmu = v1::Vm::MMU_UNSPECIFIED;
@@ -85,6 +87,7 @@ int Create(Session& session, const Arguments& arguments) {
   vm.set_backend(arguments.backend);
   *vm.mutable_conversion_policy() = arguments.policy.policy();
   vm.mutable_placement()->mutable_cpus()->Assign(arguments.cpus.begin(), arguments.cpus.end());
+  arguments.cpu_share.WriteTo(vm.mutable_placement());
   vm.set_debug(arguments.debug);
   vm.set_nx_huge_pages(arguments.nx_huge_pages);
   vm.set_mmu(arguments.mmu);
@@ -157,6 +160,7 @@ void AddVmCreate(CLI::App* vm, Invocation* invocation) {
   verb->add_option("--cpus", arguments->cpus, "Host processors that execute the vCPUs: 0,2,3")
       ->delimiter(',')
       ->type_name("N,...");
+  arguments->cpu_share.AddTo(verb);
   AddChoice<v1::Vm::Debug>(verb, "--debug", &arguments->debug,
                            {{"off", v1::Vm::DEBUG_OFF}, {"registers", v1::Vm::DEBUG_REGISTERS}},
                            "What the daemon may tell of the guest's processors (off)");

@@ -191,6 +191,12 @@ v1::Event UpdatedEvent(const std::string& vm, const VmSettings& before, const Vm
   auto* changed = event.mutable_vm_updated()->mutable_changed();
   if (now.policy != before.policy) changed->add_paths("conversion_policy");
   if (now.labels != before.labels) changed->add_paths("labels");
+  if (now.cpu_share.weight != before.cpu_share.weight) {
+    changed->add_paths("placement.cpu_weight");
+  }
+  if (now.cpu_share.max_millicpus != before.cpu_share.max_millicpus) {
+    changed->add_paths("placement.max_millicpus");
+  }
   return event;
 }
 

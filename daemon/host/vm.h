@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "daemon/callbacks.h"
+#include "daemon/host/cpu_share.h"
 #include "daemon/vcpu/machine.h"
 #include "mmu/vm/guest_address_space.h"
 
@@ -47,12 +48,13 @@ using Labels = std::map<std::string, std::string>;
 struct VmSettings {
   ConversionPolicy policy;
   Labels labels;
+  CpuShare cpu_share;
 
   friend bool operator==(const VmSettings&, const VmSettings&) = default;
 };
 
-// What a VM is defined as; checked by VmRegistry::Create.
-struct VmSpec {
+// What a VM is defined as, beginning with its settings; checked by VmRegistry::Create.
+struct VmSpec : VmSettings {
   std::string name;  // bare
   uint64_t memory_bytes = 0;
   uint32_t vcpus = 0;
@@ -63,8 +65,6 @@ struct VmSpec {
   std::string cmdline;
   std::string program;  // compiled blob (daemon/vcpu/program/op.h), or empty
   BackendKind backend = BackendKind::kAuto;
-  ConversionPolicy policy;  // these two: as it begins
-  Labels labels;
   int cpl = 3;
   bool nx_huge_pages = false;    // mmu::GuestAddressSpace::Config
   std::vector<uint32_t> cpus;    // of the host, ordered; empty: all that the daemon has

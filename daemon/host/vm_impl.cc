@@ -73,10 +73,7 @@ absl::StatusOr<std::shared_ptr<VmImpl>> VmImpl::Create(VmSpec spec, const House&
 }
 
 VmImpl::VmImpl(VmSpec spec, const House& house)
-    : spec_(std::move(spec)),
-      house_(house),
-      create_time_(absl::Now()),
-      settings_{spec_.policy, spec_.labels} {}
+    : spec_(std::move(spec)), house_(house), create_time_(absl::Now()), settings_(spec_) {}
 
 VmImpl::~VmImpl() {
   if (machine_ != nullptr) {
@@ -95,8 +92,15 @@ absl::Status VmImpl::Build() {
   if (!ram.ok()) return ram.status();
   ram_ = *std::move(ram);
   if (spec_.backend != BackendKind::kSim) {
+    kvm::KvmMachineConfig config = KvmConfigOf(spec_);
+    if (house_.cpu_groups != nullptr && house_.cpu_groups->ok()) {
+      auto group = (**house_.cpu_groups)->Make(spec_.name, spec_.cpu_share);
+      if (!group.ok()) return group.status();
+      cpu_group_ = *std::move(group);
+      config.vcpu_thread_starts = [group = cpu_group_.get()] { return group->Enter(); };
+    }
     absl::StatusOr<std::unique_ptr<vcpu::Machine>> machine =
-        kvm::MakeKvmMachine(KvmConfigOf(spec_), house_.kvm, *layout, ram_.get(), this);
+        kvm::MakeKvmMachine(std::move(config), house_.kvm, *layout, ram_.get(), this);
     if (!machine.ok()) return machine.status();
     machine_ = *std::move(machine);
   } else {

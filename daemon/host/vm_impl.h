@@ -21,6 +21,7 @@
 #include "daemon/events/journal.h"
 #include "daemon/host/console.h"
 #include "daemon/host/conversion_desk.h"
+#include "daemon/host/cpu_groups.h"
 #include "daemon/host/dirty_desk.h"
 #include "daemon/host/exit_meter.h"
 #include "daemon/host/memslot_desk.h"
@@ -44,12 +45,13 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   struct House {
     memory::HpaSpace* hpa_space = nullptr;
     events::Journal* journal = nullptr;
-    TaskThread* clock = nullptr;          // deadlines: says when, and hands over to
-    TaskLanes* lanes = nullptr;           // what may take long, each VM for itself
-    const kvm::KvmSystem* kvm = nullptr;  // null: only sim
-    ExitMeter* exits = nullptr;           // null: nobody counts
-    bool whole_leaves = false;            // on kvm (ProbeWholeLeaves)
-    bool probe = false;                   // the start-up probe: its VMs are not told of
+    TaskThread* clock = nullptr;                    // deadlines: says when, and hands over to
+    TaskLanes* lanes = nullptr;                     // what may take long, each VM for itself
+    const kvm::KvmSystem* kvm = nullptr;            // null: only sim
+    ExitMeter* exits = nullptr;                     // null: nobody counts
+    const CpuGroupsOrWhyNot* cpu_groups = nullptr;  // null: nobody gets one
+    bool whole_leaves = false;                      // on kvm (ProbeWholeLeaves)
+    bool probe = false;                             // the start-up probe: its VMs are not told of
   };
 
   // `spec.backend` is not kAuto. Nothing runs yet.
@@ -157,6 +159,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   // These hold state_mutex_.
   void SetStatus(VmStatus next);  // and tells of it
   absl::Status CheckVersion(IfVersion if_version) const;
+  absl::Status SetCpuShare(const CpuShare& share);
   absl::Status WrongState(const std::string& what) const;
   absl::Status CheckStays() const;   // kUnavailable once it is retired
   absl::Status CheckRuns() const;    // or is paused
@@ -177,6 +180,7 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   memory::Mapping table_arena_;
   std::unique_ptr<mmu::TablePool> table_pool_;
   memory::PhysicalMap physical_map_;
+  std::unique_ptr<CpuGroup> cpu_group_;  // or null
   std::unique_ptr<vcpu::Machine> machine_;
   std::unique_ptr<mmu::GuestAddressSpace> engine_;
   std::shared_ptr<ConversionDesk> desk_;

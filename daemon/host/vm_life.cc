@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "daemon/host/event_words.h"
+#include "daemon/host/placement.h"
 #include "daemon/host/vm_impl.h"
 #include "daemon/log_vm.h"
 #include "daemon/reasons.h"
@@ -89,12 +90,20 @@ absl::Status VmImpl::Update(const VmSettings& settings, IfVersion if_version) {
     if (absl::Status status = CheckVersion(if_version); !status.ok()) return status;
     if (absl::Status status = CheckStays(); !status.ok()) return status;
     if (settings == settings_) return absl::OkStatus();
+    if (settings.cpu_share != settings_.cpu_share) {
+      if (absl::Status status = SetCpuShare(settings.cpu_share); !status.ok()) return status;
+    }
     house_.journal->Append(UpdatedEvent(spec_.name, settings_, settings));
     settings_ = settings;
     ++status_.version;
   }
   desk_->SetPolicy(settings.policy);
   return absl::OkStatus();
+}
+
+absl::Status VmImpl::SetCpuShare(const CpuShare& share) {
+  if (cpu_group_ != nullptr) return cpu_group_->Set(share);
+  return CheckCpuShare(spec_, share, house_.cpu_groups);
 }
 
 absl::Status VmImpl::Start(IfVersion if_version) {

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/host/host_probe.h"
+#include "daemon/host/placement.h"
 #include "daemon/host/task_lanes.h"
 #include "daemon/host/task_thread.h"
 #include "daemon/host/vm_impl.h"
@@ -44,30 +45,6 @@ absl::Status CheckSizes(const VmSpec& spec) {
   return absl::OkStatus();
 }
 
-// Processors that the daemon may use now.
-absl::Status CheckPlacement(const VmSpec& spec) {
-  if (spec.cpus.empty()) return absl::OkStatus();
-  if (spec.backend == BackendKind::kSim) {
-    return WithReason(absl::FailedPreconditionError(
-                          absl::StrCat("VM ", spec.name,
-                                       " asks for a placement, which sim does not give its "
-                                       "software processors: leave it out")),
-                      reason::kNotOnThisBackend, {{"vm", spec.name}});
-  }
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
-    return absl::InternalError("the host does not say which processors the daemon may use");
-  }
-  for (const uint32_t cpu : spec.cpus) {
-    if (cpu < CPU_SETSIZE && CPU_ISSET(cpu, &allowed)) continue;
-    return Bad("vm.placement.cpus",
-               absl::StrCat("the daemon may not use processor ", cpu, ": name some of the ",
-                            CPU_COUNT(&allowed), " that it may (taskset -p its pid shows them)"));
-  }
-  return absl::OkStatus();
-}
-
 absl::Status NoSuchVm(const std::string& name) {
   return WithReason(absl::NotFoundError(absl::StrCat("there is no VM named ", name,
                                                      "; `hvctl vm list` shows those there are")),
@@ -90,6 +67,7 @@ class Registry : public VmRegistry {
 
   // Lets the chosen backend prove itself.
   absl::Status Open();
+  void OpenCpuGroups();
 
   absl::StatusOr<std::shared_ptr<Vm>> Create(VmSpec spec) override;
   absl::StatusOr<VmSpec> Check(VmSpec spec) const override;
@@ -118,6 +96,8 @@ class Registry : public VmRegistry {
   BackendKind default_backend_ = BackendKind::kSim;
 
   memory::HpaSpace hpa_space_;
+  CpuGroupsOrWhyNot cpu_groups_ =
+      absl::FailedPreconditionError("cpu_groups is off in the daemon's configuration");
   TaskLanes lanes_;
   TaskThread clock_;
   VmImpl::House house_;
@@ -131,6 +111,7 @@ absl::Status Registry::Open() {
   HostCapabilities& capabilities = probe_.capabilities;
   if (house_.kvm != nullptr) RunGuestProbes(house_, capabilities);
   house_.exits = options_.exits;  // the probes' own do not count
+  OpenCpuGroups();
   if (absl::Status status =
           CheckBackend(options_.default_backend, "start with --backend sim, or auto");
       !status.ok()) {
@@ -146,6 +127,17 @@ absl::Status Registry::Open() {
     }
   }
   return absl::OkStatus();
+}
+
+void Registry::OpenCpuGroups() {
+  if (options_.cpu_groups) cpu_groups_ = CpuGroups::Open();
+  house_.cpu_groups = &cpu_groups_;
+  probe_.capabilities.checks.push_back(
+      {"control groups of the cpu controller",
+       cpu_groups_.ok() ? HostCheck::Result::kOk : HostCheck::Result::kFallback,
+       cpu_groups_.ok() ? absl::StrCat("one for each VM on kvm, in ", (*cpu_groups_)->folder())
+                        : absl::StrCat("no weights and bounds of processor time: ",
+                                       cpu_groups_.status().message())});
 }
 
 absl::Status Registry::CheckBackend(BackendKind backend, const std::string& instead) const {
@@ -185,7 +177,7 @@ absl::Status Registry::ChooseBackend(VmSpec& spec) const {
       !status.ok()) {
     return status;
   }
-  if (absl::Status status = CheckPlacement(spec); !status.ok()) return status;
+  if (absl::Status status = CheckPlacement(spec, house_.cpu_groups); !status.ok()) return status;
   if (spec.backend != BackendKind::kSim) {
     if (spec.image == nullptr && spec.program.empty()) {
       return Bad("vm.image", "a VM on kvm needs an image or an access program");

@@ -41,6 +41,7 @@ struct RegistryOptions {
   uint32_t max_vms = 4096;
   kvm::KvmApi* kvm = nullptr;  // null: the host's
   ExitMeter* exits = nullptr;  // outlives the registry; null: nobody counts
+  bool cpu_groups = false;     // for each VM on kvm one, where the host lets the daemon make them
 };
 inline constexpr uint32_t kMaxVcpus = 64;
 inline constexpr uint32_t kMaxAddedMemslots = 32;

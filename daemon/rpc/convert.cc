@@ -208,6 +208,8 @@ void ToProto(const host::VmSettings& settings, v1::Vm* out) {
   }
   out->mutable_labels()->clear();
   out->mutable_labels()->insert(settings.labels.begin(), settings.labels.end());
+  out->mutable_placement()->set_cpu_weight(settings.cpu_share.weight);
+  out->mutable_placement()->set_max_millicpus(settings.cpu_share.max_millicpus);
 }
 
 void ToProto(const host::VmSpec& spec, v1::Vm* out) {
@@ -217,7 +219,7 @@ void ToProto(const host::VmSpec& spec, v1::Vm* out) {
   out->set_image(spec.image_name);
   out->set_cmdline(spec.cmdline);
   out->set_backend(ToProto(spec.backend));
-  ToProto(host::VmSettings{spec.policy, spec.labels}, out);
+  ToProto(static_cast<const host::VmSettings&>(spec), out);
   out->mutable_boot()->set_cpl(static_cast<uint32_t>(spec.cpl));
   out->mutable_boot()->set_initrd(spec.initrd_name);
   out->set_nx_huge_pages(spec.nx_huge_pages ? v1::Vm::NX_HUGE_PAGES_ON : v1::Vm::NX_HUGE_PAGES_OFF);
@@ -315,6 +317,9 @@ absl::StatusOr<host::VmSettings> SettingsOf(const v1::Vm& vm) {
   auto labels = LabelsOf(vm.labels());
   if (!labels.ok()) return labels.status();
   settings.labels = *std::move(labels);
+  auto cpu_share = CpuShareOf(vm.placement());
+  if (!cpu_share.ok()) return cpu_share.status();
+  settings.cpu_share = *cpu_share;
   return settings;
 }
 
@@ -358,8 +363,7 @@ absl::StatusOr<host::VmSpec> SpecOf(const std::string& bare_name, const v1::Vm& 
   spec.backend = *backend;
   auto settings = SettingsOf(vm);
   if (!settings.ok()) return settings.status();
-  spec.policy = settings->policy;
-  spec.labels = std::move(settings->labels);
+  static_cast<host::VmSettings&>(spec) = *std::move(settings);
   auto nx_huge_pages = NxHugePagesOf(vm.nx_huge_pages());
   if (!nx_huge_pages.ok()) return nx_huge_pages.status();
   spec.nx_huge_pages = *nx_huge_pages;

@@ -29,6 +29,23 @@ absl::StatusOr<std::vector<uint32_t>> CpusOf(const v1::Placement& placement) {
                     reason::kInvalidField);
 }
 
+absl::StatusOr<host::CpuShare> CpuShareOf(const v1::Placement& placement) {
+  const uint32_t weight = placement.cpu_weight();
+  const uint32_t most = placement.max_millicpus();
+  if (weight > host::kMaxCpuWeight) {
+    return FieldError("vm.placement.cpu_weight",
+                      absl::StrCat(weight, " is over ", host::kMaxCpuWeight),
+                      reason::kInvalidField);
+  }
+  if (most != 0 && (most < host::kMinMillicpus || most > host::kMaxMillicpus)) {
+    return FieldError("vm.placement.max_millicpus",
+                      absl::StrCat(most, " is neither 0 (no bound) nor within ",
+                                   host::kMinMillicpus, " and ", host::kMaxMillicpus),
+                      reason::kInvalidField);
+  }
+  return host::CpuShare{weight, most};
+}
+
 absl::StatusOr<mmu::MmuMode> MmuOf(v1::Vm::Mmu choice) {
   switch (choice) {
     case v1::Vm::MMU_UNSPECIFIED:

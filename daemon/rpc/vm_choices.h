@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "daemon/host/cpu_share.h"
 #include "mmu/vm/mmu_mode.h"
 #include "twinroot/v1/vm.pb.h"
 
@@ -14,6 +15,7 @@ namespace twinroot::rpc {
 absl::StatusOr<bool> NxHugePagesOf(v1::Vm::NxHugePages choice);
 // Ordered.
 absl::StatusOr<std::vector<uint32_t>> CpusOf(const v1::Placement& placement);
+absl::StatusOr<host::CpuShare> CpuShareOf(const v1::Placement& placement);
 absl::StatusOr<mmu::MmuMode> MmuOf(v1::Vm::Mmu choice);
 absl::StatusOr<bool> TellsRegisters(v1::Vm::Debug choice);
 

@@ -21,21 +21,23 @@ using google::protobuf::FieldMask;
 using google::protobuf::util::FieldMaskUtil;
 
 bool IsUpdatable(const std::string& path) {
-  return (path == "labels" || path == "conversion_policy" ||
-          absl::StartsWith(path, "conversion_policy.")) &&
+  return (path == "labels" || path == "conversion_policy" || path == "placement.cpu_weight" ||
+          path == "placement.max_millicpus" || absl::StartsWith(path, "conversion_policy.")) &&
          FieldMaskUtil::IsValidPath<v1::Vm>(path);
 }
 
 absl::Status CheckMask(const FieldMask& mask) {
   if (mask.paths().empty()) {
-    return FieldError("update_mask", "name what shall change: conversion_policy, labels",
+    return FieldError("update_mask",
+                      "name what shall change: conversion_policy, labels, placement.cpu_weight, "
+                      "placement.max_millicpus",
                       reason::kMissingField);
   }
   for (int i = 0; i < mask.paths_size(); ++i) {
     if (IsUpdatable(mask.paths(i))) continue;
     return FieldError(absl::StrCat("update_mask.paths[", i, "]"),
-                      "names nothing that can change: use conversion_policy, a field of it, or "
-                      "labels",
+                      "names nothing that can change: use conversion_policy, a field of it, "
+                      "labels, placement.cpu_weight or placement.max_millicpus",
                       reason::kFieldNotUpdatable);
   }
   return absl::OkStatus();

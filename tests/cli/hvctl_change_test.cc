@@ -64,12 +64,38 @@ TEST_F(HvctlChange, UpdateSendsWhatWasGivenAndNoMore) {
   EXPECT_EQ(sent.vm().labels_size(), 0);
 }
 
+TEST_F(HvctlChange, ProcessorTimeIsGivenInProcessorsAndWeights) {
+  EXPECT_EQ(Run({"vm", "update", "demo", "--cpu-weight", "200", "--max-cpus", "1.5"}).exit_code, 0);
+  v1::UpdateVmRequest sent = daemon_.last<v1::UpdateVmRequest>();
+  EXPECT_EQ(Paths(sent),
+            (std::vector<std::string>{"placement.cpu_weight", "placement.max_millicpus"}));
+  EXPECT_EQ(sent.vm().placement().cpu_weight(), 200u);
+  EXPECT_EQ(sent.vm().placement().max_millicpus(), 1500u);
+
+  EXPECT_EQ(Run({"vm", "update", "demo", "--max-cpus", "0"}).exit_code, 0);
+  sent = daemon_.last<v1::UpdateVmRequest>();
+  EXPECT_EQ(Paths(sent), (std::vector<std::string>{"placement.max_millicpus"}));
+  EXPECT_EQ(sent.vm().placement().max_millicpus(), 0u);
+
+  EXPECT_EQ(Run({"vm", "create", "new", "--memory", "16M", "--vcpus", "1", "--cpus", "0,2",
+                 "--max-cpus", "0.05", "--cpu-weight", "50"})
+                .exit_code,
+            0);
+  EXPECT_EQ(daemon_.last_create().vm().placement().max_millicpus(), 50u);
+  EXPECT_EQ(daemon_.last_create().vm().placement().cpu_weight(), 50u);
+  const std::string shown = Run({"vm", "get", "new"}).out;
+  EXPECT_NE(shown.find("0.05 CPUs at most, weight 50"), std::string::npos) << shown;
+  EXPECT_NE(shown.find("0, 2"), std::string::npos) << shown;
+}
+
 TEST_F(HvctlChange, UpdateRefusesWhatMakesNoSense) {
   const int calls = daemon_.calls();
   for (const std::vector<std::string>& bad : {std::vector<std::string>{},
                                               {"--label", "x"},
                                               {"--label", "=x"},
                                               {"--policy", "never"},
+                                              {"--cpu-weight", "10001"},
+                                              {"--max-cpus", "-1"},
                                               {"--label", "a=b", "--no-labels"},
                                               {"--etag", ""}}) {
     std::vector<std::string> arguments = {"vm", "update", "demo"};

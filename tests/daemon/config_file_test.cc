@@ -32,6 +32,7 @@ state_dir: /d
 metrics_address: off
 max_vm_series: 9
 backend: sim
+cpu_groups: off
 log_level: warning
 allow_core_dumps: true
 roles:
@@ -66,6 +67,7 @@ journal:
   EXPECT_EQ(config.metrics_address, "off");
   EXPECT_EQ(config.max_vm_series, 9u);
   EXPECT_EQ(config.backend, host::BackendKind::kSim);
+  EXPECT_FALSE(config.cpu_groups);
   EXPECT_EQ(config.log_level, LogLevel::kWarning);
   EXPECT_TRUE(config.allow_core_dumps);
   ASSERT_EQ(config.rules.grants.size(), 2u);
@@ -112,8 +114,8 @@ TEST(ConfigFile, RolesReplaceTheDefaultOnes) {
 TEST(ConfigFile, UnknownKeysAreRefusedWithTheirPlaceAndTheAllowedOnes) {
   ExpectMistake("backend: sim\nsokcet: /x\n",
                 "f:2:1: unknown key \"sokcet\": allowed are socket, socket_mode, socket_group, "
-                "state_dir, metrics_address, max_vm_series, backend, log_level, allow_core_dumps, "
-                "roles, tcp, audit, limits, journal");
+                "state_dir, metrics_address, max_vm_series, backend, cpu_groups, log_level, "
+                "allow_core_dumps, roles, tcp, audit, limits, journal");
   ExpectMistake("audit:\n  file: /x\n", "f:2:3: unknown key \"file\": allowed in audit are path");
   ExpectMistake("limits: {calls: 7}\n",
                 "f:1:10: unknown key \"calls\": allowed in limits are calls_per_principal, "
@@ -153,8 +155,8 @@ TEST(ConfigFile, BadValuesAreRefusedWithWhatIsAllowed) {
                 "connections_per_principal, streams_per_connection, message_bytes");
   ExpectMistake("- a\n",
                 "f:1:1: the file must be a map with the keys socket, socket_mode, socket_group, "
-                "state_dir, metrics_address, max_vm_series, backend, log_level, allow_core_dumps, "
-                "roles, tcp, audit, limits, journal");
+                "state_dir, metrics_address, max_vm_series, backend, cpu_groups, log_level, "
+                "allow_core_dumps, roles, tcp, audit, limits, journal");
 }
 
 // `key` of a tcp section that is right otherwise.

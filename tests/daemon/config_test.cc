@@ -204,16 +204,18 @@ TEST(Config, WhatNeedsARestartIsNamed) {
   now.metrics_address = "";
   now.max_vm_series = 1;
   now.backend = host::BackendKind::kSim;
+  now.cpu_groups = false;
   now.allow_core_dumps = true;
   now.tcp = Tcp{"127.0.0.1:1", {}};
   now.audit_path = "";
   now.rules.limits.streams_per_connection = 1;
   now.rules.limits.message_bytes = 1;
   now.journal.max_events = 1000;
-  EXPECT_EQ(NeedsRestart(before, now),
-            "socket, socket_mode, socket_group, state_dir, metrics_address, max_vm_series, "
-            "backend, allow_core_dumps, tcp, audit.path, limits.streams_per_connection, "
-            "limits.message_bytes, journal");
+  EXPECT_EQ(
+      NeedsRestart(before, now),
+      "socket, socket_mode, socket_group, state_dir, metrics_address, max_vm_series, "
+      "backend, cpu_groups, allow_core_dumps, tcp, audit.path, limits.streams_per_connection, "
+      "limits.message_bytes, journal");
 }
 
 TEST(Config, HelpAndVersionEndWell) {

@@ -30,6 +30,16 @@ check kernels tests/daemon/vcpu/kvm/kernel_boot_test
 check guests tests/guests/guest_test --gtest_filter='-*SixtyFour*'
 check conformance tests/conformance/kvm_conformance_test --gtest_filter='*real*'
 check projection tests/daemon/vcpu/kvm/projection_test
+check fault_ways tests/daemon/vcpu/kvm/fault_ways_facts_test
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+for test in cpu_groups cpu_share; do
+  check "$test" "tests/daemon/host/${test}_test"
+done
+# As systemd has a service: in a group of its own, which is no root.
+service() {
+  mkdir -p /sys/fs/cgroup/service && echo 0 >/sys/fs/cgroup/service/cgroup.procs && exec "$@"
+}
+check cpu_groups/service bash -c "$(declare -f service); service tests/daemon/host/cpu_groups_test"
 check scenarios/kvm tests/scenarios/scenario_test --gtest_filter='*_on_kvm'
 check scenarios/kvm-native tests/scenarios/scenario_test --gtest_filter='*_on_kvm_native'
 for class in Boot Running NativeBoot NativeRunning Typing; do

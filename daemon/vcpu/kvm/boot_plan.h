@@ -4,11 +4,13 @@
 #define TWINROOT_DAEMON_VCPU_KVM_BOOT_PLAN_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "daemon/vcpu/kvm/guest_image.h"
 
@@ -23,7 +25,9 @@ struct KvmMachineConfig {
   int cpl = 3;
   bool native = false;  // private memory that the kernel keeps: KvmSystem::native_missing
   std::vector<uint32_t> cpus = {};  // of the host, for the vCPUs' threads; empty: any
-  bool tells_registers = false;     // in messages, of a vCPU that stops the VM
+  // On each vCPU's thread, before it runs; an error stops the VM. Null: nothing.
+  std::function<absl::Status()> vcpu_thread_starts = nullptr;
+  bool tells_registers = false;  // in messages, of a vCPU that stops the VM
 };
 
 struct BootPlan {

@@ -83,6 +83,7 @@ absl::Status KvmMachine::CreateVcpus() {
   environment.stop = &stop_;
   environment.gate = &gate_;
   environment.cpus = config_.cpus;
+  environment.thread_starts = config_.vcpu_thread_starts;
   environment.tells_registers = config_.tells_registers;
   environment.native = config_.native;
   if (pc_ != nullptr) environment.ports = &pc_->ports();

@@ -139,6 +139,12 @@ void Vcpu::StartThread() {
                          std::strerror(errno)));
       return;
     }
+    if (environment_.thread_starts != nullptr) {
+      if (const absl::Status status = environment_.thread_starts(); !status.ok()) {
+        Fatal(StopReason::kBackendError, std::string(status.message()));
+        return;
+      }
+    }
     Loop();
   });
 }

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -42,9 +43,10 @@ class Vcpu {
     const memory::GuestRam* ram = nullptr;
     const std::atomic<bool>* stop = nullptr;
     vcpu::PauseGate* gate = nullptr;
-    std::vector<uint32_t> cpus;    // of the host, for its thread; empty: any
-    bool tells_registers = false;  // in messages to the client
-    bool native = false;           // private memory is not the host's
+    std::vector<uint32_t> cpus;                   // of the host, for its thread; empty: any
+    std::function<absl::Status()> thread_starts;  // KvmMachineConfig
+    bool tells_registers = false;                 // in messages to the client
+    bool native = false;                          // private memory is not the host's
   };
 
   static absl::StatusOr<std::unique_ptr<Vcpu>> Create(vcpu::VcpuIndex index,

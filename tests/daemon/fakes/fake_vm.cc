@@ -59,7 +59,7 @@ FakeVm::FakeVm(host::VmSpec spec, host::BackendKind backend, events::Journal* jo
       create_time_(absl::Now()),
       journal_(journal),
       stop_waiters_(std::make_shared<StopWaiters>()),
-      settings_{spec_.policy, spec_.labels},
+      settings_(spec_),
       shared_(spec_.memory_bytes / kPage, false),
       dirty_(spec_.memory_bytes / kPage, false) {
   status_.version = static_cast<uint64_t>(absl::ToUnixNanos(create_time_));
