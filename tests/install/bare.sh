@@ -5,7 +5,7 @@
 # apt's sources; takes an hour on two cores.
 #
 #   --document FILE   follow this one; may be repeated. Default: README.md docs/operator.md
-#   --leave-out LINE  leave this line of a document out, and say so; may be repeated
+#   --leave-out WORDS leave out lines that begin so, and say it; may be repeated
 #   --share-builds    take what is built from this user's build cache, where the machine has the
 #                     same versions of the packages that a build sees
 #   --keep            do not remove the machine's folder, and say where it is
@@ -93,9 +93,8 @@ follow() {
   local document=$1 script line code=0 refused
   script=$(python3 tests/docs/commands.py "$document")
   for line in "${left_out[@]}"; do
-    grep -qxF -- "$line" <<<"$script" || continue
-    echo "LEFT OUT, as you said: $line"
-    script=$(grep -vxF -- "$line" <<<"$script")
+    script=$(awk -v line="$line" 'index($0, line) == 1 { print "echo \"LEFT OUT, as you said: " line "\""; next } 1' \
+      <<<"$script")
   done
   say "following $document ($(wc -l <<<"$script") lines)"
   in_machine bash -c "$script" </dev/null 2>&1 | tee "$work/output" || code=$?

@@ -116,7 +116,7 @@ first_process() {
 # in_machine COMMAND...: as root of the machine, in /root/twinroot if that is there.
 in_machine() {
   # shellcheck disable=SC2016  # of the inner shell
-  nsenter --target "$machine" --mount --pid --uts --ipc --cgroup --root --wd=/ -- \
+  nsenter --target "$machine" --mount --pid --uts --ipc --cgroup --root --wdns=/ -- \
     env -i HOME=/root USER=root TERM=dumb LANG=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin \
     bash -c '[[ ! -d /root/twinroot ]] || cd /root/twinroot; exec "$@"' bash "$@"
 }
