@@ -61,15 +61,14 @@ boot() {
   local until=$((SECONDS + 60))
   machine=
   while [[ -z $machine ]]; do
-    ((SECONDS < until)) && kill -0 "$machine_parent" 2>/dev/null ||
+    if ((SECONDS > until)) || ! kill -0 "$machine_parent" 2>/dev/null; then
       die "the machine does not start: $(cat "$root.boot.log")"
+    fi
     sleep 0.2
     machine=$(first_process) || machine=
   done
   local state
-  while state=$(in_machine systemctl is-system-running 2>/dev/null) ||
-    [[ $state != running && $state != degraded ]]; do
-    [[ $state != running ]] || break
+  until state=$(in_machine systemctl is-system-running 2>/dev/null) || [[ $state == degraded ]]; do
     ((SECONDS < until)) || die "systemd is not up after a minute: ${state:-no answer}"
     sleep 0.5
   done
