@@ -61,7 +61,7 @@ dpkg_in() {
   [[ -e $root/var/lib/dpkg/status ]] || : >"$root/var/lib/dpkg/status"
   local log
   log=$(mktemp)
-  dpkg --root="$root" --log=/dev/null --path-include='/*' \
+  PATH=$PATH:/usr/sbin:/sbin dpkg --root="$root" --log=/dev/null --path-include='/*' \
     --force-depends,script-chrootless,not-root,confdef,confold "$@" &>"$log" || {
     local status=$?
     cat "$log" >&2
