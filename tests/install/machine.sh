@@ -100,9 +100,12 @@ become_systemd() {
     mount --bind "$cache" "$root/root/.cache/twinroot/bazel"
   fi
   hostname bare
+  # Not chroot: inside of one nobody may make user namespaces, which PrivateUsers= needs.
+  cd "$root"
+  pivot_root . .
+  umount -l .
   exec env -i container=twinroot PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-    setpriv --bounding-set=-sys_module,-sys_time,-sys_boot,-sys_rawio,-syslog \
-    chroot "$root" /lib/systemd/systemd
+    setpriv --bounding-set=-sys_module,-sys_time,-sys_boot,-sys_rawio,-syslog /lib/systemd/systemd
 }
 
 # The number, here, of the machine's first process, once it is systemd.
