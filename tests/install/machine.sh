@@ -104,6 +104,8 @@ become_systemd() {
   cd "$root"
   pivot_root . .
   umount -l .
+  # What systemd mounts for one service in a namespace of that service reaches it so: credentials.
+  mount --make-rshared /
   exec env -i container=twinroot PATH=/usr/sbin:/usr/bin:/sbin:/bin \
     setpriv --bounding-set=-sys_module,-sys_time,-sys_boot,-sys_rawio,-syslog /lib/systemd/systemd
 }
