@@ -32,7 +32,17 @@ std::string DefaultSocket(const Environment& environment) {
   return runtime.empty() ? "" : runtime + "/twinroot/hvd.sock";
 }
 
+// Of a variable in which systemd names a folder that it has made (StateDirectory= and so on): the
+// first, if there are several.
+std::string FolderIn(const Environment& environment, const char* variable) {
+  const std::string folders = environment.variable(variable);
+  return folders.substr(0, folders.find(':'));
+}
+
 std::string DefaultStateDir(const Environment& environment) {
+  if (const std::string folder = FolderIn(environment, "STATE_DIRECTORY"); !folder.empty()) {
+    return folder;
+  }
   if (environment.root) return "/var/lib/twinroot";
   const std::string state = environment.variable("XDG_STATE_HOME");
   if (!state.empty()) return state + "/twinroot";
@@ -41,6 +51,10 @@ std::string DefaultStateDir(const Environment& environment) {
 }
 
 std::string DefaultFile(const Environment& environment) {
+  if (const std::string folder = FolderIn(environment, "CONFIGURATION_DIRECTORY");
+      !folder.empty()) {
+    return folder + "/hvd.yaml";
+  }
   if (environment.root) return environment.etc + "/hvd.yaml";
   const std::string home = environment.variable("HOME");
   std::string folder = environment.variable("XDG_CONFIG_HOME");
@@ -81,19 +95,22 @@ void AddOptions(CLI::App& app, Flags& flags) {
   app.add_option("--config", flags.file,
                  "The configuration file (YAML); options given here win over it.\nDefault, if it "
                  "exists: /etc/twinroot/hvd.yaml for root, else $XDG_CONFIG_HOME/twinroot/hvd.yaml "
-                 "or ~/.config/twinroot/hvd.yaml")
+                 "or ~/.config/twinroot/hvd.yaml; a service's own: "
+                 "$CONFIGURATION_DIRECTORY/hvd.yaml")
       ->type_name("FILE");
   app.add_flag("--check-config", flags.check_config,
                "Only check the options, the file and the files that it names: prints ok and ends "
                "with 0, or says what is wrong and ends with 2");
   app.add_option("--socket", flags.socket,
                  "Where to serve gRPC. Its folder is made if it is missing; only the daemon's own "
-                 "user may connect, unless the file's socket_mode says otherwise.\nDefault: "
+                 "user may connect, unless the file's socket_mode says otherwise. Not used when "
+                 "systemd gives a socket named admin.\nDefault: "
                  "/run/twinroot/hvd.sock for root, else $XDG_RUNTIME_DIR/twinroot/hvd.sock")
       ->type_name("PATH");
   app.add_option("--state-dir", flags.state_dir,
                  "Where to keep what outlives the daemon.\nDefault: /var/lib/twinroot for root, "
-                 "else $XDG_STATE_HOME/twinroot or ~/.local/state/twinroot")
+                 "else $XDG_STATE_HOME/twinroot or ~/.local/state/twinroot; a service's own: "
+                 "$STATE_DIRECTORY")
       ->type_name("DIR");
   app.add_option("--metrics-address", flags.metrics_address,
                  "HOST:PORT where Prometheus finds /metrics; port 0 takes a free one, which is "
@@ -176,7 +193,8 @@ std::variant<Config, Exit> ParseConfig(const std::vector<std::string>& arguments
   config.rules = access::DefaultRules();
   auto text = FileText(flags, environment, &config);
   if (auto* exit = std::get_if<Exit>(&text)) return *std::move(exit);
-  const auto mistakes = ReadConfigText(std::get<std::string>(text), config.file, &config);
+  const auto mistakes = ReadConfigText(std::get<std::string>(text), config.file, &config,
+                                       environment.variable("CREDENTIALS_DIRECTORY"));
   if (!mistakes.empty()) return Mistaken(mistakes);
 
   if (!flags.socket.empty()) config.socket = flags.socket;
@@ -184,7 +202,8 @@ std::variant<Config, Exit> ParseConfig(const std::vector<std::string>& arguments
   if (!flags.metrics_address.empty()) config.metrics_address = flags.metrics_address;
   if (!flags.backend.empty()) config.backend = Backends().at(flags.backend);
   if (flags.allow_core_dumps) config.allow_core_dumps = true;
-  if (config.socket.empty()) {
+  // Who is given sockets may need no place for one.
+  if (config.socket.empty() && environment.variable("LISTEN_FDS").empty()) {
     return Usage("XDG_RUNTIME_DIR is not set: say where to serve with --socket PATH");
   }
   if (config.state_dir.empty()) {

@@ -17,6 +17,7 @@ namespace {
 
 using access::Role;
 
+constexpr char kCredential[] = "credential:";
 constexpr uint32_t kMaxPort = 65535;
 constexpr mode_t kAnybody = 0777;
 constexpr mode_t kOwner = 0600;
@@ -30,7 +31,8 @@ class Reader {
   using Field = std::function<void(const YAML::Node&)>;
   using Fields = std::vector<std::pair<std::string, Field>>;
 
-  explicit Reader(std::string path) : path_(std::move(path)) {}
+  Reader(std::string path, std::string credentials)
+      : path_(std::move(path)), credentials_(std::move(credentials)) {}
 
   std::vector<std::string> mistakes() && { return std::move(mistakes_); }
 
@@ -98,6 +100,30 @@ class Reader {
     });
   }
 
+  // A path, or credential:NAME, which becomes one.
+  Field Secret(const std::string& name, std::string* value) {
+    return Value(name, [=, this](const std::string& given) {
+      if (given.front() == '/') {
+        *value = given;
+        return std::string();
+      }
+      const std::string file =
+          given.starts_with(kCredential) ? given.substr(sizeof(kCredential) - 1) : "";
+      if (file.empty() || file == "." || file == ".." || file.find('/') != std::string::npos) {
+        return absl::StrCat("\"", given, "\" is neither a path that begins with / nor ",
+                            kCredential, "NAME");
+      }
+      if (credentials_.empty()) {
+        return absl::StrCat(
+            "\"", given,
+            "\" is known to a service with LoadCredential= alone: by hand, while it "
+            "runs, set CREDENTIALS_DIRECTORY=/run/credentials/hvd.service");
+      }
+      *value = absl::StrCat(credentials_, "/", file);
+      return std::string();
+    });
+  }
+
   Field Number(const std::string& name, uint32_t least, uint32_t most, uint32_t* value) {
     return Value(name, [=](const std::string& given) {
       uint64_t number = 0;
@@ -131,6 +157,7 @@ class Reader {
   }
 
   const std::string path_;
+  const std::string credentials_;
   std::vector<std::string> mistakes_;
 };
 
@@ -203,10 +230,10 @@ Tcp ReadTcp(Reader& reader, const YAML::Node& node) {
                                          tcp.address = given;
                                          return CheckAddress(given, Off::kRefused);
                                        })},
-              {"certificate", reader.Path("tcp.certificate", &tcp.files.certificate)},
-              {"key", reader.Path("tcp.key", &tcp.files.key)},
-              {"client_ca", reader.Path("tcp.client_ca", &tcp.files.client_ca)},
-              {"client_crl", reader.Path("tcp.client_crl", &tcp.files.client_crl)},
+              {"certificate", reader.Secret("tcp.certificate", &tcp.files.certificate)},
+              {"key", reader.Secret("tcp.key", &tcp.files.key)},
+              {"client_ca", reader.Secret("tcp.client_ca", &tcp.files.client_ca)},
+              {"client_crl", reader.Secret("tcp.client_crl", &tcp.files.client_crl)},
               {"refresh_seconds",
                reader.Number("tcp.refresh_seconds", 1, 86400, &tcp.files.refresh_seconds)}});
   if (!node.IsMap()) return tcp;
@@ -325,8 +352,8 @@ std::string CheckAddress(const std::string& address, Off off) {
 }
 
 std::vector<std::string> ReadConfigText(const std::string& text, const std::string& path,
-                                        Config* config) {
-  Reader reader(path);
+                                        Config* config, const std::string& credentials) {
+  Reader reader(path, credentials);
   try {
     const YAML::Node top = YAML::Load(text);
     // A file of comments alone says nothing, which is no mistake.

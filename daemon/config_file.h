@@ -17,9 +17,10 @@ enum class Off { kAllowed, kRefused };
 std::string CheckAddress(const std::string& address, Off off);
 
 // Sets what `text` says; what it does not say stays. The mistakes, or none; with one, `config` is
-// not to be used. `path` is for the messages.
+// not to be used. `path` is for the messages. `credentials` is the folder of the files that `text`
+// calls credential:NAME (systemd's LoadCredential=), or "": there is none.
 std::vector<std::string> ReadConfigText(const std::string& text, const std::string& path,
-                                        Config* config);
+                                        Config* config, const std::string& credentials = "");
 
 }  // namespace twinroot
 

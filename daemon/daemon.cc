@@ -8,18 +8,24 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <ctime>
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "daemon/access/audit_log.h"
 #include "daemon/access/gatekeeper.h"
+#include "daemon/given_sockets.h"
 #include "daemon/obs/log.h"
 #include "daemon/obs/metrics.h"
 #include "daemon/rpc/server.h"
 #include "daemon/socket_claim.h"
 #include "daemon/version.h"
+#include "daemon/watchdog.h"
 #include "spdlog/spdlog.h"
 
 namespace twinroot {
@@ -95,8 +101,11 @@ struct Parts {
   std::unique_ptr<access::AuditLog> audit;
   std::unique_ptr<access::Gatekeeper> gatekeeper;
   std::unique_ptr<rpc::Server> server;
+  std::unique_ptr<Watchdog> watchdog;
+  std::string sockets;  // where it serves, for people
 
   ~Parts() {
+    watchdog.reset();
     server.reset();
     if (metrics != nullptr) metrics->StopServing();
   }
@@ -122,10 +131,40 @@ v1::Event StartedEvent(const events::Journal& journal) {
   return event;
 }
 
+// The sockets that we were given, and one of our own if none of them is for everything.
+absl::StatusOr<access::DoorOptions> MakeDoor(const Config& config, Parts& parts) {
+  access::DoorOptions door;
+  auto given = TakeGivenSockets();
+  if (!given.ok()) return given.status();
+  door.given = *std::move(given);
+  std::vector<std::string> places;
+  for (const access::GivenSocket& socket : door.given) {
+    const bool all = socket.gives == access::Role::kNone;
+    places.push_back(
+        absl::StrCat(socket.path, all ? "" : absl::StrCat(" (", NameOf(socket.gives), ")")));
+  }
+  if (std::none_of(door.given.begin(), door.given.end(), [](const access::GivenSocket& socket) {
+        return socket.gives == access::Role::kNone;
+      })) {
+    if (config.socket.empty()) {
+      return absl::FailedPreconditionError(
+          "none of the sockets given to hvd is named admin: say where to make one with --socket");
+    }
+    auto claim = SocketClaim::Take(config.socket);
+    if (!claim.ok()) return claim.status();
+    parts.claim = *std::move(claim);
+    door.path = config.socket;
+    door.mode = config.socket_mode;
+    door.gid = config.socket_gid;
+    places.insert(places.begin(), config.socket);
+  }
+  parts.sockets = absl::StrJoin(places, " and ");
+  return door;
+}
+
 absl::Status Start(const Config& config, const RegistryMaker& make_registry, Parts& parts) {
-  auto claim = SocketClaim::Take(config.socket);
-  if (!claim.ok()) return claim.status();
-  parts.claim = *std::move(claim);
+  auto door = MakeDoor(config, parts);
+  if (!door.ok()) return door.status();
   if (absl::Status status = MakeFolder(config.state_dir, "--state-dir"); !status.ok()) {
     return status;
   }
@@ -154,9 +193,7 @@ absl::Status Start(const Config& config, const RegistryMaker& make_registry, Par
   parts.gatekeeper = std::make_unique<access::Gatekeeper>(config.rules, parts.audit.get());
 
   rpc::ServerOptions options;
-  options.door.path = config.socket;
-  options.door.mode = config.socket_mode;
-  options.door.gid = config.socket_gid;
+  options.door = *std::move(door);
   if (config.tcp.has_value()) options.tcp = {config.tcp->address, config.tcp->files};
   options.limits = config.rules.limits;
   options.gatekeeper = parts.gatekeeper.get();
@@ -195,7 +232,36 @@ void Reload(const ConfigReader& read_config, const Config& config, Parts& parts)
       waiting.empty() ? "" : "; these wait for a restart: " + waiting);
 }
 
+std::string StatusOf(const Parts& parts) {
+  const size_t vms = parts.registry->size();
+  return absl::StrCat("Serving on ", parts.sockets, ", backend ",
+                      NameOf(parts.registry->default_backend()), ", ", vms,
+                      vms == 1 ? " VM" : " VMs");
+}
+
+// Pings systemd, if its unit asks for that.
+void StartWatchdog(Parts& parts) {
+  const absl::Duration period = Watchdog::PeriodAskedFor();
+  if (period == absl::ZeroDuration()) return;
+  parts.watchdog = std::make_unique<Watchdog>(
+      std::vector<Watchdog::Part>{
+          {"rpc", [&](std::function<void()> done) { parts.server->AskProgress(std::move(done)); }},
+          {"engine",
+           [&](std::function<void()> done) { parts.registry->AskProgress(std::move(done)); }}},
+      Watchdog::Options{period, [](const std::string& state) { sd_notify(0, state.c_str()); },
+                        [&] { return StatusOf(parts); }});
+}
+
+// systemd takes the word of a reload only with the time at which it began.
+std::string Reloading() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return absl::StrCat("RELOADING=1\nMONOTONIC_USEC=",
+                      int64_t{now.tv_sec} * 1'000'000 + now.tv_nsec / 1000);
+}
+
 void Drain(Parts& parts) {
+  parts.watchdog.reset();
   parts.server->SetNotServing();
   // The VMs stop first: the streams still tell of it.
   parts.registry->Shutdown();
@@ -227,16 +293,16 @@ int RunDaemon(const Config& config, const ConfigReader& read_config,
   const std::string metrics = parts.metrics->address();
   const char* backend = NameOf(parts.registry->default_backend());
   const std::string tcp = parts.server->tcp_address();
-  spdlog::info("hvd {} serves on {}, {}metrics on {}, backend {}: {}", kVersion, config.socket,
+  spdlog::info("hvd {} serves on {}, {}metrics on {}, backend {}: {}", kVersion, parts.sockets,
                tcp.empty() ? "" : absl::StrCat("tcp ", tcp, ", "),
                metrics.empty() ? "no address" : metrics, backend,
                parts.registry->capabilities().reason);
-  sd_notify(
-      0, absl::StrCat("READY=1\nSTATUS=Serving on ", config.socket, ", backend ", backend).c_str());
+  sd_notify(0, absl::StrCat("READY=1\nSTATUS=", StatusOf(parts)).c_str());
+  StartWatchdog(parts);
 
   int signal = WaitForSignal(signals);
   for (; signal == SIGHUP; signal = WaitForSignal(signals)) {
-    sd_notify(0, "RELOADING=1");
+    sd_notify(0, Reloading().c_str());
     Reload(read_config, config, parts);
     sd_notify(0, "READY=1");
   }

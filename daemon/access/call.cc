@@ -171,6 +171,7 @@ void Call::End(const std::string& code, const std::string& reason) {
     entry_.set_pid(principal_.user->pid);
   }
   entry_.set_address(principal_.address);
+  if (principal_.given != Role::kNone) entry_.set_door(NameOf(principal_.given));
   entry_.set_role(NameOf(held_));
   entry_.set_method(std::string(info_->method()).substr(1));
   entry_.set_code(code);
@@ -192,13 +193,18 @@ absl::Status Call::Denial() const {
   const std::string who = principal_.user.has_value() && !principal_.user->name.empty()
                               ? absl::StrCat(Cut(name_), " (", principal_.user->name, ")")
                               : Cut(name_);
-  return WithReason(absl::PermissionDeniedError(absl::StrCat(
-                        "this call needs the role ", needed, " and ", who, " has ", NameOf(held_),
-                        ": whoever runs hvd grants roles in its configuration file, under roles")),
-                    reason::kRoleRequired,
-                    {{"role_required", rule_ == nullptr ? "" : NameOf(RoleNeeded())},
-                     {"role_held", NameOf(held_)},
-                     {"principal", Cut(name_)}});
+  const std::string has =
+      principal_.given == Role::kNone
+          ? absl::StrCat(who, " has ", NameOf(held_),
+                         ": whoever runs hvd grants roles in its configuration file, under roles")
+          : absl::StrCat("this socket gives ", NameOf(held_), " to whoever uses it, ", who,
+                         " too: use another socket of hvd");
+  return WithReason(
+      absl::PermissionDeniedError(absl::StrCat("this call needs the role ", needed, " and ", has)),
+      reason::kRoleRequired,
+      {{"role_required", rule_ == nullptr ? "" : NameOf(RoleNeeded())},
+       {"role_held", NameOf(held_)},
+       {"principal", Cut(name_)}});
 }
 
 }  // namespace twinroot::access

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "daemon/access/role.h"
 
 namespace twinroot::access {
 
@@ -34,6 +35,8 @@ struct Principal {
   std::vector<std::string> uris;
   std::string address;
   std::string certificate;  // PEM
+  // The role that the socket it came through gives to whoever uses it; kNone: the grants decide.
+  Role given = Role::kNone;
 
   // By which limits count and the audit log names: "uid:1000", "spiffe://example.org/ops".
   std::string Name() const;

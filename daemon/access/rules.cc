@@ -4,9 +4,13 @@
 
 #include <algorithm>
 #include <string_view>
+#include <utility>
 
 namespace twinroot::access {
 namespace {
+
+// deploy/systemd/sysusers.d makes it.
+constexpr char kAdminGroup[] = "twinroot-admin";
 
 template <typename T>
 bool Contains(const std::vector<T>& list, const T& value) {
@@ -37,11 +41,14 @@ bool Includes(const Grant& grant, const Principal& principal) {
 
 Rules DefaultRules() {
   Rules rules;
-  rules.grants.push_back({Role::kAdmin, {0, geteuid()}, {}, {}});
+  Grant admins{Role::kAdmin, {0, geteuid()}, {}, {}};
+  if (const auto gid = FindGroup(kAdminGroup)) admins.gids.push_back(*gid);
+  rules.grants.push_back(std::move(admins));
   return rules;
 }
 
 Role RoleOf(const std::vector<Grant>& grants, const Principal& principal) {
+  if (principal.given != Role::kNone) return principal.given;
   Role highest = Role::kNone;
   for (const Grant& grant : grants) {
     if (grant.role > highest && Includes(grant, principal)) highest = grant.role;

@@ -36,10 +36,11 @@ struct Rules {
   Limits limits;
 };
 
-// Root and the daemon's own user are admins, nobody else is anything.
+// Root, the daemon's own user and the group twinroot-admin, where the host has one, are admins;
+// nobody else is anything.
 Rules DefaultRules();
 
-// The highest role that is granted.
+// The role that the principal was given at its socket, no other; else the highest that is granted.
 Role RoleOf(const std::vector<Grant>& grants, const Principal& principal);
 
 // It showed a certificate that was revoked.

@@ -1,6 +1,7 @@
 #include "daemon/access/unix_door.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
@@ -63,11 +64,16 @@ void WarnIfOutOfReach(const DoorOptions& options) {
 
 }  // namespace
 
-UnixDoor::UnixDoor(int listener, DoorOptions options)
+UnixDoor::UnixDoor(int own, DoorOptions options)
     : options_(std::move(options)),
-      listener_(listener),
       epoll_(epoll_create1(EPOLL_CLOEXEC)),
       wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  if (own >= 0) listeners_.push_back({own});
+  for (const GivenSocket& socket : options_.given) {
+    // Whoever hangs up before it is accepted must not stop the thread.
+    fcntl(socket.fd, F_SETFL, fcntl(socket.fd, F_GETFL) | O_NONBLOCK);
+    listeners_.push_back({socket.fd, socket.gives});
+  }
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
   const rlim_t first = std::min(limit.rlim_cur / 2, kNumbers);
@@ -82,6 +88,7 @@ UnixDoor::~UnixDoor() {
 }
 
 absl::StatusOr<std::unique_ptr<UnixDoor>> UnixDoor::Make(const DoorOptions& options) {
+  if (options.path.empty()) return std::unique_ptr<UnixDoor>(new UnixDoor(-1, options));
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (options.path.size() >= sizeof(address.sun_path)) {
@@ -116,25 +123,45 @@ absl::StatusOr<std::unique_ptr<UnixDoor>> UnixDoor::Make(const DoorOptions& opti
 
 void UnixDoor::Serve(std::function<void(int)> admit) {
   admit_ = std::move(admit);
-  Watch(epoll_, listener_, EPOLLIN);
+  for (const Listener& listener : listeners_) Watch(epoll_, listener.fd, EPOLLIN);
   Watch(epoll_, wake_, EPOLLIN);
   thread_ = std::thread([this] { Run(); });
 }
 
 void UnixDoor::Close() {
-  if (listener_ < 0) return;
+  if (closing_) return;
   closing_ = true;
   const uint64_t one = 1;
   (void)!write(wake_, &one, sizeof(one));
   if (thread_.joinable()) thread_.join();
-  close(std::exchange(listener_, -1));
-  unlink(options_.path.c_str());
+  for (const Listener& listener : listeners_) close(listener.fd);
+  if (!options_.path.empty()) unlink(options_.path.c_str());
   for (const auto& [watch, open] : open_) {
     // gRPC would wait for the peer's first words.
     if (!open.connection->called) shutdown(watch, SHUT_RDWR);
     close(watch);
   }
   open_.clear();
+}
+
+void UnixDoor::AskProgress(std::function<void()> done) {
+  {
+    std::lock_guard lock(mutex_);
+    asked_.push_back(std::move(done));
+  }
+  const uint64_t one = 1;
+  (void)!write(wake_, &one, sizeof(one));
+}
+
+void UnixDoor::ComeAround() {
+  uint64_t wakes = 0;
+  (void)!read(wake_, &wakes, sizeof(wakes));
+  std::vector<std::function<void()>> asked;
+  {
+    std::lock_guard lock(mutex_);
+    asked.swap(asked_);
+  }
+  for (const auto& done : asked) done();
 }
 
 std::shared_ptr<const UnixDoor::Connection> UnixDoor::Find(const std::string& peer) const {
@@ -151,6 +178,7 @@ std::shared_ptr<const UnixDoor::Connection> UnixDoor::Find(const std::string& pe
 }
 
 void UnixDoor::Run() {
+  pthread_setname_np(pthread_self(), "hvd-door");
   std::array<epoll_event, 64> events;
   const absl::Duration pause = std::max(options_.silence / 4, absl::Milliseconds(1));
   const auto sweep = absl::ToChronoMilliseconds(pause);
@@ -161,9 +189,13 @@ void UnixDoor::Run() {
                                  static_cast<int>(std::max<int64_t>(left.count(), 0)));
     for (int i = 0; i < count && !closing_; ++i) {
       const int fd = events[static_cast<size_t>(i)].data.fd;
-      if (fd == listener_) {
-        Accept();
-      } else if (fd != wake_) {
+      const auto listener = std::find_if(listeners_.begin(), listeners_.end(),
+                                         [&](const Listener& each) { return each.fd == fd; });
+      if (listener != listeners_.end()) {
+        Accept(*listener);
+      } else if (fd == wake_) {
+        ComeAround();
+      } else {
         End(fd);
       }
     }
@@ -174,10 +206,10 @@ void UnixDoor::Run() {
 }
 
 // One connection a turn: hang-ups, which make room, are heard between.
-void UnixDoor::Accept() {
-  const int fd = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+void UnixDoor::Accept(const Listener& listener) {
+  const int fd = accept4(listener.fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
   if (fd >= 0) {
-    Welcome(fd);
+    Welcome(fd, listener.gives);
   } else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
     spdlog::error("cannot accept a connection: {}; raise the limit of open files",
                   std::strerror(errno));
@@ -186,7 +218,7 @@ void UnixDoor::Accept() {
 }
 
 // `fd` becomes our own descriptor, which hears of the end; gRPC gets another of the same.
-void UnixDoor::Welcome(int fd) {
+void UnixDoor::Welcome(int fd, Role given) {
   auto user = UserAtPeer(fd);
   if (user.ok()) {
     const auto open = of_users_.find(user->uid);
@@ -195,7 +227,10 @@ void UnixDoor::Welcome(int fd) {
       return;
     }
   }
-  const int number = user.ok() ? MoveToFreshNumber(fd, *user) : -1;
+  Principal principal;
+  principal.given = given;
+  if (user.ok()) principal.user = *user;
+  const int number = user.ok() ? MoveToFreshNumber(fd, principal) : -1;
   if (number < 0) {
     spdlog::error("a connection was turned away: {}",
                   user.ok() ? "no number is free for it; try again in a few seconds"
@@ -204,8 +239,8 @@ void UnixDoor::Welcome(int fd) {
     return;
   }
   auto connection = std::make_shared<Connection>();
-  user->name = NameOf(user->uid);
-  connection->principal.user = *std::move(user);
+  principal.user->name = NameOf(user->uid);
+  connection->principal = std::move(principal);
   connection->of_user = ++of_users_[connection->principal.user->uid];
   open_[fd] = {number, connection, Clock::now()};
   {
@@ -216,7 +251,10 @@ void UnixDoor::Welcome(int fd) {
   Watch(epoll_, fd, EPOLLRDHUP | EPOLLET);
 }
 
-int UnixDoor::MoveToFreshNumber(int fd, const User& user) {
+int UnixDoor::MoveToFreshNumber(int fd, const Principal& principal) {
+  const auto same_rights = [&](const Principal& before) {
+    return before.given == principal.given && before.user->SameRights(*principal.user);
+  };
   const auto quarantine = absl::ToChronoMilliseconds(options_.quarantine);
   for (int tries = 0; tries < kNumbersToTry; ++tries) {
     if (next_number_ >= end_number_) next_number_ = first_number_;
@@ -226,7 +264,7 @@ int UnixDoor::MoveToFreshNumber(int fd, const User& user) {
     std::lock_guard lock(mutex_);
     const auto found = entries_.find(number);
     // An entry without an end is over too, or its number would not be free; we have yet to hear it.
-    if (found == entries_.end() || found->second.connection->principal.user->SameRights(user) ||
+    if (found == entries_.end() || same_rights(found->second.connection->principal) ||
         (found->second.end.has_value() && *found->second.end + quarantine <= Clock::now())) {
       return number;
     }

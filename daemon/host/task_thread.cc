@@ -1,5 +1,7 @@
 #include "daemon/host/task_thread.h"
 
+#include <pthread.h>
+
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -38,6 +40,7 @@ void TaskThread::Cancel(const Ticket& ticket) {
 }
 
 void TaskThread::Run() {
+  pthread_setname_np(pthread_self(), "hvd-clock");
   std::unique_lock lock(mutex_);
   while (!stop_) {
     if (tasks_.empty()) {

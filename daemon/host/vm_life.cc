@@ -6,9 +6,9 @@
 #include "absl/time/time.h"
 #include "daemon/host/event_words.h"
 #include "daemon/host/vm_impl.h"
+#include "daemon/log_vm.h"
 #include "daemon/reasons.h"
 #include "daemon/status_reason.h"
-#include "spdlog/spdlog.h"
 
 namespace twinroot::host {
 
@@ -214,10 +214,10 @@ void VmImpl::FinishStop() {
   if (house_.probe) {
     // No VM of the user's.
   } else if (outcome_->exit_code.has_value()) {
-    spdlog::info("vm {}: stopped, exit code {}", spec_.name, *outcome_->exit_code);
+    LogVm(spdlog::level::info, spec_.name, "stopped, exit code {}", *outcome_->exit_code);
   } else {
-    spdlog::warn("vm {}: stopped, {}: {}", spec_.name, outcome_->stop_reason,
-                 outcome_->stop_message);
+    LogVm(spdlog::level::warn, {spec_.name, outcome_->stop_reason}, "stopped, {}: {}",
+          outcome_->stop_reason, outcome_->stop_message);
   }
   state_changed_.notify_all();
   stop_waiters_.Call(absl::OkStatus());

@@ -18,6 +18,7 @@
 #include "daemon/vcpu/kvm/kvm_machine.h"
 #include "daemon/vcpu/kvm/kvm_system.h"
 #include "daemon/vcpu/program/decoder.h"
+#include "mmu/tables/epoch.h"
 
 namespace twinroot::host {
 namespace {
@@ -97,6 +98,7 @@ class Registry : public VmRegistry {
   size_t size() const override;
   absl::Status Delete(const std::string& name, IfVersion if_version = std::nullopt) override;
   void Shutdown() override;
+  void AskProgress(std::function<void()> done) override;
   const HostCapabilities& capabilities() const override { return probe_.capabilities; }
   BackendKind default_backend() const override { return default_backend_; }
   int shared_bit() const override {
@@ -320,6 +322,15 @@ void Registry::Shutdown() {
   for (const std::shared_ptr<VmImpl>& vm : vms) vm->AnnounceStop();
   // One that does not run needs no stop.
   for (const std::shared_ptr<VmImpl>& vm : vms) (void)vm->Stop(vcpu::StopReason::kDaemonStopping);
+}
+
+void Registry::AskProgress(std::function<void()> done) {
+  clock_.Post([this, done = std::move(done)] {
+    lanes_.Post(this, [done] {
+      mmu::SynchronizeEpoch();
+      done();
+    });
+  });
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #ifndef TWINROOT_DAEMON_HOST_VM_REGISTRY_H_
 #define TWINROOT_DAEMON_HOST_VM_REGISTRY_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -63,6 +64,11 @@ class VmRegistry {
   virtual absl::Status Delete(const std::string& name, IfVersion if_version = std::nullopt) = 0;
   // Stops every VM with kDaemonStopping; Create refuses from now on (kUnavailable).
   virtual void Shutdown() = 0;
+
+  // Calls `done` when everything that all VMs share has turned over: the clock of deadlines, a lane
+  // of tasks, and the engine's epoch, which every fault handler and walk that is under way must
+  // leave. Never, if one of them stands still. Does not block.
+  virtual void AskProgress(std::function<void()> done) = 0;
 
   virtual const HostCapabilities& capabilities() const = 0;
   virtual BackendKind default_backend() const = 0;  // never kAuto

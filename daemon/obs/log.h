@@ -1,5 +1,5 @@
-// The daemon's log: spdlog to stderr, which journald reads. Names, numbers and reasons only; never
-// guest data. Call once, before the first thread.
+// The daemon's log: spdlog to journald, where stderr leads there, else to stderr. Names, numbers
+// and reasons only; never guest data. Call once, before the first thread.
 #ifndef TWINROOT_DAEMON_OBS_LOG_H_
 #define TWINROOT_DAEMON_OBS_LOG_H_
 

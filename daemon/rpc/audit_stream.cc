@@ -3,7 +3,7 @@
 #include <utility>
 #include <vector>
 
-#include "spdlog/spdlog.h"
+#include "daemon/log_vm.h"
 
 namespace twinroot::rpc {
 
@@ -31,7 +31,7 @@ AuditStream::Next AuditStream::Produce(v1::AuditResponse* message, absl::Status*
   } else {
     message->set_verdict(v1::AuditResponse::VERDICT_BROKEN);
     message->set_detail(std::string(verdict.message()));
-    spdlog::error("vm {}: audit: {}", vm->spec().name, message->detail());
+    LogVm(spdlog::level::err, vm->spec().name, "audit: {}", message->detail());
     v1::Event event;
     event.set_vm(vm->spec().name);
     event.mutable_audit_failure()->set_detail(message->detail());

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/log_vm.h"
 #include "daemon/reasons.h"
 #include "daemon/rpc/checks.h"
 #include "daemon/rpc/convert.h"
@@ -10,7 +11,6 @@
 #include "daemon/rpc/harvest_stream.h"
 #include "daemon/rpc/status.h"
 #include "daemon/rpc/unary.h"
-#include "spdlog/spdlog.h"
 
 namespace twinroot::rpc {
 namespace {
@@ -82,7 +82,7 @@ absl::Status DirtyLogService::Enable(const v1::EnableDirtyLogRequest& request,
   auto split = (*vm)->EnableDirtyLog(*options);
   if (!split.ok()) return AboutMemory(split.status(), request.vm());
   ToProto(*split, response->mutable_splits());
-  spdlog::info("vm {}: dirty log on", request.vm());
+  LogVm(spdlog::level::info, request.vm(), "dirty log on");
   return absl::OkStatus();
 }
 
@@ -100,7 +100,7 @@ absl::Status DirtyLogService::Disable(const v1::DisableDirtyLogRequest& request,
   auto recovered = (*vm)->DisableDirtyLog();
   if (!recovered.ok()) return AboutMemory(recovered.status(), request.vm());
   response->set_collapsed(recovered->collapsed);
-  spdlog::info("vm {}: dirty log off", request.vm());
+  LogVm(spdlog::level::info, request.vm(), "dirty log off");
   return absl::OkStatus();
 }
 

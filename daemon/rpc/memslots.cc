@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "daemon/log_vm.h"
 #include "daemon/reasons.h"
 #include "daemon/rpc/checks.h"
 #include "daemon/rpc/convert.h"
@@ -10,7 +11,6 @@
 #include "daemon/rpc/prefault_stream.h"
 #include "daemon/rpc/status.h"
 #include "daemon/rpc/unary.h"
-#include "spdlog/spdlog.h"
 
 namespace twinroot::rpc {
 namespace {
@@ -77,7 +77,7 @@ absl::Status MemoryService::Add(const v1::AddMemslotRequest& request) {
   if (!status.ok() || request.validate_only()) {
     return AboutMemory(std::move(status), request.vm(), "range");
   }
-  spdlog::info("vm {}: memslot of {} MiB added", request.vm(), request.range().size() >> 20);
+  LogVm(spdlog::level::info, request.vm(), "memslot of {} MiB added", request.range().size() >> 20);
   return absl::OkStatus();
 }
 
@@ -94,7 +94,7 @@ absl::Status MemoryService::Remove(const v1::RemoveMemslotRequest& request) {
   if (absl::Status status = CheckUnit("gpa", request.gpa()); !status.ok()) return status;
   absl::Status status = (*vm)->RemoveMemslot(FrameOf(request.gpa()));
   if (!status.ok()) return AboutMemory(std::move(status), request.vm(), "gpa");
-  spdlog::info("vm {}: memslot removed", request.vm());
+  LogVm(spdlog::level::info, request.vm(), "memslot removed");
   return absl::OkStatus();
 }
 

@@ -62,6 +62,10 @@ class Server {
   // host:port of TCP that is really served, or "".
   std::string tcp_address() const;
 
+  // Calls `done` when the thread of the unix sockets has come around and gRPC has answered a call;
+  // never, if one of them stands still. Not after Shutdown.
+  void AskProgress(std::function<void()> done);
+
   // Health says NOT_SERVING from now on; calls are served still.
   void SetNotServing();
   // Event and console streams send what is left (event streams a bookmark last) and end; waiting

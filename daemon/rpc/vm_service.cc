@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/log_vm.h"
 #include "daemon/reasons.h"
 #include "daemon/rpc/checks.h"
 #include "daemon/rpc/console_stream.h"
@@ -12,7 +13,7 @@
 #include "daemon/rpc/status.h"
 #include "daemon/rpc/unary.h"
 #include "daemon/rpc/vm_wait.h"
-#include "spdlog/spdlog.h"
+#include "daemon/status_reason.h"
 
 namespace twinroot::rpc {
 namespace {
@@ -62,9 +63,9 @@ absl::Status VmService::Create(const v1::CreateVmRequest& request, v1::CreateVmR
   auto vm = context_->registry->Create(*std::move(spec));
   if (!vm.ok()) return AboutVm(vm.status(), request.vm_id());
   ToProto(**vm, response->mutable_vm());
-  spdlog::info("vm {}: defined, {} MiB, {} vCPUs, backend {}", request.vm_id(),
-               response->vm().memory_bytes() >> 20, response->vm().vcpus(),
-               v1::Backend_Name(response->vm().backend()));
+  LogVm(spdlog::level::info, request.vm_id(), "defined, {} MiB, {} vCPUs, backend {}",
+        response->vm().memory_bytes() >> 20, response->vm().vcpus(),
+        v1::Backend_Name(response->vm().backend()));
   return absl::OkStatus();
 }
 
@@ -112,11 +113,12 @@ absl::Status VmService::ChangeState(const Request& request, Response* response, 
   if (!if_version.ok()) return if_version.status();
   const std::string& name = (*vm)->spec().name;
   if (absl::Status status = change(**vm, *if_version); !status.ok()) {
-    spdlog::warn("vm {}: not {}: {}", name, what, std::string(status.message()));
+    const std::string reason = ReasonOf(status);
+    LogVm(spdlog::level::warn, {name, reason}, "not {}: {}", what, std::string(status.message()));
     return AboutVm(std::move(status), name);
   }
   ToProto(**vm, response->mutable_vm());
-  spdlog::info("vm {}: {}", name, what);
+  LogVm(spdlog::level::info, name, "{}", what);
   return absl::OkStatus();
 }
 
@@ -179,7 +181,7 @@ absl::Status VmService::Delete(const v1::DeleteVmRequest& request) {
   if (absl::Status status = context_->registry->Delete(*name, *if_version); !status.ok()) {
     return AboutVm(std::move(status), *name);
   }
-  spdlog::info("vm {}: deleted", *name);
+  LogVm(spdlog::level::info, *name, "deleted");
   return absl::OkStatus();
 }
 

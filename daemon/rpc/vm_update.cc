@@ -5,6 +5,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "daemon/log_vm.h"
 #include "daemon/reasons.h"
 #include "daemon/rpc/checks.h"
 #include "daemon/rpc/convert.h"
@@ -12,7 +13,6 @@
 #include "daemon/rpc/status.h"
 #include "daemon/rpc/unary.h"
 #include "daemon/rpc/vm_service.h"
-#include "spdlog/spdlog.h"
 
 namespace twinroot::rpc {
 namespace {
@@ -97,7 +97,7 @@ absl::Status VmService::Update(const v1::UpdateVmRequest& request, v1::UpdateVmR
   } while (absl::IsAborted(status) && !if_version->has_value());
   if (!status.ok()) return AboutVm(std::move(status), name);
   ToProto(**vm, response->mutable_vm());
-  spdlog::info("vm {}: updated", name);
+  LogVm(spdlog::level::info, name, "updated");
   return absl::OkStatus();
 }
 

@@ -157,6 +157,43 @@ TEST(ConfigFile, BadValuesAreRefusedWithWhatIsAllowed) {
                 "roles, tcp, audit, limits, journal");
 }
 
+// `key` of a tcp section that is right otherwise.
+std::string WithTls(const std::string& key) {
+  return "tcp:\n  address: a:1\n  certificate: /c\n  client_ca: /a\n  key: " + key + "\n";
+}
+
+TEST(ConfigFile, FilesOfTlsMayBeCredentialsOfTheService) {
+  Config config;
+  EXPECT_TRUE(ReadConfigText("tcp:\n  address: a:1\n  certificate: credential:server.pem\n"
+                             "  key: credential:server.key\n  client_ca: /etc/ca.pem\n"
+                             "  client_crl: credential:crl\n",
+                             "f", &config, "/run/credentials/hvd.service")
+                  .empty());
+  EXPECT_EQ(config.tcp->files.certificate, "/run/credentials/hvd.service/server.pem");
+  EXPECT_EQ(config.tcp->files.key, "/run/credentials/hvd.service/server.key");
+  EXPECT_EQ(config.tcp->files.client_ca, "/etc/ca.pem");
+  EXPECT_EQ(config.tcp->files.client_crl, "/run/credentials/hvd.service/crl");
+}
+
+TEST(ConfigFile, CredentialsAreRefusedWhereThereAreNone) {
+  ExpectMistake(WithTls("credential:server.key"),
+                "f:5:8: tcp.key: \"credential:server.key\" is known to a service with "
+                "LoadCredential= alone: by hand, while it runs, set "
+                "CREDENTIALS_DIRECTORY=/run/credentials/hvd.service");
+}
+
+TEST(ConfigFile, ACredentialIsAFileOfItsFolder) {
+  for (const std::string wrong :
+       {"credential:", "credential:.", "credential:..", "credential:../../etc/shadow",
+        "credential:/etc/shadow", "server.key", "Credential:x"}) {
+    Config config;
+    EXPECT_EQ(ReadConfigText(WithTls("\"" + wrong + "\""), "f", &config, "/c"),
+              std::vector<std::string>{"f:5:8: tcp.key: \"" + wrong +
+                                       "\" is neither a path that begins with / nor "
+                                       "credential:NAME"});
+  }
+}
+
 TEST(ConfigFile, ModesAreOctalAndTheOwnersToo) {
   EXPECT_EQ(Read("socket_mode: 0666\n").socket_mode, 0666u);
   EXPECT_EQ(Read("socket_mode: \"660\"\n").socket_mode, 0660u);

@@ -61,6 +61,34 @@ TEST(Config, OthersServeThemselves) {
       "/s/twinroot");
 }
 
+TEST(Config, AServiceUsesTheFoldersThatSystemdMadeForIt) {
+  const Variables variables = {{"STATE_DIRECTORY", "/var/lib/twinroot:/var/lib/other"},
+                               {"CONFIGURATION_DIRECTORY", "/no/such/folder"},
+                               {"LISTEN_FDS", "1"}};
+  for (const bool root : {true, false}) {
+    const Config config = Parsed({}, EnvironmentOf(root, variables));
+    EXPECT_EQ(config.state_dir, "/var/lib/twinroot");
+    EXPECT_EQ(config.audit_path, "/var/lib/twinroot/audit.jsonl");
+    EXPECT_TRUE(config.file.empty());
+  }
+  // Who is given sockets needs no place for one.
+  EXPECT_EQ(Parsed({}, EnvironmentOf(false, variables)).socket, "");
+  EXPECT_EQ(Parsed({"--state-dir", "/d"}, EnvironmentOf(false, variables)).state_dir, "/d");
+}
+
+TEST(Config, AServicesFileIsInItsConfigurationFolder) {
+  char folder[] = "/tmp/hvdXXXXXX";
+  ASSERT_NE(mkdtemp(folder), nullptr);
+  const std::string etc = folder;
+  std::ofstream(etc + "/hvd.yaml") << "backend: sim\n";
+  const Config config = Parsed({}, EnvironmentOf(false, {{"CONFIGURATION_DIRECTORY", etc},
+                                                         {"STATE_DIRECTORY", "/d"},
+                                                         {"LISTEN_FDS", "1"}}));
+  EXPECT_EQ(config.file, etc + "/hvd.yaml");
+  EXPECT_EQ(config.backend, host::BackendKind::kSim);
+  std::filesystem::remove_all(etc);
+}
+
 TEST(Config, WithoutAPlaceTheUserMustNameOne) {
   ExpectRefused({}, "--socket", EnvironmentOf(false, {{"HOME", "/h"}}));
   ExpectRefused({}, "--state-dir", EnvironmentOf(false, {{"XDG_RUNTIME_DIR", "/r"}}));

@@ -23,7 +23,7 @@ PATIENCE = int(os.environ.get("TWINROOT_PATIENCE", 60))
 KIB, MIB = 1 << 10, 1 << 20
 PAGE = 4 * KIB
 
-_HVD, _HVCTL = (os.path.abspath(path) for path in ("daemon/hvd", "cli/hvctl"))
+HVD, HVCTL = (os.path.abspath(path) for path in ("daemon/hvd", "cli/hvctl"))
 _SAMPLE = re.compile(r"^(?P<name>[a-z_0-9]+)(?:\{(?P<labels>.*)\})? (?P<value>\S+)$")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
@@ -102,18 +102,19 @@ class Answer:
 class Daemon:
     """A running hvd. `wrapper` is a command that becomes it, such as unshare."""
 
-    def __init__(self, folder, *options, wrapper=(), metrics="127.0.0.1:0", variables=()):
+    def __init__(self, folder, *options, wrapper=(), metrics="127.0.0.1:0", variables=(),
+                 pass_fds=()):
         self.folder = pathlib.Path(folder)
         self.socket = self.folder / "hvd.sock"
         self._log = tempfile.NamedTemporaryFile("w", dir=folder, suffix=".log", delete=False)
         if "ASAN_OPTIONS" in os.environ:
             # The leak checker looks at its own process, which hvd otherwise forbids.
             options = ("--allow-core-dumps", *options)
-        command = [*wrapper, _HVD, "--socket", str(self.socket), "--state-dir",
+        command = [*wrapper, HVD, "--socket", str(self.socket), "--state-dir",
                    str(self.folder / "state"), "--metrics-address", metrics, *options]
         self.process = subprocess.Popen(command, env={**os.environ, **dict(variables)},
                                         stdin=subprocess.DEVNULL, stdout=self._log,
-                                        stderr=subprocess.STDOUT)
+                                        stderr=subprocess.STDOUT, pass_fds=pass_fds)
         self.pid = self.process.pid
         self.environment = {**os.environ, "HVCTL_ENDPOINT": f"unix:{self.socket}"}
         self._metrics_address = None
@@ -132,7 +133,7 @@ class Daemon:
 
     def hvctl(self, *arguments, patience=PATIENCE):
         """Runs one command to its end, whatever its exit code."""
-        return Answer(subprocess.run([_HVCTL, *map(str, arguments)], env=self.environment,
+        return Answer(subprocess.run([HVCTL, *map(str, arguments)], env=self.environment,
                                      stdin=subprocess.DEVNULL, capture_output=True,
                                      timeout=patience))
 
@@ -145,7 +146,7 @@ class Daemon:
 
     def stream(self, *arguments):
         """Starts a command that goes on."""
-        stream = Stream([_HVCTL, *map(str, arguments)], self.environment, self.folder)
+        stream = Stream([HVCTL, *map(str, arguments)], self.environment, self.folder)
         self._streams.append(stream)
         return stream
 

@@ -3,6 +3,8 @@
 #ifndef TWINROOT_TESTS_DAEMON_ACCESS_ACCESS_FIXTURE_H_
 #define TWINROOT_TESTS_DAEMON_ACCESS_ACCESS_FIXTURE_H_
 
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -14,6 +16,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "daemon/access/audit_log.h"
 #include "daemon/access/gatekeeper.h"
@@ -56,6 +59,7 @@ class AccessFixture : public ::testing::Test {
     gatekeeper_ = std::make_unique<Gatekeeper>(rules, audit_.get());
     rpc::ServerOptions options;
     options.door.path = socket_;
+    options.door.given = given_;
     options.limits = rules.limits;
     options.gatekeeper = gatekeeper_.get();
     options.bookmark_interval = absl::Hours(1);
@@ -80,12 +84,25 @@ class AccessFixture : public ::testing::Test {
     return rules;
   }
 
+  // A socket that gives `role`, as systemd makes one; before Serve. Returns its path.
+  std::string Give(Role role) {
+    const std::string path = folder_ + "/" + NameOf(role) + ".sock";
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    EXPECT_EQ(listen(fd, 16), 0);
+    given_.push_back({fd, path, role});
+    return path;
+  }
+
   // A connection of its own.
-  std::shared_ptr<grpc::Channel> Connect() {
+  std::shared_ptr<grpc::Channel> Connect() { return Connect(socket_); }
+  static std::shared_ptr<grpc::Channel> Connect(const std::string& path) {
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    return grpc::CreateCustomChannel("unix:" + socket_, grpc::InsecureChannelCredentials(),
-                                     arguments);
+    return grpc::CreateCustomChannel("unix:" + path, grpc::InsecureChannelCredentials(), arguments);
   }
   std::shared_ptr<grpc::Channel> ConnectTcp(const Identity& identity) {
     grpc::ChannelArguments arguments;
@@ -129,6 +146,7 @@ class AccessFixture : public ::testing::Test {
   std::string folder_;
   std::string socket_;
   std::string audit_path_;
+  std::vector<GivenSocket> given_;
   Authority ca_{"the authority"};
   std::unique_ptr<AuditLog> audit_;
   std::unique_ptr<Gatekeeper> gatekeeper_;

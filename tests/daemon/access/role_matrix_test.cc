@@ -31,7 +31,8 @@ std::vector<const google::protobuf::ServiceDescriptor*> OurServices() {
 class RoleMatrix : public AccessFixture {
  protected:
   // Calls every method of the table and expects what `role` may do.
-  static void ExpectMatrix(const std::shared_ptr<grpc::Channel>& channel, Role role) {
+  static void ExpectMatrix(const std::shared_ptr<grpc::Channel>& channel, Role role,
+                           const std::string& next_step = "under roles") {
     for (const MethodRule& rule : MethodRules()) {
       const std::string method(rule.method);
       SCOPED_TRACE(method + " as " + NameOf(role));
@@ -49,7 +50,8 @@ class RoleMatrix : public AccessFixture {
         EXPECT_EQ(info.metadata().at("role_required"), NameOf(rule.role));
         EXPECT_EQ(info.metadata().at("role_held"), NameOf(role));
         EXPECT_FALSE(info.metadata().at("principal").empty());
-        EXPECT_NE(status.error_message().find("under roles"), std::string::npos);
+        EXPECT_NE(status.error_message().find(next_step), std::string::npos)
+            << status.error_message();
       }
     }
   }
@@ -93,6 +95,22 @@ TEST_F(RoleMatrix, OfTheUnixSocket) {
     // The same connection: a role is looked up for every call.
     gatekeeper_->Replace(Unix(role));
     ExpectMatrix(channel, role);
+  }
+}
+
+TEST_F(RoleMatrix, OfSocketsThatGiveARole) {
+  const std::string viewers = Give(Role::kViewer);
+  const std::string operators = Give(Role::kOperator);
+  // Who is an admin elsewhere is none here, and who is nothing is something.
+  for (const Role elsewhere : {Role::kAdmin, Role::kNone}) {
+    if (gatekeeper_ == nullptr) {
+      Serve(Unix(elsewhere));
+    } else {
+      gatekeeper_->Replace(Unix(elsewhere));
+    }
+    ExpectMatrix(Connect(), elsewhere);
+    ExpectMatrix(Connect(viewers), Role::kViewer, "use another socket");
+    ExpectMatrix(Connect(operators), Role::kOperator, "use another socket");
   }
 }
 

@@ -27,6 +27,23 @@ TEST(Rules, WithoutAFileRootAndTheDaemonsUserAreAdminsAndOthersNothing) {
   EXPECT_EQ(RoleOf(rules.grants, OfUris({"spiffe://a/b"})), Role::kNone);
 }
 
+TEST(Rules, TheAdminsGroupIsTheDefaultWhereTheHostHasIt) {
+  const auto gid = FindGroup("twinroot-admin");
+  if (!gid.has_value()) GTEST_SKIP() << "this host has no group twinroot-admin";
+  EXPECT_EQ(RoleOf(DefaultRules().grants, OfUser(geteuid() + 1, 5, {*gid})), Role::kAdmin);
+}
+
+TEST(Rules, ASocketThatGivesARoleGivesItToEverybodyAndNoMore) {
+  const std::vector<Grant> grants = {{Role::kAdmin, {0}, {}, {}}, {Role::kViewer, {7}, {}, {}}};
+  for (const uint32_t uid : {0u, 7u, 8u}) {
+    Principal principal = OfUser(uid, 5);
+    principal.given = Role::kOperator;
+    EXPECT_EQ(RoleOf(grants, principal), Role::kOperator) << uid;
+    principal.given = Role::kViewer;
+    EXPECT_EQ(RoleOf({}, principal), Role::kViewer) << uid;
+  }
+}
+
 TEST(Rules, AUserHasTheHighestRoleOfItsIdAndItsGroups) {
   const std::vector<Grant> grants = {{Role::kAdmin, {}, {30}, {}},
                                      {Role::kViewer, {7}, {10}, {}},

@@ -3,12 +3,14 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -53,20 +55,36 @@ class UnixDoorTest : public ::testing::Test {
     });
   }
 
-  int Connect() const {
-    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  static sockaddr_un AddressOf(const std::string& path) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    std::strcpy(address.sun_path, options_.path.c_str());
+    path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    return address;
+  }
+
+  // As systemd makes one.
+  void Give(const std::string& path, Role role) {
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const sockaddr_un address = AddressOf(path);
+    ASSERT_EQ(bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+    ASSERT_EQ(listen(fd, 16), 0);
+    options_.given.push_back({fd, path, role});
+  }
+
+  int Connect() const { return Connect(options_.path); }
+  static int Connect(const std::string& path) {
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_un address = AddressOf(path);
     if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) return fd;
     close(fd);
     return -1;
   }
 
   // A connection that was admitted, as (the client's descriptor, gRPC's).
-  std::pair<int, int> Admitted() {
+  std::pair<int, int> Admitted() { return Admitted(options_.path); }
+  std::pair<int, int> Admitted(const std::string& path) {
     const size_t before = count();
-    const int fd = Connect();
+    const int fd = Connect(path);
     EXPECT_GE(fd, 0);
     Eventually([&] { return count() > before; });
     std::lock_guard lock(mutex_);
@@ -168,6 +186,69 @@ TEST_F(UnixDoorTest, ANumberComesBackOnlyToWhoHadItWhileItIsInQuarantine) {
   const auto [second, next] = Admitted();
   EXPECT_NE(next, number);
   close(second);
+}
+
+TEST_F(UnixDoorTest, WhoComesThroughAGivenSocketHasItsRoleAndIsKnown) {
+  const std::string operators = folder_ + "/operator.sock";
+  const std::string viewers = folder_ + "/viewer.sock";
+  Give(operators, Role::kOperator);
+  Give(viewers, Role::kViewer);
+  Open();
+  for (const auto& [path, role] : {std::pair{options_.path, Role::kNone},
+                                   {operators, Role::kOperator},
+                                   {viewers, Role::kViewer}}) {
+    const auto [client, number] = Admitted(path);
+    const auto connection = Find(number);
+    ASSERT_NE(connection, nullptr);
+    EXPECT_EQ(connection->principal.given, role) << path;
+    EXPECT_EQ(connection->principal.user->uid, geteuid());
+    EXPECT_EQ(connection->principal.user->pid, getpid());
+    close(client);
+  }
+}
+
+TEST_F(UnixDoorTest, GivenSocketsAloneAreServedAndTheirPathsStay) {
+  const std::string path = options_.path;
+  Give(path, Role::kNone);
+  options_.path.clear();
+  Open();
+  const auto [client, number] = Admitted(path);
+  EXPECT_EQ(Find(number)->principal.given, Role::kNone);
+  close(client);
+  door_.reset();
+  EXPECT_TRUE(std::filesystem::exists(path));
+}
+
+TEST_F(UnixDoorTest, ANumberDoesNotComeBackThroughAnotherSocketWhileItIsInQuarantine) {
+  const std::string viewers = folder_ + "/viewer.sock";
+  Give(viewers, Role::kViewer);
+  options_.quarantine = absl::Hours(1);
+  // Few numbers, so that the door soon comes back to the first.
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit few = {128, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+  Open();
+  const auto [first, number] = Admitted();
+  close(first);
+  Drop(number);
+  int again = 0;
+  for (int i = 0; i < 300; ++i) {
+    const auto [client, other] = Admitted(viewers);
+    EXPECT_NE(other, number);
+    again += other == number + 1 ? 1 : 0;
+    close(client);
+    Drop(other);
+  }
+  EXPECT_GT(again, 1);
+  setrlimit(RLIMIT_NOFILE, &before);
+}
+
+TEST_F(UnixDoorTest, ItsThreadComesAroundWhenAsked) {
+  Open();
+  std::atomic<int> done{0};
+  for (int i = 0; i < 3; ++i) door_->AskProgress([&] { ++done; });
+  Eventually([&] { return done == 3; });
 }
 
 TEST_F(UnixDoorTest, AnEndIsForgottenAfterItsQuarantine) {

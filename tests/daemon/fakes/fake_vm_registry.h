@@ -30,6 +30,7 @@ class FakeVmRegistry : public host::VmRegistry {
   absl::StatusOr<host::VmSpec> Check(host::VmSpec spec) const override;
   absl::Status Delete(const std::string& name, host::IfVersion if_version = std::nullopt) override;
   void Shutdown() override;
+  void AskProgress(std::function<void()> done) override { done(); }
   const host::HostCapabilities& capabilities() const override { return capabilities_; }
   host::BackendKind default_backend() const override { return host::BackendKind::kSim; }
   int shared_bit() const override { return 47; }
