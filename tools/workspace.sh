@@ -41,17 +41,12 @@ bazel_run() {
   "$bazel_binary" "$verb" "${output[@]}" "$@" </dev/null
 }
 
-# The installed packages that a build sees, with their versions.
-write_package_list() {
-  dpkg-query -W -f '${db:Status-Status} ${Package} ${Version}\n' |
-    grep -E '^installed ([^ ]*-dev|g\+\+[^ ]*|gcc-[0-9]+|binutils|clang-[0-9]+|protobuf-compiler[^ ]*) ' |
-    LC_ALL=C sort
-}
-
 # System headers are no inputs that Bazel tracks: the installed versions stand for them.
 write_package_key() {
   local key file=.quickstart/packages.bazelrc line
-  key=$(write_package_list | sha256sum | cut -c1-16)
+  key=$(dpkg-query -W -f '${db:Status-Status} ${Package} ${Version}\n' |
+    grep -E '^installed ([^ ]*-dev|g\+\+[^ ]*|gcc-[0-9]+|binutils|clang-[0-9]+|protobuf-compiler[^ ]*) ' |
+    LC_ALL=C sort | sha256sum | cut -c1-16)
   line="build --action_env=TWINROOT_PACKAGES=$key"
   mkdir -p .quickstart
   [[ -f $file && $(<"$file") == "$line" ]] || echo "$line" >"$file"

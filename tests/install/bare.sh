@@ -6,8 +6,7 @@
 #
 #   --document FILE   follow this one; may be repeated. Default: README.md docs/operator.md
 #   --leave-out WORDS leave out lines that begin so, and say it; may be repeated
-#   --share-builds    take what is built from this user's build cache, where the machine has the
-#                     same versions of the packages that a build sees
+#   --share-builds    the machine's builds use this user's build cache, too: the second run is short
 #   --keep            do not remove the machine's folder, and say where it is
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -73,20 +72,6 @@ if [[ -n $share ]]; then
   mkdir -p "$cache"
 fi
 boot "$root" "$cache"
-
-# The packages that a build sees, as tools/workspace.sh has them in the key of every action. Where
-# all that the machine has are here, too, in the same version, this host's key is its as well.
-share_builds() {
-  say "installing what a build needs, to share builds"
-  in_machine tools/install_packages.sh
-  local list=write_package_list only
-  declare -f $list >/dev/null || die "tools/workspace.sh has no $list"
-  only=$(comm -13 <($list) <(in_machine bash -c '. tools/workspace.sh; write_package_list'))
-  [[ -z $only ]] || die "builds cannot be shared; the machine has other packages than this host: $only"
-  write_package_key
-  cp .quickstart/packages.bazelrc "$root/root/.bazelrc"
-}
-[[ -z $share ]] || share_builds
 
 # Exits with the status of the document's script.
 follow() {
