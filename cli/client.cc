@@ -62,7 +62,7 @@ Failure DiagnoseSocket(const std::string& path) {
     case EACCES:
     case EPERM:
       return {kDenied, absl::StrCat("no permission for the socket ", path),
-              "run hvctl as root or as the user that runs hvd"};
+              "run hvctl as root, as the user that runs hvd, or as a member of its group"};
     default:
       return {};
   }

@@ -243,9 +243,11 @@ TEST_F(HvctlMistakes, ASocketWithoutPermissionSaysSo) {
   }
   const Finished run = HvctlProcess(options).Wait();
   EXPECT_EQ(run.exit_code, 6) << run.err;
-  EXPECT_EQ(run.err, "hvctl: cannot list vms: no permission for the socket " + daemon_.socket() +
-                         "\n"
-                         "hint: run hvctl as root or as the user that runs hvd\n");
+  EXPECT_EQ(
+      run.err,
+      "hvctl: cannot list vms: no permission for the socket " + daemon_.socket() +
+          "\n"
+          "hint: run hvctl as root, as the user that runs hvd, or as a member of its group\n");
 }
 
 TEST_F(HvctlMistakes, TheEndpointOptionWinsOverTheEnvironment) {

@@ -25,7 +25,8 @@ for name in kvm userfaultfd; do
 done
 mkdir dev/shm dev/pts
 mount -t tmpfs shm dev/shm
-mount -t devpts pts dev/pts
+mount -t devpts -o ptmxmode=666 pts dev/pts
+ln -s pts/ptmx dev/ptmx
 
 # What is the kernel's is the host's: read-only.
 mount -t proc proc proc
@@ -38,7 +39,8 @@ mount -t tmpfs tmp tmp
 ip link set lo up
 
 install "$hvd" "$hvctl" usr/bin/
-cp -L "$units"/*.service "$units"/*.socket "$units"/*.slice usr/lib/systemd/system/
+cp -rL "$units"/*.service "$units"/*.socket "$units"/*.slice "$units"/*.service.d \
+  usr/lib/systemd/system/
 for kind in sysusers.d tmpfiles.d; do cp -L "$units/$kind"/* "usr/lib/$kind/"; done
 # What a package does when it is installed.
 chroot . systemd-sysusers
@@ -56,5 +58,7 @@ done
 mkdir -p mnt
 pivot_root . mnt
 umount -l /mnt
+# As systemd itself has it on a real machine: what it mounts for a service is seen by the others.
+mount --make-rshared /
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=twinroot \
   /lib/systemd/systemd --system --unit=basic.target --log-target=journal-or-kmsg --show-status=no

@@ -101,6 +101,9 @@ class Machine:
         return self.run("hvctl", "--endpoint", f"unix:/run/twinroot/{socket}.sock", *arguments,
                         **how)
 
+    def write(self, path, text):
+        self.do("sh", "-c", f"mkdir -p $(dirname {path}) && cat >{path} <<'END'\n{text}END")
+
     def may_raise_limits(self):
         """Its systemd has CAP_SYS_RESOURCE, as every real one has."""
         status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
@@ -159,7 +162,7 @@ class UnderSystemd(unittest.TestCase):
 
     def create(self, name, **how):
         """A VM that goes on, on sim."""
-        self.machine.run("sh", "-c", f"cat >/run/{name}.textproto <<'END'\n{_PROGRAM.read_text()}\nEND")
+        self.machine.write(f"/run/{name}.textproto", _PROGRAM.read_text())
         for words in [["create", name, "--memory", "16MiB", "--vcpus", "1", "--backend", "sim",
                        "--program", f"/run/{name}.textproto"], ["start", name]]:
             answer = self.machine.hvctl("vm", *words, **how)
@@ -239,23 +242,48 @@ class UnderSystemd(unittest.TestCase):
                           (f"uid:{uid}", "alice", "viewer", "viewer")])
 
     def test_AReloadReadsTheFileAgainAndAMistakeChangesNothing(self):
-        self.machine.do("sh", "-c", "echo 'log_level: info' >/etc/twinroot/hvd.yaml")
+        self.machine.write("/etc/twinroot/hvd.yaml", "log_level: info\n")
         self.addCleanup(self.machine.do, "rm", "/etc/twinroot/hvd.yaml")
         self.start()
         pid = self.machine.main_pid()
-        self.machine.do("sh", "-c", "echo 'log_level: debug' >/etc/twinroot/hvd.yaml")
+        self.machine.write("/etc/twinroot/hvd.yaml", "log_level: debug\n")
         self.machine.do("systemctl", "reload", _SERVICE)
         filters = ["-u", _SERVICE, f"_PID={pid}"]
 
         def says(text):
             return [line for line in self.machine.journal(*filters) if text in line["MESSAGE"]]
         harness.until(lambda: says("read /etc/twinroot/hvd.yaml again"), "it has read it")
-        self.machine.do("sh", "-c", "echo 'log_level: loud' >/etc/twinroot/hvd.yaml")
+        self.machine.write("/etc/twinroot/hvd.yaml", "log_level: loud\n")
         self.machine.do("systemctl", "reload", _SERVICE)
         line = harness.until(lambda: says("the old one stays"), "it has seen the mistake")[0]
         self.assertEqual(line["PRIORITY"], "3")
         self.assertEqual(self.machine.property("ActiveState"), "active")
         self.assertEqual(self.machine.main_pid(), pid)
+
+    def test_KeysThatOnlyRootCanReadAreGivenToIt(self):
+        drop_in = f"/run/systemd/system/{_SERVICE}.d"
+        tls = "/etc/twinroot/tls"
+        self.addCleanup(self.machine.do, "systemctl", "daemon-reload")
+        self.addCleanup(self.machine.do, "rm", "-r", drop_in, tls, "/etc/twinroot/hvd.yaml")
+        self.machine.do("mkdir", "-p", drop_in, tls)
+        self.machine.do("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                        "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{tls}/server.key",
+                        "-subj", "/CN=server", "-days", "1", "-out", f"{tls}/server.pem")
+        self.machine.do("chmod", "600", f"{tls}/server.key", f"{tls}/server.pem")
+        self.machine.write(f"{drop_in}/keys.conf", "[Service]\n" + "".join(
+            f"LoadCredential={name}:{tls}/{name}\n" for name in ["server.key", "server.pem"]))
+        self.machine.write("/etc/twinroot/hvd.yaml", "tcp:\n  address: 127.0.0.1:7443\n"
+                           "  certificate: credential:server.pem\n  key: credential:server.key\n"
+                           "  client_ca: credential:server.pem\n")
+        self.machine.do("systemctl", "daemon-reload")
+        self.start()
+        said = [line["MESSAGE"] for line in
+                self.machine.journal("-u", _SERVICE, f"_PID={self.machine.main_pid()}")]
+        self.assertIn(", tcp 127.0.0.1:7443,", said[0])
+        self.assertEqual(self.machine.run("cat", f"{tls}/server.key", user="twinroot").code, 1)
+        checked = self.machine.run("env", f"CREDENTIALS_DIRECTORY=/run/credentials/{_SERVICE}",
+                                   "hvd", "--check-config")
+        self.assertEqual((checked.code, checked.out), (0, "ok\n"), str(checked))
 
     def test_TheJournalHasTheFieldsOfAVm(self):
         self.start()
@@ -271,9 +299,8 @@ class UnderSystemd(unittest.TestCase):
     def test_TheWatchdogIsArmedAndADaemonThatStandsStillIsStartedAnew(self):
         self.start()
         self.assertEqual(self.machine.property("WatchdogUSec"), "1min")
-        self.machine.do("mkdir", "-p", f"/run/systemd/system/{_SERVICE}.d")
-        self.machine.do("sh", "-c", "printf '[Service]\\nWatchdogSec=2s\\n' "
-                        f">/run/systemd/system/{_SERVICE}.d/short.conf")
+        self.machine.write(f"/run/systemd/system/{_SERVICE}.d/short.conf",
+                           "[Service]\nWatchdogSec=2s\n")
         self.addCleanup(self.machine.do, "systemctl", "daemon-reload")
         self.addCleanup(self.machine.do, "rm", "-r", f"/run/systemd/system/{_SERVICE}.d")
         self.machine.do("systemctl", "daemon-reload")
