@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import re
-import signal
 import subprocess
 import tempfile
 import time
@@ -22,27 +21,30 @@ _SPACES = ["--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup"]
 _SERVICE = "hvd.service"
 
 
-def why_not():
-    """Why this host cannot do it, or None."""
-    if os.geteuid() != 0:
-        return "only root can give a systemd a machine of its own"
-    if not pathlib.Path("/lib/systemd/systemd").exists():
-        return "systemd is missing; install the Debian package systemd"
-    trial = subprocess.run(["unshare", *_SPACES, "--fork", "sh", "-c", "mount -t sysfs s /sys && "
-                            "mount -t cgroup2 c /sys/fs/cgroup && ip link set lo up"],
-                           capture_output=True, text=True)
-    if trial.returncode != 0:
-        return f"namespaces: {trial.stderr.strip()}"
-    return None
+# What boot.sh needs the kernel to allow.
+_TRIAL = """
+mount -t tmpfs files /mnt
+mkdir /mnt/changes /mnt/work /mnt/root
+mount -t overlay -o lowerdir=/,upperdir=/mnt/changes,workdir=/mnt/work overlay /mnt/root
+mknod /mnt/null c 1 3
+: >/mnt/null
+mount -t sysfs sysfs /sys
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+ip link set lo up
+"""
 
 
 class ControlGroup:
     """One of its own, so that its systemd has no business with the host's."""
 
-    def __init__(self):
+    @staticmethod
+    def top():
         mounts = pathlib.Path("/proc/self/mountinfo").read_text()
-        top = re.search(r"(?m)^\S+ \S+ \S+ \S+ (\S+) .* - cgroup2 ", mounts)[1]
-        self.path = pathlib.Path(tempfile.mkdtemp(prefix="twinroot-test.", dir=top))
+        found = re.search(r"(?m)^\S+ \S+ \S+ \S+ (\S+) .* - cgroup2 ", mounts)
+        return found and found[1]
+
+    def __init__(self):
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix="twinroot-test.", dir=self.top()))
 
     def remove(self):
         def empty():
@@ -53,6 +55,19 @@ class ControlGroup:
                     return False
             return not self.path.exists()
         harness.until(empty, "the control group is empty")
+
+
+def why_not():
+    """Why this host cannot do it, or None."""
+    if os.geteuid() != 0:
+        return "only root can give a systemd a machine of its own"
+    if not pathlib.Path("/lib/systemd/systemd").exists():
+        return "systemd is missing; install the Debian package systemd"
+    if ControlGroup.top() is None:
+        return "control groups of version 2 are mounted nowhere"
+    trial = subprocess.run(["unshare", *_SPACES, "--fork", "sh", "-ec", _TRIAL],
+                           capture_output=True, text=True)
+    return f"namespaces: {trial.stderr.strip()}" if trial.returncode != 0 else None
 
 
 class Machine:
@@ -68,6 +83,9 @@ class Machine:
              "--kill-child", _BOOT, str(folder / "root"), harness.HVD, harness.HVCTL, _UNITS],
             stdin=subprocess.DEVNULL, stdout=self._console, stderr=subprocess.STDOUT)
         self.folder = folder
+        self.pid = None
+
+    def boot(self):
         self.pid = harness.until(self._first, "systemd has begun", patience=60)
         harness.until(lambda: self.run("systemctl", "is-active", "basic.target").out == "active\n",
                       "systemd is up", patience=120)
@@ -122,10 +140,8 @@ class Machine:
         return [json.loads(line) for line in out.splitlines()]
 
     def close(self):
-        try:
-            os.kill(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        # --kill-child: it takes its first process along, and that one all others.
+        self._unshare.kill()
         self._unshare.wait()
         self._console.close()
         self.group.remove()
@@ -146,6 +162,7 @@ class UnderSystemd(unittest.TestCase):
         cls.addClassCleanup(folder.cleanup)
         cls.machine = Machine(pathlib.Path(folder.name))
         cls.addClassCleanup(cls.machine.close)
+        cls.machine.boot()
         cls.machine.do("useradd", "--user-group", "alice")
 
     def setUp(self):
