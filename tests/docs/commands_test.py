@@ -63,6 +63,11 @@ class Blocks(unittest.TestCase):
         text = "<!-- run -->\n```sh\na\nb\n```\n<!-- not run: no -->\n```sh\nc\n```\n```text\nd\n```\n"
         self.assertEqual(commands.blocks("x.md", text), [(2, "a\nb")])
 
+    def test_OnABareMachineMoreIsRun(self):
+        text = "<!-- run on a bare machine -->\n```sh\na\n```\n<!-- run -->\n```sh\nb\n```\n"
+        self.assertEqual(commands.blocks("x.md", text), [(6, "b")])
+        self.assertEqual(commands.blocks("x.md", text, bare=True), [(2, "a"), (6, "b")])
+
     def test_BadDocumentsAreRefused(self):
         for text in ["```sh\na\n```\n", "<!-- run -->\ntext\n", "<!-- run -->\n```sh\na\n",
                      "<!-- run -->\n```text\na\n```\n", "<!-- not run: -->\n```sh\na\n```\n"]:
