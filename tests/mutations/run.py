@@ -120,8 +120,8 @@ def main():
     tree = copy_tree(arguments.scratch)
     runner = Runner(tree, arguments.scratch.resolve(), options)
     todo = [entry for entry in entries
-            if (entry["name"] in arguments.only if arguments.only
-                else results.get(entry["name"], {}).get("entry") != entry)]
+            if results.get(entry["name"], {}).get("entry") != entry
+            and (not arguments.only or entry["name"] in arguments.only)]
     sound = set()
     for number, entry in enumerate(todo, 1):
         if arguments.minutes and time.monotonic() - start > 60 * arguments.minutes:
