@@ -12,8 +12,8 @@ using States = std::set<std::vector<uint64_t>>;
 
 class Explorer {
  public:
-  Explorer(Scenario& scenario, Coverage& coverage)
-      : scenario_(scenario), coverage_(coverage), name_(scenario.name()) {}
+  Explorer(Scenario& scenario, int64_t most, Coverage& coverage)
+      : scenario_(scenario), most_(most), coverage_(coverage), name_(scenario.name()) {}
 
   // Orders of whole operations.
   void Serial() {
@@ -24,7 +24,7 @@ class Explorer {
     coverage_.schedules = coverage_.serial;
   }
 
-  // False: something was wrong.
+  // False: something was wrong, or there were too many.
   bool UpTo(int bound) {
     do {
       coverage_.schedules = Search(bound, [this](const Run&, const Scenario::End& end) {
@@ -34,10 +34,11 @@ class Explorer {
         for (const auto& state : serial_) text += "\n    " + scenario_.TextOf(state);
         return text;
       });
-    } while (coverage_.failure.empty() && conflicts_.Learn());
-    coverage_.bound = bound;
+    } while (coverage_.failure.empty() && !coverage_.part && conflicts_.Learn());
     coverage_.states = states_.size();
-    return coverage_.failure.empty();
+    if (!coverage_.failure.empty() || coverage_.part) return false;
+    coverage_.bound = bound;
+    return true;
   }
 
   bool Learn() { return conflicts_.Learn(); }
@@ -81,7 +82,8 @@ class Explorer {
         continue;
       }
       if (!Next(branches, bound)) break;
-    } while (true);
+      coverage_.part = bound > 1 && runs == most_;
+    } while (!coverage_.part);
     return runs;
   }
 
@@ -116,9 +118,10 @@ class Explorer {
     return false;
   }
 
-  static constexpr int64_t kEarly = 1000;
+  static constexpr int64_t kEarly = 20;
 
   Scenario& scenario_;
+  const int64_t most_;
   Coverage& coverage_;
   const std::string name_;
   Conflicts conflicts_;
@@ -130,17 +133,11 @@ class Explorer {
 
 Coverage Explore(Scenario& scenario, int bound, int64_t most) {
   Coverage coverage;
-  Explorer explorer(scenario, coverage);
+  Explorer explorer(scenario, most, coverage);
   explorer.Serial();
   if (!coverage.failure.empty()) return coverage;
   explorer.Learn();
-  int64_t before = 1;
-  for (int i = 1; i <= bound; ++i) {
-    // Each further preemption multiplies by about as much as the last, divided by its number.
-    const int64_t expected = coverage.schedules * coverage.schedules / before / i;
-    if (i > 1 && expected > most) break;
-    before = coverage.schedules;
-    if (!explorer.UpTo(i)) break;
+  for (int i = 1; i <= bound && explorer.UpTo(i); ++i) {
   }
   return coverage;
 }

@@ -38,11 +38,13 @@ struct Coverage {
   int64_t serial = 0;     // of these without a preemption
   size_t states = 0;      // different ends
   int bound = 0;          // all with so many preemptions are among them
+  bool part = false;      // and some with one more: all of those would have been too many
   size_t decisions = 0;   // the most in one run
   std::string failure;    // empty: none; else with the schedule that repeats it
 };
 
-// Stops before a bound whose predecessor says that it would need more than `most` runs.
+// All with one preemption; with more, up to `bound`, as long as no bound needs more than `most`
+// runs.
 Coverage Explore(Scenario& scenario, int bound, int64_t most);
 
 // The end of one schedule.

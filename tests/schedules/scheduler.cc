@@ -115,7 +115,13 @@ void SwitchTo(int next, int me) {
 // Who goes on. `free`: whoever is chosen, it is no preemption.
 int Choose(bool free) {
   uint8_t eligible = 0;
-  for (int i = 0; i < count; ++i) eligible |= static_cast<uint8_t>(Eligible(i) << i);
+  uint8_t patient = 0;
+  for (int i = 0; i < count; ++i) {
+    eligible |= static_cast<uint8_t>(Eligible(i) << i);
+    patient |= static_cast<uint8_t>((workers[i].state == State::kGaveWay) << i);
+  }
+  // Two who try again and again must not keep off the one whom both wait for.
+  if (free && (eligible & ~patient) != 0) eligible &= static_cast<uint8_t>(~patient);
   if (eligible == 0) {
     // Those who gave way try again, in turn.
     for (int i = 1; i <= count; ++i) {

@@ -5,21 +5,6 @@
 #include "mmu/tables/epoch.h"
 
 namespace twinroot::mmu {
-namespace {
-
-// What tables give, and what a page holds, in one word each.
-uint64_t Mapping(const Translation& walk) {
-  if (!walk.mapped) return 0;
-  return 8u | (walk.access.read() ? 4u : 0u) | (walk.access.write() ? 2u : 0u) |
-         (walk.access.fetch() ? 1u : 0u);
-}
-
-// Where the slot is now; the frame that page `i` of kPages has there.
-uint64_t FrameOf(SmallVm& vm, uint64_t page) {
-  return vm.space().CheckMemory(Frames(0, 1)).ok() ? page : kElsewhere + page;
-}
-
-}  // namespace
 
 VmScenario::VmScenario(Start start, std::vector<Program> programs)
     : start_(std::move(start)), programs_(std::move(programs)), name_(start_.name) {
@@ -40,7 +25,7 @@ VmScenario::VmScenario(Start start, std::vector<Program> programs)
 }
 
 void VmScenario::Begin() {
-  vm_ = std::make_unique<SmallVm>(start_.options);
+  vm_ = std::make_unique<SmallVm>(start_.options, programs_.size());
   vm_->vm.t().log.Mute();
   start_.set_up(*vm_);
 }
@@ -102,13 +87,7 @@ schedules::Scenario::End VmScenario::Finish() {
   }
   end.state.push_back(space.dirty_log_enabled());
   for (const uint64_t page : kPages) {
-    const uint64_t gfn = FrameOf(*vm_, page);
-    for (const MemoryKind kind : kAllKinds) {
-      end.state.push_back(pages.Mark(Gfn(page), kind));
-      // With a dirty log W comes and goes by harvests.
-      const auto walk = space.Translate(Gpa(gfn << kPageShift), kind);
-      end.state.push_back(walk.ok() && !vm_->copies ? Mapping(*walk) : 0);
-    }
+    for (const MemoryKind kind : kAllKinds) end.state.push_back(pages.Mark(Gfn(page), kind));
   }
   if (end.broken.empty()) end.broken = CheckTlbs();
   vm_.reset();

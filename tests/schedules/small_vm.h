@@ -1,5 +1,8 @@
 // A VM of a few pages that threads work on: its operations, and what is to be true of it after
 // them. Each thread has a vCPU of its number, whose TLB keeps what nobody flushed.
+//
+// The state that an order of the operations must give is what they said, attributes and bytes.
+// Which leaves stand is no part of it: they are a cache of those, and the audit compares each.
 #ifndef TWINROOT_TESTS_SCHEDULES_SMALL_VM_H_
 #define TWINROOT_TESTS_SCHEDULES_SMALL_VM_H_
 
@@ -22,10 +25,12 @@ inline constexpr uint64_t kPages[] = {5, 6, 7};
 inline constexpr uint64_t kElsewhere = 4 * kSlotFrames;
 
 struct SmallVm {
-  explicit SmallVm(const TestSpaceOptions& options) : vm(options, 3) {}
+  SmallVm(const TestSpaceOptions& options, size_t the_vcpus)
+      : vcpus(the_vcpus), vm(options, the_vcpus) {}
 
   GuestAddressSpace& space() { return vm.space(); }
 
+  const size_t vcpus;
   ProcessorVm vm;
   // A copy of the memory, as somebody makes it who goes by the dirty log.
   uint64_t copy[std::size(kPages)] = {};
