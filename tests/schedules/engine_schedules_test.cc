@@ -249,7 +249,7 @@ class EngineSchedules : public testing::Test {
     if (HasFailure()) return;  // the first says enough
     VmScenario scenario(start, std::move(programs));
     if (repeats_) return Repeat(scenario, std::getenv("TWINROOT_SCHEDULE"));
-    int64_t most = 2000;
+    int64_t most = 1500;
     if (const char* deeper = std::getenv("TWINROOT_PREEMPTIONS")) {
       bound = std::atoi(deeper);
       most = int64_t{1} << 62;
@@ -299,32 +299,32 @@ TEST_F(EngineSchedules, AnAccessBesideAConversion) {
   Pairs({Empty(), NoPages(), Large(), Small()}, {Write(), WriteBeside(), WriteShared()},
         {ToShared(), Keep()});
   Pairs({Shared()}, {Write(), WriteBeside(), WriteShared()}, {ToPrivate()});
-  ExpectAtLeast(1);
+  ExpectAtLeast(18'000);
 }
 
 TEST_F(EngineSchedules, AnAccessBesideADenial) {
   Pairs({Empty(), NoPages(), Large(), Small()}, {Read(), Write(), WriteBeside()}, {Deny()});
   Pairs({Logged(false)}, {Write(), WriteBeside()}, {Deny()});
-  ExpectAtLeast(1);
+  ExpectAtLeast(10'000);
 }
 
 TEST_F(EngineSchedules, AnAccessBesideASplitOrACollapse) {
   Pairs({Empty(), NoPages(), Large()}, {Write(), Fetch()}, {Split()});
   Pairs({Small(), Hole()}, {Write(), WriteBeside()}, {Collapse()});
-  ExpectAtLeast(1);
+  ExpectAtLeast(1'400);
 }
 
 TEST_F(EngineSchedules, AnAccessBesideAZap) {
   Pairs({Empty(), Large(), Small(), Hole()}, {Write(), WriteBeside()},
         {Zap(), ZapSlot(), ZapAll(), PunchHole()});
   Pairs({NoPages(), Sparse()}, {Write()}, {ZapPart(), ZapAll()});
-  ExpectAtLeast(1);
+  ExpectAtLeast(17'000);
 }
 
 TEST_F(EngineSchedules, AnAccessBesideAMemslotThatGoesOrMoves) {
   Pairs({Empty(), NoPages(), Large(), Small()}, {Read(), WriteShared()}, {Remove()});
   Pairs({Empty(), Large(), Small()}, {Read()}, {Move()});
-  ExpectAtLeast(1);
+  ExpectAtLeast(7'000);
 }
 
 TEST_F(EngineSchedules, AnAccessBesideTheDirtyLog) {
@@ -335,29 +335,29 @@ TEST_F(EngineSchedules, AnAccessBesideTheDirtyLog) {
     Add(start, {{Write()}, {Write(), Harvest()}}, 2);
   }
   Pairs({Empty(), Large(), Small()}, {Write()}, {StartLog()});
-  ExpectAtLeast(1);
+  ExpectAtLeast(9'000);
 }
 
 // The fault splits the leaf that a change has found.
 TEST_F(EngineSchedules, AnAccessBesideASplitUnderTheLog) {
   Pairs({Logged(false)}, {Write()}, {Zap(), ZapSlot(), DenyAll(), ToShared(), Split()});
-  ExpectAtLeast(1);
+  ExpectAtLeast(3'300);
 }
 
 TEST_F(EngineSchedules, AgingWithoutAccessedFlags) {
   Pairs({Logged(true, false)}, {Write(), Read()}, {Age()});
-  ExpectAtLeast(1);
+  ExpectAtLeast(190);
 }
 
 TEST_F(EngineSchedules, TwoAccesses) {
   Pairs({Empty(), NoPages(), Large(), Small(), Hole(), Logged(), Logged(false)}, {Write(), Read()},
         {Write(), WriteBeside(), WriteShared()});
-  ExpectAtLeast(1);
+  ExpectAtLeast(7'000);
 }
 
 TEST_F(EngineSchedules, AnAccessBesideAnAudit) {
   Pairs({Empty(), NoPages(), Hole()}, {Write()}, {Audit()});
-  ExpectAtLeast(1);
+  ExpectAtLeast(1'700);
 }
 
 TEST_F(EngineSchedules, TwoChanges) {
@@ -369,7 +369,7 @@ TEST_F(EngineSchedules, TwoChanges) {
     }
   }
   Pairs({Logged()}, {Harvest()}, {ToShared(), Zap(), Remove(), Move()}, 1);
-  ExpectAtLeast(1);
+  ExpectAtLeast(15'000);
 }
 
 TEST_F(EngineSchedules, AnExternalTableBesideAChange) {
@@ -378,7 +378,7 @@ TEST_F(EngineSchedules, AnExternalTableBesideAChange) {
          FaultOnly("fault shared", 5, kShared)},
         {ToShared(), Zap(), ZapAll(), Audit(), Remove()});
   Pairs({ExternalLarge()}, {FaultOnly("fault mapped", 6, kPrivate)}, {Split(), ToShared(), Zap()});
-  ExpectAtLeast(1);
+  ExpectAtLeast(6'300);
 }
 
 // Both of an access's neighbours at once, and a guest that goes on.
@@ -396,7 +396,7 @@ TEST_F(EngineSchedules, Triples) {
   Add(Logged(), {{Write()}, {WriteBeside()}, {Harvest()}}, 2);
   Add(Logged(), {{Write(), Write()}, {Harvest(), Harvest()}}, 2);
   Add(Logged(), {{Write()}, {Harvest()}, {ToShared()}}, 1);
-  ExpectAtLeast(1);
+  ExpectAtLeast(11'000);
 }
 
 }  // namespace

@@ -308,9 +308,8 @@ Run RunThreads(const std::string& name, const std::vector<Thread>& threads,
 void Broken(const char* what) {
   std::vector<Segment> schedule = run.schedule;
   schedule.push_back({current, segment_steps});
-  std::printf("%s: %s\n  repeat with TWINROOT_SCHEDULE='%s: %s'\n", scenario->c_str(), what,
-              scenario->c_str(), TextOf(schedule).c_str());
-  std::fflush(stdout);
+  std::fprintf(stderr, "%s: %s\n  repeat with TWINROOT_SCHEDULE='%s: %s'\n", scenario->c_str(),
+               what, scenario->c_str(), TextOf(schedule).c_str());
   std::_Exit(1);
 }
 

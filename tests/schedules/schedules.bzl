@@ -16,7 +16,7 @@ def _instrumented_impl(settings, _attr):
     copts = "//command_line_option:copt"
     linkopts = "//command_line_option:linkopt"
     return {
-        copts: _without_sanitizers(settings[copts]) + ["-O1", "-fsanitize=thread"],
+        copts: _without_sanitizers(settings[copts]) + ["-O1", "-fsanitize=thread", "-Wno-maybe-uninitialized"],
         linkopts: _without_sanitizers(settings[linkopts]),
     }
 
