@@ -41,6 +41,13 @@ Operation Write() { return Touch("write", 5, kPrivate, Access::Write(), 0xA0); }
 Operation WriteBeside() { return Touch("write beside", 6, kPrivate, Access::Write(), 0xB0); }
 Operation WriteShared() { return Touch("write shared", 5, kShared, Access::Write(), 0xC0); }
 Operation Fetch() { return Touch("fetch", 5, kPrivate, Access::Fetch()); }
+// Nobody's access: somebody looks where the page is.
+Operation LookUp() {
+  return {"look up", [](SmallVm& at, uint32_t) -> Said {
+            const auto walk = at.space().Translate(Gpa(5 << kPageShift), kPrivate);
+            return walk.ok() && walk->mapped ? walk->hpa.value : 0;
+          }};
+}
 // What takes away, or changes sizes.
 Operation ToShared() { return Convert("to shared", Frames(5, 1), kShared, Content::kDestroy); }
 Operation ToPrivate() { return Convert("to private", Frames(5, 1), kPrivate, Content::kDestroy); }
@@ -338,6 +345,13 @@ TEST_F(EngineSchedules, AnAccessBesideAZap) {
         {Zap(), ZapSlot(), ZapAll(), PunchHole()});
   Pairs({Empty(), NoPages(), Sparse()}, {Write()}, {ZapPart(), ZapAll()});
   ExpectAtLeast(17'000);
+}
+
+// Tables that were taken down serve the other root.
+TEST_F(EngineSchedules, ALookUpBesideTablesThatGo) {
+  Add(Small(), {{LookUp()}, {ZapAll(), Reclaim(), ToShared(), WriteShared()}}, 2);
+  Add(Small(), {{LookUp()}, {ZapSlot(), ToShared(), WriteShared()}}, 2);
+  ExpectAtLeast(100);
 }
 
 TEST_F(EngineSchedules, AnAccessBesideAMemslotThatGoesOrMoves) {
