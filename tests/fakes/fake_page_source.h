@@ -62,6 +62,11 @@ class FakePageSource : public PageSource {
     Of(kind).allocated.Take(range.first.value, range.count, [](uint64_t) {});
   }
 
+  // The frames of a slot stay where they are; only what is Ready may be asked for there.
+  absl::Status Move(GfnRange from, Gfn to) override {
+    return can_move ? absl::OkStatus() : PageSource::Move(from, to);
+  }
+
   // The default of the interface, unless a test wants faults to be served without Resolve.
   std::optional<Level> Ready(Gfn, MemoryKind) override {
     return ready ? std::optional<Level>(max_level) : std::nullopt;
@@ -98,7 +103,8 @@ class FakePageSource : public PageSource {
   // Set before use.
   Level max_level = Level::k1G;
   std::optional<absl::Status> fail_resolve;
-  bool ready = false;         // Ready knows every page
+  bool ready = false;  // Ready knows every page
+  bool can_move = false;
   bool wrong_frames = false;  // gives frames of the other kind
   int fail_reserve_in = -1;   // the call after so many fails
   std::function<void(Gfn, MemoryKind)> on_resolve;

@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <variant>
 #include <vector>
 
@@ -112,6 +113,7 @@ class ProcessorVm : private vmx::PhysicalMemory {
       if (const auto* failed = std::get_if<Failed>(&fault)) {
         return Broken{failed->status.ToString()};
       }
+      if (std::holds_alternative<Retry>(fault)) std::this_thread::yield();
     }
   }
   Outcome Write(uint32_t vcpu, uint64_t gfn, MemoryKind kind, uint64_t value) {
@@ -120,6 +122,8 @@ class ProcessorVm : private vmx::PhysicalMemory {
 
   TestSpace& t() { return *t_; }
   GuestAddressSpace& space() { return *t_->space; }
+  // By its owner.
+  vmx::Vcpu& vcpu(uint32_t number) { return vcpus_[number]; }
 
  private:
   std::byte* At(Hpa hpa, size_t) override {

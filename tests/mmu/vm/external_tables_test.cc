@@ -179,6 +179,13 @@ TEST(ExternalTablesTest, E2_RemovalIsFlushThenRemoveThenDiscard) {
   EXPECT_TRUE(t.external_private.Holds(Gfn(7)));
 }
 
+TEST(ExternalTablesTest, E2_AZapOfWholeTablesRemovesEveryLeaf) {
+  TestSpace t({.frames = 16384, .max_level = Level::k4K, .external = true});
+  for (const uint64_t gfn : {5, 700, 16383}) ASSERT_TRUE(t.Fixes(gfn, kPrivate));
+  EXPECT_TRUE(t.space->Zap(Frames(0, 16384)).ok());
+  EXPECT_EQ(t.external_private.frames(), 0u);
+}
+
 TEST(ExternalTablesTest, E2_ARemovalThatFailsOnceIsTriedAgain) {
   TestSpace t(External());
   ASSERT_TRUE(t.Fixes(5, kPrivate));
