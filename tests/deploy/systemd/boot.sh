@@ -4,6 +4,7 @@
 #   unshare --mount --pid --fork --uts --ipc --net --cgroup
 # as root; FOLDER is empty, and all that is left of it when the last process ends.
 set -euo pipefail
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
 folder=$1 hvd=$(realpath "$2") hvctl=$(realpath "$3") units=$(realpath "$4")
 
 mount --make-rprivate /
