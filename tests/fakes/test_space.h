@@ -54,6 +54,7 @@ struct TestSpaceOptions {
   bool add_slot = true;
   CachePolicy cache = CachePolicy::kGuestPat;
   bool tell_private_pending = false;
+  MmioCaching mmio_caching = MmioCaching::kNone;
 };
 
 struct TestSpace {
@@ -78,7 +79,8 @@ struct TestSpace {
                                      .arrangement = o.arrangement,
                                      .nx_huge_pages = o.nx_huge_pages,
                                      .cache = o.cache,
-                                     .tell_private_pending = o.tell_private_pending};
+                                     .tell_private_pending = o.tell_private_pending,
+                                     .mmio_caching = o.mmio_caching};
     GuestAddressSpace::Environment env{.pool = &pool,
                                        .pages = &pages,
                                        .flusher = o.flusher != nullptr ? o.flusher : &flusher,
