@@ -13,9 +13,14 @@ namespace {
 
 int List(Session& session) {
   const Contexts contexts = LoadContexts();
-  Table table({{"CURRENT"}, {"NAME"}, {"ENDPOINT"}, {"CERTIFICATE"}});
+  std::vector<Column> columns = {{"CURRENT"}, {"NAME"}, {"ENDPOINT"}, {"CERTIFICATE"}};
+  if (session.wide()) columns.insert(columns.end(), {{"KEY"}, {"CA"}});
+  Table table(columns);
   for (const auto& [name, context] : contexts.all) {
-    table.AddRow({name == contexts.current ? "*" : " ", name, context.endpoint, context.cert});
+    std::vector<std::string> row = {name == contexts.current ? "*" : " ", name, context.endpoint,
+                                    context.cert};
+    if (session.wide()) row.insert(row.end(), {context.key, context.ca});
+    table.AddRow(std::move(row));
   }
   session.PrintTable(table);
   return kOk;
