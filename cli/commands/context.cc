@@ -13,14 +13,9 @@ namespace {
 
 int List(Session& session) {
   const Contexts contexts = LoadContexts();
-  std::vector<Column> columns = {{"CURRENT"}, {"NAME"}, {"ENDPOINT"}, {"CERTIFICATE"}};
-  if (session.wide()) columns.insert(columns.end(), {{"KEY"}, {"CA"}});
-  Table table(columns);
+  Table table({{"CURRENT"}, {"NAME"}, {"ENDPOINT"}, {"CERTIFICATE"}});
   for (const auto& [name, context] : contexts.all) {
-    std::vector<std::string> row = {name == contexts.current ? "*" : " ", name, context.endpoint,
-                                    context.cert};
-    if (session.wide()) row.insert(row.end(), {context.key, context.ca});
-    table.AddRow(std::move(row));
+    table.AddRow({name == contexts.current ? "*" : " ", name, context.endpoint, context.cert});
   }
   session.PrintTable(table);
   return kOk;

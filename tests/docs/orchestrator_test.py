@@ -70,7 +70,8 @@ class Tour(Example):
             hvd = self.start("--backend", "sim")
             said = self.tour(hvd, language)
             self.assertEqual(_VARIES.sub("N", said), _VARIES.sub("N", expected))
-            self.assertLessEqual(int(_VARIES.search(said)[0]), 64)
+            # All of the buffer at most: a slow guest may still fill it.
+            self.assertLessEqual(int(_VARIES.search(said)[0]), 256)
             self.assertEqual(hvd.do("vm", "list", "-o", "name").out, "")
             self.stop(hvd)
         self.each_language(check)
@@ -80,8 +81,8 @@ class Tour(Example):
             folder = self.folder()
             (folder / "hvd.yaml").write_text("limits:\n  calls_per_principal: 3\n")
             hvd = self.start("--backend", "sim", "--config", folder / "hvd.yaml", folder=folder)
-            followers = [hvd.stream("events", "--follow") for _ in range(3)]
-            harness.until(lambda: hvd.hvctl("vm", "list").code != 0, "the limit is reached")
+            followers = [hvd.follow() for _ in range(3)]
+            self.assertIn("calls", hvd.hvctl("vm", "list").err)
             tour = self.launch_example(hvd, language, "tour", _EXAMPLES)
             harness.until(lambda: "trying again: code 8 TOO_MANY_CALLS, quota of" in tour.errors(),
                           "it is refused")
