@@ -20,6 +20,7 @@
 #include "daemon/access/audit_log.h"
 #include "daemon/access/gatekeeper.h"
 #include "daemon/given_sockets.h"
+#include "daemon/host/backend_name.h"
 #include "daemon/obs/log.h"
 #include "daemon/obs/metrics.h"
 #include "daemon/rpc/server.h"
@@ -61,20 +62,6 @@ void RaiseFileLimit() {
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
   limit.rlim_cur = limit.rlim_max;
   if (setrlimit(RLIMIT_NOFILE, &limit) != 0) spdlog::warn("cannot raise the limit of open files");
-}
-
-const char* NameOf(host::BackendKind backend) {
-  switch (backend) {
-    case host::BackendKind::kAuto:
-      return "auto";
-    case host::BackendKind::kKvm:
-      return "kvm";
-    case host::BackendKind::kSim:
-      return "sim";
-    case host::BackendKind::kKvmNative:
-      return "kvm-native";
-  }
-  return "unknown";
 }
 
 spdlog::level::level_enum LevelOf(LogLevel level) {
@@ -185,6 +172,7 @@ absl::Status Start(const Config& config, const RegistryMaker& make_registry, Par
   parts.registry = *std::move(registry);
   parts.journal->Append(StartedEvent(*parts.journal));
   parts.metrics->Watch(parts.registry.get());
+  parts.metrics->SetMaxVms(registry_options.max_vms);
 
   if (!config.audit_path.empty()) {
     auto audit = access::AuditLog::Open(config.audit_path, parts.metrics->AuditFailureCounter());
@@ -201,6 +189,8 @@ absl::Status Start(const Config& config, const RegistryMaker& make_registry, Par
   options.version = kVersion;
   options.metrics_address = parts.metrics->address();
   options.max_vms = registry_options.max_vms;
+  options.on_gap = parts.metrics->GapCounter();
+  options.on_admission = parts.metrics->DrainingGauge();
   options.metrics_text = [metrics = parts.metrics.get()] { return metrics->Text(); };
   options.interceptor = parts.metrics->MakeCallInterceptor();
   auto server = rpc::Server::Start(std::move(options), parts.registry.get(), parts.journal.get());

@@ -3,6 +3,8 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "cli/commands/command.h"
 #include "cli/render/event_line.h"
 #include "cli/short_names.h"
@@ -11,6 +13,7 @@ namespace twinroot::cli {
 namespace {
 
 constexpr int kMaxIds = 1024;  // Of one call.
+constexpr uint64_t kPageSize = 4096;
 
 v1::ListConversionsResponse Waiting(Session& session, const std::string& name) {
   v1::ListConversionsRequest request;
@@ -22,28 +25,46 @@ v1::ListConversionsResponse Waiting(Session& session, const std::string& name) {
       });
 }
 
+// Until the deadline decides, in whole seconds.
+std::string TimeLeft(const v1::ConversionRequest& waiting) {
+  if (waiting.state() == v1::ConversionRequest::STATE_APPLYING) return "";
+  const absl::Duration left = absl::FromUnixSeconds(waiting.deadline().seconds()) - absl::Now();
+  return absl::FormatDuration(absl::Trunc(std::max(left, absl::ZeroDuration()), absl::Seconds(1)));
+}
+
 int List(Session& session, const std::string& name) {
   const v1::ListConversionsResponse response = Waiting(session, name);
   if (session.structured()) {
     session.Answer(response, "");
     return kOk;
   }
-  Table table({{"ID", Align::kRight},
-               {"VCPU", Align::kRight},
-               {"GPA", Align::kRight},
-               {"SIZE", Align::kRight},
-               {"DIRECTION"},
-               {"CAUSE"},
-               {"STATE"},
-               {"DEADLINE"}});
+  std::vector<Column> columns = {{"ID", Align::kRight},
+                                 {"VCPU", Align::kRight},
+                                 {"GPA", Align::kRight},
+                                 {"SIZE", Align::kRight},
+                                 {"DIRECTION"},
+                                 {"CAUSE"},
+                                 {"STATE"},
+                                 {"DEADLINE"}};
+  // What is left changes although nothing has happened.
+  const bool left = session.wide() && !session.options().watch;
+  if (session.wide()) columns.push_back({"PAGES", Align::kRight});
+  if (left) columns.push_back({"LEFT", Align::kRight});
+  Table table(columns);
   for (const v1::ConversionRequest& waiting : response.conversions()) {
-    table.AddRow({absl::StrCat(waiting.id()), absl::StrCat(waiting.vcpu()),
-                  FormatAddress(waiting.gpa()), FormatSize(waiting.size()),
-                  ShortName(waiting.direction()), ShortName(waiting.cause()),
-                  ShortName(waiting.state()),
-                  waiting.state() == v1::ConversionRequest::STATE_APPLYING
-                      ? absl::StrCat(FormatSize(waiting.done()), " done")
-                      : FormatClock(waiting.deadline())});
+    std::vector<std::string> row = {absl::StrCat(waiting.id()),
+                                    absl::StrCat(waiting.vcpu()),
+                                    FormatAddress(waiting.gpa()),
+                                    FormatSize(waiting.size()),
+                                    ShortName(waiting.direction()),
+                                    ShortName(waiting.cause()),
+                                    ShortName(waiting.state()),
+                                    waiting.state() == v1::ConversionRequest::STATE_APPLYING
+                                        ? absl::StrCat(FormatSize(waiting.done()), " done")
+                                        : FormatClock(waiting.deadline())};
+    if (session.wide()) row.push_back(absl::StrCat(waiting.size() / kPageSize));
+    if (left) row.push_back(TimeLeft(waiting));
+    table.AddRow(std::move(row));
   }
   session.PrintTable(table);
   return kOk;

@@ -9,6 +9,8 @@
 namespace twinroot::cli {
 namespace {
 
+constexpr uint64_t kPageSize = 4096;
+
 // Runs are maximal within one streamed chunk; where two chunks meet they may not be.
 void AppendRun(const v1::MemoryRun& run, v1::GetMemoryAttributesResponse* all) {
   if (!all->runs().empty()) {
@@ -39,10 +41,21 @@ int Get(Session& session, const std::string& name) {
     session.Answer(all, "");
     return kOk;
   }
-  Table table({{"GPA", Align::kRight}, {"SIZE", Align::kRight}, {"KIND"}, {"DENIED"}});
+  std::vector<Column> columns = {
+      {"GPA", Align::kRight}, {"SIZE", Align::kRight}, {"KIND"}, {"DENIED"}};
+  if (session.wide()) {
+    columns.insert(columns.end(), {{"END", Align::kRight}, {"PAGES", Align::kRight}});
+  }
+  Table table(columns);
   for (const v1::MemoryRun& run : all.runs()) {
-    table.AddRow(
-        {FormatAddress(run.gpa()), FormatSize(run.size()), ShortName(run.kind()), run.denied()});
+    std::vector<std::string> row = {FormatAddress(run.gpa()), FormatSize(run.size()),
+                                    ShortName(run.kind()), run.denied()};
+    if (session.wide()) {
+      // END is the first address behind it.
+      row.insert(row.end(),
+                 {FormatAddress(run.gpa() + run.size()), absl::StrCat(run.size() / kPageSize)});
+    }
+    table.AddRow(std::move(row));
   }
   session.PrintTable(table);
   return kOk;

@@ -163,6 +163,10 @@ const Metric kVms = {"twinroot_vms",
                      "VMs",
                      "VMs by state.",
                      {{"state", "defined running paused stopped"}}};
+const Metric kMaxVms = {"twinroot_max_vms", Type::Gauge, "VMs",
+                        "VMs that this host takes at most."};
+const Metric kDraining = {"twinroot_draining", Type::Gauge, "",
+                          "1 while the host takes no new VMs (hvctl host drain)."};
 const Metric kFoldedVms = {"twinroot_folded_vms", Type::Gauge, "VMs",
                            "VMs over max_vm_series, which are added up as vm _other."};
 const Metric kExits = {"twinroot_exits_total",
@@ -188,6 +192,11 @@ const Metric kJournalLost = {"twinroot_journal_lost_events_total", Type::Counter
 const Metric kJournalFailed = {
     "twinroot_journal_failed_commits_total", Type::Counter, "commits",
     "Times that the journal's disk refused events; they are tried again."};
+
+const Metric kGaps = {"twinroot_event_gaps_total", Type::Counter, "gaps",
+                      "Gaps that watches and lists of events were told."};
+const Metric kGapEvents = {"twinroot_event_gap_events_total", Type::Counter, "events",
+                           "Events that stood where such a gap was told."};
 
 const Metric kCallsStarted = {
     "twinroot_grpc_started_total", Type::Counter, "calls", "gRPC calls that began.", {kMethod}};
@@ -228,7 +237,7 @@ const Metric kScrapeLatency = {"exposer_request_latencies", Type::Summary, "micr
 
 const std::vector<Room>& Catalogue() {
   static const std::vector<Room> rooms = {
-      {"VMs", {&kVms, &kFoldedVms}},
+      {"VMs", {&kVms, &kMaxVms, &kFoldedVms, &kDraining}},
       {"Faults and exits",
        {&kFaults, &kFastFaults, &kFaultLatency, &kExits, &kKvmExits, &kMmioCached,
         &kInvalidations}},
@@ -243,7 +252,8 @@ const std::vector<Room>& Catalogue() {
         &kSplitsKept, &kCollapses}},
       {"Dirty logging", {&kDirtyLogEnabled, &kDirtyPagesHarvested, &kVcpusWaitingForHarvest}},
       {"Events",
-       {&kJournalEvents, &kJournalBytes, &kJournalWaiting, &kJournalLost, &kJournalFailed}},
+       {&kJournalEvents, &kJournalBytes, &kJournalWaiting, &kJournalLost, &kJournalFailed, &kGaps,
+        &kGapEvents}},
       {"Calls", {&kCallsStarted, &kCallsHandled, &kCallLatency, &kAuditFailures}},
       {"The endpoint itself", {&kScrapes, &kScrapeBytes, &kScrapeLatency}},
       {"The process",

@@ -47,8 +47,9 @@ extern const Metric kFaults, kFastFaults, kMmioCached, kInvalidations, kLeaves, 
     kVcpusWaitingForHarvest, kProjectedLeaves, kProjectedLeavesKept, kKvmExits;
 extern const Metric kConversions, kConvertedBytes, kOverQuota, kPending, kThrottled, kHeldBack;
 // Of the host.
-extern const Metric kVms, kFoldedVms, kExits, kFaultLatency, kConversionLatency;
-extern const Metric kJournalEvents, kJournalBytes, kJournalWaiting, kJournalLost, kJournalFailed;
+extern const Metric kVms, kMaxVms, kFoldedVms, kDraining, kExits, kFaultLatency, kConversionLatency;
+extern const Metric kJournalEvents, kJournalBytes, kJournalWaiting, kJournalLost, kJournalFailed,
+    kGaps, kGapEvents;
 extern const Metric kCallsStarted, kCallsHandled, kCallLatency, kAuditFailures;
 // Of the library that serves them.
 extern const Metric kScrapes, kScrapeBytes, kScrapeLatency;

@@ -65,7 +65,11 @@ class Metrics::Impl {
         host(std::make_shared<HostCollector>(journal, &exits)),
         process(std::make_shared<ProcessCollector>()) {
     BuilderOf<prometheus::Gauge>(kBuildInfo).Register(*registry).Add({{"version", version}}).Set(1);
-    audit_failures = &BuilderOf<prometheus::Counter>(kAuditFailures).Register(*registry).Add({});
+    audit_failures = &Single<prometheus::Counter>(kAuditFailures);
+    gaps = &Single<prometheus::Counter>(kGaps);
+    gap_events = &Single<prometheus::Counter>(kGapEvents);
+    draining = &Single<prometheus::Gauge>(kDraining);
+    max_vms = &Single<prometheus::Gauge>(kMaxVms);
     auto& latency = BuilderOf<prometheus::Histogram>(kConversionLatency).Register(*registry);
     conversions = std::make_shared<ConversionMetrics>(&latency, kLatencySeconds, labels.get());
     // The journal may outlive us: it keeps what it calls.
@@ -73,11 +77,21 @@ class Metrics::Impl {
                              const v1::Event& event) { conversions->Observe(event); });
   }
 
+  // Of a family that has one series and no label.
+  template <typename T>
+  T& Single(const Metric& metric) {
+    return BuilderOf<T>(metric).Register(*registry).Add({});
+  }
+
   const std::shared_ptr<prometheus::Registry> registry;
   const std::shared_ptr<VmLabels> labels;
   host::ExitMeter exits;
   CallMetrics calls;
   prometheus::Counter* audit_failures = nullptr;
+  prometheus::Counter* gaps = nullptr;
+  prometheus::Counter* gap_events = nullptr;
+  prometheus::Gauge* draining = nullptr;
+  prometheus::Gauge* max_vms = nullptr;
   const std::shared_ptr<HostCollector> host;
   const std::shared_ptr<ProcessCollector> process;
   std::shared_ptr<ConversionMetrics> conversions;
@@ -142,6 +156,19 @@ Metrics::MakeCallInterceptor() {
 std::function<void()> Metrics::AuditFailureCounter() {
   return [counter = impl_->audit_failures] { counter->Increment(); };
 }
+
+std::function<void(uint64_t)> Metrics::GapCounter() {
+  return [gaps = impl_->gaps, events = impl_->gap_events](uint64_t count) {
+    gaps->Increment();
+    events->Increment(static_cast<double>(count));
+  };
+}
+
+std::function<void(bool)> Metrics::DrainingGauge() {
+  return [gauge = impl_->draining](bool draining) { gauge->Set(draining ? 1 : 0); };
+}
+
+void Metrics::SetMaxVms(uint32_t max_vms) { impl_->max_vms->Set(max_vms); }
 
 void Metrics::StopServing() {
   if (impl_->exposer == nullptr) return;

@@ -42,6 +42,14 @@ class Metrics {
   // Counts a line of the audit log that could not be written. Not to be called after our end.
   std::function<void()> AuditFailureCounter();
 
+  // Counts a gap that a caller was told of, which stands for so many events. As long as this
+  // object.
+  std::function<void(uint64_t events)> GapCounter();
+  // Shows whether the host takes no new VMs. As long as this object.
+  std::function<void(bool draining)> DrainingGauge();
+  // How many VMs the host takes; 0 before.
+  void SetMaxVms(uint32_t max_vms);
+
   // No scrape is under way, and none follows.
   void StopServing();
 

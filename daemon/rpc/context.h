@@ -27,6 +27,9 @@ struct Context {
 
   std::function<std::string()> metrics_text;
   std::function<void(bool)> set_serving;  // what health says
+  // As ServerOptions has them.
+  std::function<void(uint64_t)> on_gap = [](uint64_t) {};
+  std::function<void(bool)> on_admission = [](bool) {};
 
   ImageStore images;
   Once once;

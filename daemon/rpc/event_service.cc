@@ -144,7 +144,7 @@ absl::Status EventService::List(const v1::ListEventsRequest& request,
   // What happened before the call is in the list, or the disk is in trouble.
   *end = journal.WaitCommitted(*end, kSettle);
   const Journal::Page page =
-      ReadPage(journal, *position, *page_size, *filter, TellIn(response), *end);
+      ReadPage(*context_, *position, *page_size, *filter, TellIn(response), *end);
   response->set_next_cursor(journal.CursorAt(std::min(page.next, *end)));
   response->set_end_cursor(journal.CursorAt(*end));
   return absl::OkStatus();

@@ -16,8 +16,9 @@ constexpr size_t kVmsAtOnce = 256;
 
 }  // namespace
 
-events::Journal::Page ReadPage(const events::Journal& journal, uint64_t position, size_t max,
+events::Journal::Page ReadPage(const Context& context, uint64_t position, size_t max,
                                const events::Filter& filter, const TellEvent& tell, uint64_t end) {
+  const events::Journal& journal = *context.journal;
   events::Journal::Page page = journal.Read(position, max, filter, end);
   if (page.missed > 0) {
     v1::Event event;
@@ -28,6 +29,7 @@ events::Journal::Page ReadPage(const events::Journal& journal, uint64_t position
     event.mutable_gap()->set_to_cursor(to);
     event.mutable_gap()->set_count(page.missed);
     tell(event.SerializeAsString());
+    context.on_gap(page.missed);
   }
   for (const events::SharedEvent& event : page.events) tell(event->bytes());
   return page;
@@ -130,8 +132,7 @@ EventStream::Next EventStream::Produce(v1::WatchEventsResponse* message, absl::S
   // Asked before reading: what was committed before the drain is still sent.
   const bool draining = context_->draining;
   // One place is kept for a gap.
-  const events::Journal::Page page =
-      ReadPage(*context_->journal, position_, kMaxEvents - 1, filter_, tell);
+  const events::Journal::Page page = ReadPage(*context_, position_, kMaxEvents - 1, filter_, tell);
   position_ = page.next;
   if (page.told > 0) {
     told_ = page.told;

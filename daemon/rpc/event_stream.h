@@ -20,7 +20,7 @@
 namespace twinroot::rpc {
 
 // Reads up to `max` events, and tells a gap before them if some were missed. May read the disk.
-events::Journal::Page ReadPage(const events::Journal& journal, uint64_t position, size_t max,
+events::Journal::Page ReadPage(const Context& context, uint64_t position, size_t max,
                                const events::Filter& filter, const TellEvent& tell,
                                uint64_t end = std::numeric_limits<uint64_t>::max());
 

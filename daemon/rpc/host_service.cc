@@ -129,6 +129,7 @@ absl::Status HostService::SetAdmission(const v1::DrainRequest& request,
   const bool draining = request.admission() == v1::Host::ADMISSION_DRAINING;
   context_->admission.Set(draining, [this](bool now) {
     context_->set_serving(!now);
+    context_->on_admission(now);
     spdlog::info(now ? "draining: no new VMs" : "open: new VMs are taken");
   });
   response->set_active_vms(ActiveVms(*context_->registry));

@@ -106,6 +106,8 @@ class Server::Impl {
     context_.metrics_address = options.metrics_address;
     context_.max_vms = options.max_vms;
     context_.metrics_text = options.metrics_text;
+    context_.on_gap = options.on_gap;
+    context_.on_admission = options.on_admission;
     context_.set_serving = [this](bool serving) { SetServing(serving); };
   }
 

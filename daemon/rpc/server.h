@@ -45,6 +45,10 @@ struct ServerOptions {
   uint32_t max_vms = 0;         // shown by GetHost
   // What GetMetrics answers; it may be called at any time until the server ends.
   std::function<std::string()> metrics_text = [] { return std::string(); };
+  // Hear of a gap that a caller was told, for so many events, and of the host that takes no new
+  // VMs, or does again. Any thread, until the server ends.
+  std::function<void(uint64_t events)> on_gap = [](uint64_t) {};
+  std::function<void(bool draining)> on_admission = [](bool) {};
   absl::Duration bookmark_interval = absl::Seconds(5);
   // Sees every call (metrics); may be null.
   std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> interceptor;

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/host/backend_name.h"
 #include "daemon/log_vm.h"
 #include "daemon/reasons.h"
 #include "daemon/rpc/checks.h"
@@ -65,7 +66,7 @@ absl::Status VmService::Create(const v1::CreateVmRequest& request, v1::CreateVmR
   ToProto(**vm, response->mutable_vm());
   LogVm(spdlog::level::info, request.vm_id(), "defined, {} MiB, {} vCPUs, backend {}",
         response->vm().memory_bytes() >> 20, response->vm().vcpus(),
-        v1::Backend_Name(response->vm().backend()));
+        host::NameOf((*vm)->backend()));
   return absl::OkStatus();
 }
 

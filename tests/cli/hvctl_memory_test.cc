@@ -1,6 +1,7 @@
 // hvctl memory ..., conversion ..., host, version: the real binary against a fake daemon.
 #include <gtest/gtest.h>
 
+#include <ctime>
 #include <fstream>
 
 #include "tests/cli/fake_daemon.h"
@@ -109,6 +110,11 @@ TEST_F(HvctlMemory, GetJoinsTheChunksIntoMaximalRuns) {
             "     0x0  2MiB  PRIVATE  -\n"
             "0x200000  3MiB  SHARED   -\n"
             "0x500000  8MiB  PRIVATE  x\n");
+  EXPECT_EQ(Run({"memory", "get", "demo", "-o", "wide"}).out,
+            "     GPA  SIZE  KIND     DENIED       END  PAGES\n"
+            "     0x0  2MiB  PRIVATE  -       0x200000    512\n"
+            "0x200000  3MiB  SHARED   -       0x500000    768\n"
+            "0x500000  8MiB  PRIVATE  x       0xd00000   2048\n");
   const Finished json = Run({"memory", "get", "demo", "-o", "json"});
   EXPECT_EQ(
       json.out.rfind("{\n \"runs\": [\n  {\n   \"gpa\": \"0\",\n   \"size\": \"2097152\",\n   "
@@ -213,6 +219,19 @@ TEST_F(HvctlMemory, WaitingConversionsAreListedAndDecided) {
   EXPECT_EQ(Run({"conversion", "list", "demo", "--no-headers"}).out,
             "10  1  0x400000  8MiB  TO_SHARED  IMPLICIT  APPLYING  2MiB done\n");
   EXPECT_EQ(Run({"conversion", "deny", "demo", "--all"}).out, "ID  OUTCOME  DECISION  DECIDER\n");
+}
+
+TEST_F(HvctlMemory, AWideListTellsHowLongADecisionMayTake) {
+  daemon_.Park(Waiting(7));
+  EXPECT_EQ(Run({"conversion", "list", "demo", "-o", "wide"}).out,
+            "ID  VCPU       GPA  SIZE  DIRECTION  CAUSE     STATE    DEADLINE      PAGES  LEFT\n"
+            " 7     1  0x400000  4KiB  TO_SHARED  IMPLICIT  WAITING  01:01:01.000      1     0\n");
+  v1::ConversionRequest later = Waiting(8);
+  later.set_size(8 << 20);
+  later.mutable_deadline()->set_seconds(time(nullptr) + 3600);
+  daemon_.Park(later);
+  const std::string out = Run({"conversion", "list", "demo", "-o", "wide"}).out;
+  EXPECT_NE(out.find("   2048  59m"), std::string::npos) << out;
 }
 
 TEST_F(HvctlMemory, HostShowSaysWhatTheHostCanDo) {

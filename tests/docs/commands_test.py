@@ -22,7 +22,7 @@ def run(script):
     # A short name: that of a socket has at most 107 bytes.
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="docs.") as folder:
         pathlib.Path(folder, "bazel-bin").symlink_to(built)
-        for name in ("deploy", "tests"):
+        for name in ("deploy", "docs", "tests"):
             pathlib.Path(folder, name).symlink_to(source_tree.root() / name)
         # A file, not a pipe: what a failed script leaves running would hold a pipe open.
         with open(pathlib.Path(folder, "output"), "w+", encoding="utf-8") as output:

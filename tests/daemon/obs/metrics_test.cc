@@ -131,6 +131,27 @@ TEST_F(MetricsTest, LinesThatTheAuditLogCouldNotTakeAreCountedFromZeroOn) {
   EXPECT_EQ(ValueOf(Scraped(), "twinroot_audit_failures_total"), 2);
 }
 
+TEST_F(MetricsTest, GapsAreCountedWithTheEventsThatStoodThere) {
+  EXPECT_EQ(ValueOf(Scraped(), "twinroot_event_gaps_total"), 0);
+  const auto count = metrics_.GapCounter();
+  count(7);
+  count(1);
+  const std::string scrape = Scraped();
+  EXPECT_EQ(ValueOf(scrape, "twinroot_event_gaps_total"), 2);
+  EXPECT_EQ(ValueOf(scrape, "twinroot_event_gap_events_total"), 8);
+}
+
+TEST_F(MetricsTest, AHostThatDrainsShowsIt) {
+  metrics_.SetMaxVms(4096);
+  EXPECT_EQ(ValueOf(Scraped(), "twinroot_max_vms"), 4096);
+  EXPECT_EQ(ValueOf(Scraped(), "twinroot_draining"), 0);
+  const auto drain = metrics_.DrainingGauge();
+  drain(true);
+  EXPECT_EQ(ValueOf(Scraped(), "twinroot_draining"), 1);
+  drain(false);
+  EXPECT_EQ(ValueOf(Scraped(), "twinroot_draining"), 0);
+}
+
 TEST_F(MetricsTest, ConversionsAreCountedAsTheEventsTell) {
   using C = v1::Conversion;
   for (int i = 0; i < 3; ++i) {

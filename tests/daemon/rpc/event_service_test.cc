@@ -167,6 +167,8 @@ TEST_F(EventServiceTest, OvertakenWatcherGetsAGapThatCountsExactly) {
   }
   EXPECT_EQ(seen, kEvents);
   EXPECT_GE(gaps, 1u);
+  EXPECT_EQ(gaps_told_, gaps);
+  EXPECT_GT(gap_events_told_, gaps);
 }
 
 TEST_F(EventServiceTest, BookmarksComeWhenNothingHappens) {

@@ -112,6 +112,7 @@ TEST_F(HostServiceTest, ADrainRefusesNewVmsOnlyAndMayBeUndone) {
   for (int i = 0; i < 2; ++i) {
     ASSERT_TRUE(Drain(v1::Host::ADMISSION_DRAINING).ok());
     EXPECT_EQ(drained_.active_vms(), 1u);
+    EXPECT_TRUE(draining_told_);
   }
   EXPECT_EQ(Host().admission(), v1::Host::ADMISSION_DRAINING);
   for (const char* service : {"", "twinroot.v1.VmService"}) EXPECT_FALSE(Serving(service));
@@ -124,6 +125,7 @@ TEST_F(HostServiceTest, ADrainRefusesNewVmsOnlyAndMayBeUndone) {
   EXPECT_EQ(registry_->vm("runs").status().state, host::VmState::kRunning);
   ASSERT_TRUE(Drain(v1::Host::ADMISSION_OPEN).ok());
   EXPECT_TRUE(Serving("twinroot.v1.VmService"));
+  EXPECT_FALSE(draining_told_);
   EXPECT_TRUE(Start("waits").ok());
   EXPECT_TRUE(Create(CreateRequest("new"), &created).ok());
 }

@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -112,6 +113,11 @@ class RpcFixture : public ::testing::Test {
     options.metrics_address = "127.0.0.1:9";
     options.max_vms = 4096;
     options.metrics_text = [this] { return metrics_; };
+    options.on_gap = [this](uint64_t events) {
+      ++gaps_told_;
+      gap_events_told_ += events;
+    };
+    options.on_admission = [this](bool draining) { draining_told_ = draining; };
     options.bookmark_interval = bookmark_interval;
     auto server = Server::Start(std::move(options), registry_.get(), journal_.get());
     ASSERT_TRUE(server.ok()) << server.status();
@@ -170,6 +176,10 @@ class RpcFixture : public ::testing::Test {
 
   std::string folder_;
   std::string metrics_ = "twinroot_build_info 1\n";  // what GetMetrics answers
+  // What metrics would hear.
+  std::atomic<uint64_t> gaps_told_{0};
+  std::atomic<uint64_t> gap_events_told_{0};
+  std::atomic<bool> draining_told_{false};
   access::Gatekeeper gatekeeper_{access::DefaultRules(), nullptr};
   std::unique_ptr<events::Journal> journal_;
   std::unique_ptr<fakes::FakeVmRegistry> registry_;
