@@ -63,7 +63,8 @@ std::string DefaultFile(const Environment& environment) {
 }
 
 Exit Usage(const std::string& what) {
-  return {kUsage, "", absl::StrCat("hvd: ", what, "\nRun \"hvd --help\" for the options.\n")};
+  return {kUsage, "",
+          absl::StrCat("hvd: ", OneLine(what), "\nRun \"hvd --help\" for the options.\n")};
 }
 
 Exit Mistaken(const std::vector<std::string>& mistakes) {

@@ -7,6 +7,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -37,7 +38,8 @@ class Reader {
   std::vector<std::string> mistakes() && { return std::move(mistakes_); }
 
   void Mistake(const YAML::Mark& mark, const std::string& what) {
-    mistakes_.push_back(absl::StrCat(path_, ":", mark.line + 1, ":", mark.column + 1, ": ", what));
+    mistakes_.push_back(
+        absl::StrCat(path_, ":", mark.line + 1, ":", mark.column + 1, ": ", OneLine(what)));
   }
 
   // A map with these keys, each at most once. `name` is its own key, "" at the top.
@@ -337,6 +339,18 @@ void ReadTop(Reader& reader, const YAML::Node& top, Config* config) {
 }
 
 }  // namespace
+
+std::string OneLine(const std::string& message) {
+  std::string line;
+  for (const char c : message) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) {
+      absl::StrAppend(&line, "\\x", absl::Hex(c, absl::kZeroPad2));
+    } else {
+      line += c;
+    }
+  }
+  return line;
+}
 
 std::string CheckAddress(const std::string& address, Off off) {
   if (off == Off::kAllowed && address == "off") return "";

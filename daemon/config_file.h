@@ -16,6 +16,10 @@ namespace twinroot {
 enum class Off { kAllowed, kRefused };
 std::string CheckAddress(const std::string& address, Off off);
 
+// A message of one line, whatever somebody has written into the words that it repeats: control
+// characters become \xNN.
+std::string OneLine(const std::string& message);
+
 // Sets what `text` says; what it does not say stays. The mistakes, or none; with one, `config` is
 // not to be used. `path` is for the messages. `credentials` is the folder of the files that `text`
 // calls credential:NAME (systemd's LoadCredential=), or "": there is none.

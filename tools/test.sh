@@ -2,8 +2,10 @@
 # ./quickstart test [--lanes=LIST] [BAZEL OPTIONS] [TARGETS]: runs every test, or the targets given.
 #
 # A lane is a Bazel configuration: default (all), asan (all, with AddressSanitizer and
-# UndefinedBehaviorSanitizer), tsan (the targets of tools/tsan_targets.txt). Each lane is a Bazel
-# run; the last line counts the cases of all: "N passed, N failed".
+# UndefinedBehaviorSanitizer), tsan (the targets of tools/tsan_targets.txt); and two that compilers
+# decide, with a case for each target of our sources: threadsafety (clang's check of the locks'
+# annotations) and tidy (clang-tidy). Each lane is a Bazel run; the last line counts the cases of all:
+# "N passed, N failed".
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tools/workspace.sh
@@ -20,7 +22,8 @@ for argument in "$@"; do
   esac
 done
 for lane in "${lanes[@]}"; do
-  [[ $lane =~ ^(default|asan|tsan)$ ]] || die "unknown lane '$lane'; lanes are default, asan, tsan"
+  [[ $lane =~ ^(default|asan|tsan|threadsafety|tidy)$ ]] ||
+    die "unknown lane '$lane'; lanes are default, asan, tsan, threadsafety, tidy"
 done
 
 events=$(mktemp -d)
@@ -33,16 +36,22 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 run_lane() {
-  local lane=$1 selected=("${targets[@]}") flags=()
+  local lane=$1 verb=test selected=("${targets[@]}") flags=()
   if [[ $lane == tsan && ${#selected[@]} == 0 ]]; then
     mapfile -t selected < <(grep -Ev '^(#|$)' tools/tsan_targets.txt)
   fi
-  ((${#selected[@]})) || selected=(//...)
-  if [[ $lane != default ]]; then
-    # Tests that read the sources say the same in every lane. bazel-bin stays the default build.
+  # bazel-bin stays the default build.
+  if [[ $lane == threadsafety || $lane == tidy ]]; then
+    prepare_clang
+    verb=build flags=("--config=$lane" --symlink_prefix=/)
+    # The locks of mmu/ are the annotated ones; and a file of daemon/ takes clang-tidy half a minute.
+    ((${#selected[@]})) || selected=(//mmu/...)
+  elif [[ $lane != default ]]; then
+    # Tests that read the sources say the same in every lane.
     flags=("--config=$lane" --build_tests_only --test_tag_filters=-source --symlink_prefix=/)
   fi
-  bazel_run test --keep_going "--build_event_json_file=$events/$lane" "${flags[@]}" \
+  ((${#selected[@]})) || selected=(//...)
+  bazel_run "$verb" --keep_going "--build_event_json_file=$events/$lane" "${flags[@]}" \
     "${options[@]}" -- "${selected[@]}" || true  # the totals know, and say, what failed
 }
 

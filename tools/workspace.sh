@@ -70,3 +70,11 @@ prepare() {
   prune_disk_cache
   bazel_server_runs || bazel_is_ours=yes
 }
+
+# Clang 14 and its tools, for whoever asks for them: a build needs none of it.
+prepare_clang() {
+  local packages
+  mapfile -t packages < <(grep -Ev '^(#|$)' third_party/debian/clang.txt)
+  tools/install_packages.sh "${packages[@]}"
+  write_package_key
+}

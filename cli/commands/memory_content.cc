@@ -128,14 +128,21 @@ void AddMemoryContentCommands(CLI::App* memory, Invocation* invocation) {
   verb->add_flag("--hex", read->hex, "As a hex dump, which a terminal always gets");
 
   const auto write = std::make_shared<WriteArguments>();
-  verb = AddVerb(memory, "write", "Write bytes to shared memory", invocation,
-                 [write](Session& session) { return Write(session, *write); });
+  verb = AddVerb(
+      memory, "write", "Write bytes to shared memory", invocation, [write](Session& session) {
+        if (write->data.empty() && write->file.empty()) {
+          throw Failure{kUsage, "give one of [--data,--file]", "see `hvctl memory write --help`"};
+        }
+        return Write(session, *write);
+      });
   AddVmName(verb, &write->name);
   AddSize(verb, "GPA", &write->gpa, "Where to begin")->required();
-  CLI::Option_group* source = verb->add_option_group("Bytes");
-  AddText(source, "--data", &write->data, "This text")->type_name("TEXT");
-  AddText(source, "--file", &write->file, "This file's content")->type_name("FILE");
-  source->require_option(1);
+  CLI::Option* data =
+      AddText(verb, "--data", &write->data, "This text")->type_name("TEXT")->group("Bytes");
+  AddText(verb, "--file", &write->file, "This file's content")
+      ->type_name("FILE")
+      ->group("Bytes")
+      ->excludes(data);
 }
 
 }  // namespace twinroot::cli

@@ -9,6 +9,9 @@
 namespace twinroot::cli {
 namespace {
 
+// The group of options of which one is needed.
+constexpr char kTarget[] = "Target";
+
 struct SetArguments {
   std::string name;
   std::vector<AddressRange> ranges;
@@ -115,20 +118,27 @@ int Set(Session& session, const SetArguments& arguments) {
 
 }  // namespace
 
+// Not CLI11's option groups: to an empty word they are a subcommand, which never ends.
 void AddMemorySet(CLI::App* memory, Invocation* invocation) {
   const auto arguments = std::make_shared<SetArguments>();
   CLI::App* verb =
       AddVerb(memory, "set", "Make ranges private or shared, deny accesses to them", invocation,
-              [arguments](Session& session) { return Set(session, *arguments); });
+              [arguments](Session& session) {
+                if (!arguments->make_private && !arguments->make_shared && !arguments->deny) {
+                  throw Failure{kUsage, "give at least one of [--private,--shared,--deny]",
+                                "see `hvctl memory set --help`"};
+                }
+                return Set(session, *arguments);
+              });
   AddVmName(verb, &arguments->name);
   AddRanges(verb, &arguments->ranges)->required();
-  CLI::Option_group* target = verb->add_option_group("Target");
   CLI::Option* make_private =
-      target->add_flag("--private", arguments->make_private, "Only the guest sees it");
-  target->add_flag("--shared", arguments->make_shared, "The guest and the host share it")
+      verb->add_flag("--private", arguments->make_private, "Only the guest sees it")
+          ->group(kTarget);
+  verb->add_flag("--shared", arguments->make_shared, "The guest and the host share it")
+      ->group(kTarget)
       ->excludes(make_private);
-  target
-      ->add_option_function<std::string>(
+  verb->add_option_function<std::string>(
           "--deny",
           [arguments](const std::string& given) {
             arguments->deny = given == "none" ? "" : given;
@@ -138,8 +148,8 @@ void AddMemorySet(CLI::App* memory, Invocation* invocation) {
             }
           },
           "Accesses that stop the VM: some of rwx, or none")
-      ->type_name("rwx|none");
-  target->require_option(1, 0);
+      ->type_name("rwx|none")
+      ->group(kTarget);
   verb->add_flag("--preserve", arguments->preserve,
                  "Keep the bytes (to private only); otherwise converted pages read zero");
   verb->add_flag("--atomic", arguments->atomic, "All ranges, or none if the host refuses one");

@@ -22,7 +22,7 @@
 // liburcu's read side inlined, but where TSan would take it apart: there the library's own copy is
 // called, and the annotations below say what it does.
 #if !defined(TWINROOT_TSAN)
-#define _LGPL_SOURCE
+#define _LGPL_SOURCE  // NOLINT(bugprone-reserved-identifier): liburcu's own name
 #endif
 #include <urcu/urcu-memb.h>
 

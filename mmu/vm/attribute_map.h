@@ -69,7 +69,7 @@ class AttributeMap {
   size_t retired_bytes(const Turn&) const { return retired_bytes_; }
 
   // What may wait to be freed.
-  static constexpr size_t kRetiredBytes = 256 * 1024;
+  static constexpr size_t kRetiredBytes = size_t{256} * 1024;
 
  private:
   class Writer;

@@ -75,6 +75,8 @@ TEST_F(HvctlMistakes, UsageErrorsEndWith2BeforeAnyCall) {
       {{"vm", "wait", "x", "--timeout", "30"}, "is not a duration"},
       {{"vm", "wait", "x", "--timeout", "0s"}, "is too short"},
       {{"memory", "set", "x", "--range", "0:4k"}, "[--private,--shared,--deny]"},
+      {{"memory", "set", "x", "", "--private"}, "--range is required"},
+      {{"memory", "write", "x", "0", "", "--data", "a"}, "was not expected: "},
       {{"memory", "set", "x", "--range", "0:4k", "--private", "--shared"},
        "--private excludes --shared"},
       {{"memory", "set", "x", "--shared"}, "--range is required"},

@@ -240,6 +240,11 @@ TEST(ConfigFile, AllMistakesAreToldAtOnce) {
   EXPECT_EQ(Mistakes("backend: x\nsocket: y\nz: 1\nsocket: /a\n").size(), 4u);
 }
 
+TEST(ConfigFile, AMistakeIsOneLineWhateverIsWritten) {
+  ExpectMistake("log_level: \"de\\nbug\\e[2J\"\n",
+                "f:1:12: log_level: \"de\\x0abug\\x1b[2J\" is none of debug, info, warning, error");
+}
+
 TEST(ConfigFile, AKeyThatStandsTwiceIsAMistake) {
   ExpectMistake("backend: sim\nbackend: kvm\n", "f:2:1: \"backend\" stands here a second time");
 }

@@ -117,6 +117,7 @@ TEST(Config, BadOptionsAreRefused) {
     ExpectRefused({"--metrics-address", address}, "HOST:PORT");
   }
   ExpectRefused({"--sokcet", "/x"}, "--sokcet");
+  ExpectRefused({"\x1b[2J"}, "\\x1b[2J");  // what a terminal would obey
   ExpectRefused({"serve"}, "serve");
   ExpectRefused({"--socket"}, "--socket");
 }

@@ -110,6 +110,19 @@ class TestTotals(unittest.TestCase):
             self.result("//a:a", _PASS, attempt=2)))
         self.assertEqual((code, lines[-1]), (0, "1 passed, 0 failed"))
 
+    def test_OfABuildEachTargetIsACase(self):
+        started = {"id": {"started": {}}, "started": {"command": "build"}}
+        aspect = {"id": {"targetCompleted": {"label": "//a:a", "aspect": "//tools:lint"}},
+                  "completed": {"success": True}}
+        code, lines = self.totals(a=self.lane(
+            started, *self.target("//a:a"), aspect, *self.target("//b:b")))
+        self.assertEqual((code, lines[-1]), (0, "2 passed, 0 failed"))
+        del aspect["completed"]
+        code, lines = self.totals(a=self.lane(
+            started, *self.target("//a:a"), aspect, *self.target("//b:b"), code=1))
+        self.assertEqual((code, lines[-1]), (1, "1 passed, 1 failed"))
+        self.assertIn("failed: lane a: //a:a (not built)", lines)
+
     def test_ARunWithNoTestFails(self):
         code, lines = self.totals(a=self.lane(code=4))
         self.assertEqual((code, lines[-1]), (1, "0 passed, 0 failed"))
