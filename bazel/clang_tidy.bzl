@@ -33,17 +33,25 @@ def _check(ctx, source, context):
     )
     return done
 
+def _ours(attributes, extension):
+    return [
+        source
+        for attribute in attributes
+        for source in attribute.files.to_list()
+        if source.is_source and source.extension == extension
+    ]
+
 def _clang_tidy_impl(target, ctx):
     if CcInfo not in target or not hasattr(ctx.rule.attr, "srcs"):
         return [OutputGroupInfo(clang_tidy = depset())]
     context = target[CcInfo].compilation_context
-    done = [
-        _check(ctx, source, context)
-        for attribute in ctx.rule.attr.srcs
-        for source in attribute.files.to_list()
-        if source.is_source and source.extension == "cc"
-    ]
-    return [OutputGroupInfo(clang_tidy = depset(done))]
+    sources = _ours(ctx.rule.attr.srcs, "cc")
+    if not sources:
+        # A header is looked at with those that include it; where nobody here does, by itself.
+        sources = _ours(getattr(ctx.rule.attr, "hdrs", []), "h")
+    return [OutputGroupInfo(
+        clang_tidy = depset([_check(ctx, source, context) for source in sources]),
+    )]
 
 clang_tidy = aspect(
     implementation = _clang_tidy_impl,
