@@ -37,6 +37,22 @@ class LaneCounters {
     }
   }
 
+  // All sums in one pass over the lanes, for who wants many of them.
+  std::array<uint64_t, static_cast<size_t>(Counter::kCount)> Sums() const {
+    std::array<uint64_t, static_cast<size_t>(Counter::kCount)> sums;
+    for (size_t i = 0; i < sums.size(); ++i) {
+      sums[i] = common_.values[i].load(std::memory_order_relaxed);
+    }
+    for (const auto& slot : lanes_) {
+      const Lane* lane = slot.load(std::memory_order_acquire);
+      if (lane == nullptr) continue;
+      for (size_t i = 0; i < sums.size(); ++i) {
+        sums[i] += lane->values[i].load(std::memory_order_relaxed);
+      }
+    }
+    return sums;
+  }
+
   uint64_t Sum(Counter counter) const {
     const size_t i = static_cast<size_t>(counter);
     uint64_t sum = common_.values[i].load(std::memory_order_relaxed);

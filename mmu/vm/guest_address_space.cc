@@ -314,7 +314,8 @@ const GpaLayout& GuestAddressSpace::layout() const { return impl_->config.layout
 
 AddressSpaceStats GuestAddressSpace::stats() const {
   const Impl& vm = *impl_;
-  const auto sum = [&vm](VmCount count) { return vm.counts.Sum(count); };
+  const auto sums = vm.counts.Sums();
+  const auto sum = [&sums](VmCount count) { return sums[static_cast<size_t>(count)]; };
   AddressSpaceStats stats;
   stats.faults_fixed = sum(VmCount::kFaultFixed);
   stats.faults_fast = sum(VmCount::kFaultFast);

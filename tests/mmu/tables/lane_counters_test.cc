@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <barrier>
 #include <thread>
 #include <vector>
@@ -32,6 +33,17 @@ TEST(LaneCountersTest, SumsAreExactOverMoreThreadsThanLanes) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(counters.Sum(Beans::kRed), uint64_t{kThreads} * kRounds);
   EXPECT_EQ(counters.Sum(Beans::kGreen), uint64_t{3} * kThreads * kRounds);
+}
+
+TEST(LaneCountersTest, AllSumsAtOnceAreTheSumsOneByOne) {
+  LaneCounters<Beans> counters;
+  EXPECT_EQ(counters.Sums(), (std::array<uint64_t, 2>{0, 0}));
+  counters.Add(Beans::kRed, 5);
+  for (int i = 0; i < 20; ++i) {
+    std::thread([&] { counters.Add(Beans::kGreen, 3); }).join();
+  }
+  std::thread([&] { counters.Add(Beans::kRed, ~uint64_t{0}); }).join();
+  EXPECT_EQ(counters.Sums(), (std::array<uint64_t, 2>{4, 60}));
 }
 
 TEST(LaneCountersTest, WhatThreadsCountedOutlivesThem) {
