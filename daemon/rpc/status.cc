@@ -22,7 +22,7 @@ constexpr char kQuotaFailure[] = "type.googleapis.com/google.rpc.QuotaFailure";
 // When a refusal that time may heal is worth another try.
 std::optional<int> SecondsToWait(const std::string& reason) {
   if (reason == reason::kTooManyCalls || reason == reason::kTooManyConnections ||
-      reason == reason::kConsoleInputFull) {
+      reason == reason::kConsoleInputFull || reason == reason::kVcpuWaits) {
     return 1;
   }
   if (reason == reason::kDaemonStopping) return 5;

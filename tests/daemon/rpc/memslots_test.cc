@@ -146,6 +146,11 @@ TEST_F(MemslotsTest, ReasonsOfTheVmReachTheCaller) {
   demo().FailNextMemoryCall(
       WithReason(absl::FailedPreconditionError("kvm"), reason::kNotOnThisBackend));
   ExpectError(Remove(), StatusCode::FAILED_PRECONDITION, "NOT_ON_THIS_BACKEND");
+  demo().FailNextMemoryCall(
+      WithReason(absl::UnavailableError("in an access"), reason::kVcpuWaits, {{"vm", "demo"}}));
+  const grpc::Status waits = Move();
+  ExpectError(waits, StatusCode::UNAVAILABLE, "VCPU_WAITS");
+  EXPECT_EQ(DetailOf<google::rpc::RetryInfo>(waits).retry_delay().seconds(), 1);
   demo().FailNextMemoryCall(WithReason(absl::NotFoundError("none"), reason::kNoSuchMemslot));
   ExpectError(Move(), StatusCode::NOT_FOUND, "NO_SUCH_MEMSLOT");
   for (auto* vm : {add_.mutable_vm(), remove_.mutable_vm(), move_.mutable_vm()}) *vm = "nobody";
