@@ -8,6 +8,8 @@
 #include <new>
 #include <utility>
 
+#include "tests/schedules/scheduler.h"
+
 namespace twinroot::schedules {
 namespace {
 
@@ -51,6 +53,7 @@ void Give(void* object) {
   const uintptr_t offset = reinterpret_cast<uintptr_t>(object) - kArenaBase;
   size_t size;
   std::memcpy(&size, static_cast<char*>(object) - kHeader, sizeof(size));
+  BeforeFree(object, size);
   bool* const of = freed[offset / kPieceBytes] + offset % kPieceBytes / kGranule;
   std::memset(of, true, (size + kGranule - 1) / kGranule);
 }

@@ -30,11 +30,10 @@ class EngineSchedules : public testing::Test {
   }
 
   // Up to `bound` preemptions; of those with more than one as many as time allows.
-  void Add(const Start& start, std::vector<Program> programs, int bound) {
+  void Add(const Start& start, std::vector<Program> programs, int bound, int64_t most = 1500) {
     if (HasFailure()) return;  // the first says enough
     VmScenario scenario(start, std::move(programs));
     if (repeats_) return Repeat(scenario, std::getenv("TWINROOT_SCHEDULE"));
-    int64_t most = 1500;
     if (const char* deeper = std::getenv("TWINROOT_PREEMPTIONS")) {
       bound = std::atoi(deeper);
       most = int64_t{1} << 62;
@@ -139,6 +138,8 @@ TEST_F(EngineSchedules, AnAccessBesideTheDirtyLog) {
 // The fault splits the leaf that a change has found.
 TEST_F(EngineSchedules, AnAccessBesideASplitUnderTheLog) {
   Pairs({Logged(false)}, {Write()}, {Zap(), ZapSlot(), DenyAll(), ToShared(), Split()});
+  // Between the change's look at the leaf and its exchange.
+  Add(Logged(false), {{FaultOnce()}, {ZapForGood()}}, 2);
   ExpectAtLeast(3'300);
 }
 
@@ -184,7 +185,13 @@ TEST_F(EngineSchedules, AMissBesideAMemslotThatComes) {
       2);
   Add(NoSlot(), {{Miss()}, {Miss(), MissAgain()}}, 2);
   Add(NoSlot(), {{Miss(), MissAgain()}, {Audit()}}, 2);
+  Add(StaleMark(), {{MissAgain()}, {Audit()}}, 2);
   ExpectAtLeast(2'000);
+}
+
+TEST_F(EngineSchedules, ALeafThatChangesTwiceWhileItGoes) {
+  Add(Fresh(), {{Read(), Write()}, {ToShared()}}, 2, 20'000);
+  ExpectAtLeast(1'000);
 }
 
 // Both of an access's neighbours at once, and a guest that goes on.
@@ -199,7 +206,6 @@ TEST_F(EngineSchedules, Triples) {
     Add(start, {{Write()}, {ZapAll(), Reclaim()}, {WriteShared()}}, 1);
   }
   Add(Hole(), {{Write()}, {Zap()}, {Collapse()}}, 1);
-  Add(Fresh(), {{Read(), Write()}, {ToShared()}}, 2);
   Add(Logged(), {{Write()}, {WriteBeside()}, {Harvest()}}, 2);
   Add(Logged(), {{Write(), Write()}, {Harvest(), Harvest()}}, 2);
   Add(Logged(), {{Write()}, {Harvest()}, {ToShared()}}, 1);

@@ -59,6 +59,11 @@ inline Operation DenyAll() {
     return space.SetMemoryAttributes({.ranges = {kSlot}, .deny = Access::Write()}).status();
   });
 }
+inline Operation DenyFetches() {
+  return Do("deny all fetches", [](GuestAddressSpace& space) {
+    return space.SetMemoryAttributes({.ranges = {kSlot}, .deny = Access::Fetch()}).status();
+  });
+}
 inline Operation Split() {
   return Do("split",
             [](GuestAddressSpace& space) { return space.SplitPages(kSlot, Level::k4K).status(); });
@@ -94,6 +99,21 @@ inline Operation AddSlot() {
 }
 inline Operation Zap() {
   return Do("zap", [](GuestAddressSpace& space) { return space.Zap(Frames(5, 1)); });
+}
+// Only what a fault gives is mapped afterwards, and who is told to try again was given nothing.
+inline Operation ZapForGood() {
+  return {"zap for good", [](SmallVm& at, uint32_t) {
+            const absl::Status status = at.space().Zap(Frames(5, 1));
+            at.zapped = true;
+            return SaidOf(status);
+          }};
+}
+inline Operation FaultOnce() {
+  return {"fault once", [](SmallVm& at, uint32_t) -> Said {
+            const FaultOutcome outcome = at.vm.t().Touch(5, kPrivate, Access::Write());
+            at.given = !std::holds_alternative<Retry>(outcome);
+            return 0;
+          }};
 }
 inline Operation ZapSlot() {
   return Do("zap slot", [](GuestAddressSpace& space) { return space.Zap(kSlot); });
@@ -197,6 +217,17 @@ inline Start NoSlot() {
   options.mmio_caching = MmioCaching::kMisconfiguration;
   return {"no slot", options, SetUp};
 }
+// Memory came where a mark stands.
+inline Start StaleMark() {
+  Start start = NoSlot();
+  start.name = "stale mark";
+  start.set_up = [](SmallVm& at) {
+    SetUp(at);
+    at.vm.t().Touch(5, kShared);
+    at.space().AddMemslot(at.vm.t().Slot()).IgnoreError();
+  };
+  return start;
+}
 // The whole handler, which asks for pages first.
 inline Start NoPages() {
   return {"no pages", Options(), [](SmallVm& at) {
@@ -261,7 +292,7 @@ inline Start Logged(bool eager = true, bool flags = true) {
             options.eager_split = eager;
             at.space().EnableDirtyLog(options).IgnoreError();
             CopyDirty(at, {~uint64_t{0}});
-            at.vm.Write(0, 6, kPrivate, 0x26);
+            if (eager) at.vm.Write(0, 6, kPrivate, 0x26);  // else it would be split here
           }};
 }
 inline Start External(Level max_level = Level::k4K) {

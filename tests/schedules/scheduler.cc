@@ -328,9 +328,19 @@ void BeforeAccess(const volatile void* at, bool write) {
 }
 
 void CheckAlive(const volatile void* at) {
-  if (self < 0 || !IsFreed(at)) return;
+  if (self < 0 || !InArena(at)) return;
   const Inside inside;
-  Broken("memory was used after it was freed");
+  conflicts->Note(at, inside.thread(), false);
+  if (conflicts->Has(at)) Step(inside.thread(), true);
+  if (IsFreed(at)) Broken("memory was used after it was freed");
+}
+
+void BeforeFree(const void* at, size_t bytes) {
+  if (self < 0) return;
+  const Inside inside;
+  for (size_t i = 0; i < bytes; i += 8) {
+    conflicts->Note(static_cast<const char*>(at) + i, inside.thread(), true);
+  }
 }
 
 void Lock(void* mutex) {

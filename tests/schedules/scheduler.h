@@ -9,6 +9,7 @@
 #ifndef TWINROOT_TESTS_SCHEDULES_SCHEDULER_H_
 #define TWINROOT_TESTS_SCHEDULES_SCHEDULER_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -78,7 +79,9 @@ Run RunThreads(const std::string& name, const std::vector<Thread>& threads, Conf
 // What hooks.cc reports. Without effect on threads that are not scheduled.
 bool Scheduled();
 void BeforeAccess(const volatile void* at, bool write);
+// A plain access: nobody may come between, unless somebody else frees what is read.
 void CheckAlive(const volatile void* at);
+void BeforeFree(const void* at, size_t bytes);
 void Lock(void* mutex);
 bool TryLock(void* mutex);
 void Unlock(void* mutex);

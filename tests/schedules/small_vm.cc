@@ -69,6 +69,8 @@ schedules::Scenario::End VmScenario::Finish() {
     end.broken = "the VM is bugged: " + space.bugged();
   } else if (vm_->asked_too_late) {
     end.broken = "a page was asked for after its slot was removed";
+  } else if (vm_->zapped && !vm_->given && vm_->vm.t().IsMapped(kPages[0], MemoryKind::kPrivate)) {
+    end.broken = "a page is mapped that was zapped and that nobody gave again";
   }
   // Whoever follows the dirty log has all of the memory after a last harvest.
   if (vm_->copies && end.broken.empty()) {

@@ -38,6 +38,9 @@ struct SmallVm {
   // The slot was removed: nobody may ask for its pages any more.
   std::atomic<bool> dropped{false};
   bool asked_too_late = false;
+  // The first of kPages was zapped; no fault has given it again.
+  bool zapped = false;
+  bool given = true;
 };
 
 // What an operation says of itself; part of the end state, so that it fits the order too.
