@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,6 +42,7 @@ std::string LastLine(const std::string& file) {
 
 int Follow(const std::string& endpoint, const std::string& file, const std::string& cursor,
            const std::string& last) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // a soak that fails takes it along
   Daemon daemon(endpoint);
   std::ofstream out(file, std::ios::app);
   grpc::ClientContext context;
