@@ -43,8 +43,6 @@ void CheckMistake(const std::string& mistake, size_t lines) {
 }
 
 void CheckLimits(const Config& config) {
-  Require(config.socket.empty() || config.socket[0] == '/', "socket is a path");
-  Require(config.state_dir.empty() || config.state_dir[0] == '/', "state_dir is a path");
   Require(config.socket_mode <= 0777 && (config.socket_mode & 0600) == 0600, "socket_mode");
   Require(config.max_vm_series <= 1'000'000, "max_vm_series");
   Require(
@@ -80,6 +78,9 @@ void ReadFile(const std::string& text) {
   for (const std::string& mistake : mistakes) CheckMistake(mistake, lines);
   Require(ReadConfigText(text, kPath, &again) == mistakes, "a second look finds the same");
   if (!mistakes.empty()) return;
+  // On a command line paths may be relative, and are the shell's.
+  Require(config.socket.empty() || config.socket[0] == '/', "socket is a path");
+  Require(config.state_dir.empty() || config.state_dir[0] == '/', "state_dir is a path");
   CheckLimits(config);
   Require(NeedsRestart(config, again).empty() && config.log_level == again.log_level &&
               config.rules.grants.size() == again.rules.grants.size(),
