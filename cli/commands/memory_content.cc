@@ -137,12 +137,8 @@ void AddMemoryContentCommands(CLI::App* memory, Invocation* invocation) {
       });
   AddVmName(verb, &write->name);
   AddSize(verb, "GPA", &write->gpa, "Where to begin")->required();
-  CLI::Option* data =
-      AddText(verb, "--data", &write->data, "This text")->type_name("TEXT")->group("Bytes");
-  AddText(verb, "--file", &write->file, "This file's content")
-      ->type_name("FILE")
-      ->group("Bytes")
-      ->excludes(data);
+  CLI::Option* data = AddText(verb, "--data", &write->data, "This text")->type_name("TEXT");
+  AddText(verb, "--file", &write->file, "This file's content")->type_name("FILE")->excludes(data);
 }
 
 }  // namespace twinroot::cli

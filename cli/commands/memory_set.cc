@@ -9,9 +9,6 @@
 namespace twinroot::cli {
 namespace {
 
-// The group of options of which one is needed.
-constexpr char kTarget[] = "Target";
-
 struct SetArguments {
   std::string name;
   std::vector<AddressRange> ranges;
@@ -133,10 +130,8 @@ void AddMemorySet(CLI::App* memory, Invocation* invocation) {
   AddVmName(verb, &arguments->name);
   AddRanges(verb, &arguments->ranges)->required();
   CLI::Option* make_private =
-      verb->add_flag("--private", arguments->make_private, "Only the guest sees it")
-          ->group(kTarget);
+      verb->add_flag("--private", arguments->make_private, "Only the guest sees it");
   verb->add_flag("--shared", arguments->make_shared, "The guest and the host share it")
-      ->group(kTarget)
       ->excludes(make_private);
   verb->add_option_function<std::string>(
           "--deny",
@@ -148,8 +143,7 @@ void AddMemorySet(CLI::App* memory, Invocation* invocation) {
             }
           },
           "Accesses that stop the VM: some of rwx, or none")
-      ->type_name("rwx|none")
-      ->group(kTarget);
+      ->type_name("rwx|none");
   verb->add_flag("--preserve", arguments->preserve,
                  "Keep the bytes (to private only); otherwise converted pages read zero");
   verb->add_flag("--atomic", arguments->atomic, "All ranges, or none if the host refuses one");
