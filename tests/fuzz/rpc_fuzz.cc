@@ -126,15 +126,15 @@ void Make(RpcWorld& world, Call call) {
     for (const auto& chunk : call.chunks()) requests.push_back(chunk.SerializeAsString());
   }
 
-  const std::string before = world.Digest();
+  const RpcWorld::Standing before = world.Digest();
   const Answer answer = world.Call(*method, requests, EndsByItself(call) ? kPatience : kGlance);
   world.CheckSilence(answer);
   if (answer.status.ok()) return;
   CheckError(call, answer.status, parses);
   // What was mapped before a prefault was refused stays, and shows in no digest.
-  const std::string after = world.Digest();
-  Require(after == before, method->name() + " has failed (" + answer.status.error_message() +
-                               ") and changed something. Before:" + before + "\nAfter:" + after);
+  const std::string changed = world.ChangedSince(before);
+  Require(changed.empty(), method->name() + " has failed (" + answer.status.error_message() +
+                               ") and changed something:" + changed);
 }
 
 }  // namespace

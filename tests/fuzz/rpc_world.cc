@@ -22,6 +22,7 @@
 namespace twinroot::fuzz {
 namespace {
 
+constexpr char kEvents[] = "/events";  // which is no name of a VM
 constexpr uint64_t kKeeperBytes = uint64_t{8} << 20;
 constexpr uint64_t kSecretPages[] = {0x200000, 0x345000, 0x7EF000 - 0x100000};
 
@@ -172,20 +173,20 @@ Answer RpcWorld::Call(const google::protobuf::MethodDescriptor& method,
   return answer;
 }
 
-std::string RpcWorld::Digest() const {
-  std::string digest;
+RpcWorld::Standing RpcWorld::Digest() const {
+  Standing standing;
   bool all_stand = true;
   for (const auto& vm : registry_->List("", 100)) {
     const host::VmStatus status = vm->status();
-    absl::StrAppend(&digest, "\n", vm->spec().name);
+    std::optional<std::string>& told_of = standing[vm->spec().name];
     if (status.state == host::VmState::kRunning || !vm->Pending().empty()) {
       all_stand = false;  // a deadline comes by itself
-      absl::StrAppend(&digest, " goes on");
       continue;
     }
+    std::string& digest = told_of.emplace();
     v1::Vm shown;
     rpc::ToProto(*vm, &shown);
-    absl::StrAppend(&digest, " ", shown.ShortDebugString());
+    absl::StrAppend(&digest, shown.ShortDebugString());
     for (const auto& range : vm->Memory()) {
       absl::StrAppend(&digest, " memory ", range.first.value, "+", range.count);
     }
@@ -204,8 +205,27 @@ std::string RpcWorld::Digest() const {
     absl::StrAppend(&digest, " log ", counters.dirty_log_enabled, " harvested ",
                     counters.dirty_pages_harvested);
   }
-  if (all_stand) absl::StrAppend(&digest, "\nevents ", journal_.next());
-  return digest;
+  if (all_stand) standing[kEvents] = absl::StrCat(journal_.next());
+  return standing;
+}
+
+std::string RpcWorld::ChangedSince(const Standing& before) const {
+  const Standing now = Digest();
+  std::string changed;
+  for (const auto& [name, was] : before) {
+    const auto is = now.find(name);
+    if (is == now.end()) {
+      absl::StrAppend(&changed, "\n", name, " is gone");
+    } else if (was.has_value() && is->second != was) {
+      absl::StrAppend(&changed, "\n", name, " was ", *was, "\n", name, " is ",
+                      is->second.value_or("going on"));
+    }
+  }
+  for (const auto& [name, is] : now) {
+    if (name != kEvents && before.count(name) == 0)
+      absl::StrAppend(&changed, "\n", name, " is new");
+  }
+  return changed;
 }
 
 void RpcWorld::CheckAudits() const {

@@ -10,7 +10,9 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
+#include <map>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -43,7 +45,11 @@ class RpcWorld {
 
   // What a failed call must leave as it is: VMs that stand still, with their memory and what they
   // are set to; which others there are; and, if all stand still, how many events there were.
-  std::string Digest() const;
+  // By name; nullopt: it goes on by itself, and may stand still a moment later.
+  using Standing = std::map<std::string, std::optional<std::string>>;
+  Standing Digest() const;
+  // What of `before` is other than it was; "" if nothing.
+  std::string ChangedSince(const Standing& before) const;
   void CheckAudits() const;
   // The secret is in none of these, nor in what was logged since the last time.
   void CheckSilence(const Answer& answer);
