@@ -31,7 +31,7 @@ check guests tests/guests/guest_test --gtest_filter='-*SixtyFour*'
 check conformance tests/conformance/kvm_conformance_test --gtest_filter='*real*'
 check projection tests/daemon/vcpu/kvm/projection_test
 check fault_ways tests/daemon/vcpu/kvm/fault_ways_facts_test
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup
 for test in cpu_groups cpu_share; do
   check "$test" "tests/daemon/host/${test}_test"
 done

@@ -199,6 +199,13 @@ TEST_F(FaultWays, KvmDoesNotSayWhereAGuestsFaultInPlaceWas) {
   ASSERT_EQ(ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region), 0);
   const int vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
   ASSERT_GE(vcpu, 0);
+  constexpr size_t kMostEntries = 256;
+  std::vector<uint64_t> room(1 + kMostEntries * sizeof(kvm_cpuid_entry2) / sizeof(uint64_t));
+  room[0] = kMostEntries;
+  // The calls' numbers have the size of kvm_cpuid2, which C++ takes for another than C does.
+  constexpr unsigned long kGetSupportedCpuid = 0xc008ae05, kSetCpuid2 = 0x4008ae90;
+  ASSERT_EQ(ioctl(kvm, kGetSupportedCpuid, room.data()), 0);
+  ASSERT_EQ(ioctl(vcpu, kSetCpuid2, room.data()), 0);  // long mode is one of its bits
   const int bytes = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
   auto* const run = static_cast<kvm_run*>(
       mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0));
