@@ -14,6 +14,9 @@
 
 namespace twinroot::cli {
 
+// What the API counts memory in.
+inline constexpr uint64_t kPageSize = 4096;
+
 struct AddressRange {
   uint64_t gpa = 0;
   uint64_t size = 0;

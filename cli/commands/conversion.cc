@@ -13,7 +13,6 @@ namespace twinroot::cli {
 namespace {
 
 constexpr int kMaxIds = 1024;  // Of one call.
-constexpr uint64_t kPageSize = 4096;
 
 v1::ListConversionsResponse Waiting(Session& session, const std::string& name) {
   v1::ListConversionsRequest request;

@@ -11,6 +11,8 @@ namespace {
 constexpr char kWeight[] = "--cpu-weight";
 constexpr char kMaxCpus[] = "--max-cpus";
 constexpr double kMillicpus = 1000;
+constexpr double kLeastCpus = 0.01;
+constexpr double kMostCpus = 1000;
 
 }  // namespace
 
@@ -22,7 +24,15 @@ void CpuShareFlags::AddTo(CLI::App* verb) {
       ->type_name("N");
   verb->add_option(kMaxCpus, max_cpus_,
                    "Processors that all vCPUs together may keep busy: 0.01 to 1000; 0: no bound")
-      ->check(CLI::Range(0.0, 1000.0))
+      ->check([](const std::string& given) -> std::string {
+        double cpus = 0;
+        // A bound that rounds to none would be the opposite of what was meant.
+        if (CLI::detail::lexical_cast(given, cpus) &&
+            (cpus == 0 || (cpus >= kLeastCpus && cpus <= kMostCpus))) {
+          return "";
+        }
+        return given + " is neither 0 (no bound) nor within 0.01 and 1000";
+      })
       ->type_name("CPUS");
 }
 

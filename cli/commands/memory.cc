@@ -9,8 +9,6 @@
 namespace twinroot::cli {
 namespace {
 
-constexpr uint64_t kPageSize = 4096;
-
 // Runs are maximal within one streamed chunk; where two chunks meet they may not be.
 void AppendRun(const v1::MemoryRun& run, v1::GetMemoryAttributesResponse* all) {
   if (!all->runs().empty()) {

@@ -17,8 +17,6 @@
 namespace twinroot::cli {
 namespace {
 
-constexpr uint64_t kPageSize = 4096;
-
 struct Arguments {
   std::string name;
   std::string svg;

@@ -87,7 +87,7 @@ void AgeOne(Session& session, const AgeArguments& arguments, const AddressRange*
     if (session.structured()) session.StreamObject(answer);
     for (const v1::MemoryRange& run : answer.runs()) {
       table.AddRow(
-          {FormatAddress(run.gpa()), FormatSize(run.size()), absl::StrCat(run.size() / 4096)});
+          {FormatAddress(run.gpa()), FormatSize(run.size()), absl::StrCat(run.size() / kPageSize)});
     }
   }
   session.client().Check(absl::StrCat("cannot age pages of vm ", arguments.name), reader->Finish());

@@ -96,6 +96,9 @@ TEST_F(HvctlChange, UpdateRefusesWhatMakesNoSense) {
                                               {"--policy", "never"},
                                               {"--cpu-weight", "10001"},
                                               {"--max-cpus", "-1"},
+                                              {"--max-cpus", "0.0004"},
+                                              {"--max-cpus", "1001"},
+                                              {"--max-cpus", "half"},
                                               {"--label", "a=b", "--no-labels"},
                                               {"--etag", ""}}) {
     std::vector<std::string> arguments = {"vm", "update", "demo"};
