@@ -1,10 +1,12 @@
 #include "cli/endpoint.h"
 
+#include <fcntl.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include "cli/contexts.h"
@@ -22,14 +24,20 @@ std::string OrVariable(const std::string& option, const char* variable) {
   return value == nullptr ? "" : value;
 }
 
+// Those that systemd makes (deploy/systemd), the one that grants most first.
+constexpr const char* kHostSockets[] = {"/run/twinroot/hvd.sock", "/run/twinroot/operator.sock",
+                                        "/run/twinroot/viewer.sock"};
+
 std::string DefaultSocketPath() {
-  if (geteuid() == 0) return "/run/twinroot/hvd.sock";
+  if (geteuid() == 0) return kHostSockets[0];
+  std::vector<std::string> sockets(std::begin(kHostSockets), std::end(kHostSockets));
   const char* runtime = std::getenv("XDG_RUNTIME_DIR");
-  if (runtime == nullptr || *runtime == '\0') {
-    throw Failure{kUsage, "XDG_RUNTIME_DIR is not set, so there is no default socket",
-                  "name hvd's socket with --endpoint PATH or HVCTL_ENDPOINT"};
-  }
-  return std::string(runtime) + "/twinroot/hvd.sock";
+  const bool session = runtime != nullptr && *runtime != '\0';
+  if (session) sockets.insert(sockets.begin(), std::string(runtime) + "/twinroot/hvd.sock");
+  if (const std::string socket = FirstSocketFor(sockets); !socket.empty()) return socket;
+  if (session) return sockets.front();
+  throw Failure{kUsage, "this user has no default socket, and no hvd has made one on this host",
+                "start hvd, or name its socket with --endpoint PATH or HVCTL_ENDPOINT"};
 }
 
 std::string SocketPath(const std::string& given) {
@@ -86,6 +94,15 @@ EndpointOptions Resolve(EndpointOptions options) {
 bool IsTcp(const std::string& endpoint) {
   return endpoint.rfind("unix:", 0) != 0 && endpoint.find('/') == std::string::npos &&
          endpoint.find(':') != std::string::npos;
+}
+
+std::string FirstSocketFor(const std::vector<std::string>& sockets) {
+  for (const int right : {W_OK, F_OK}) {  // to connect is to write
+    for (const std::string& socket : sockets) {
+      if (faccessat(AT_FDCWD, socket.c_str(), right, AT_EACCESS) == 0) return socket;
+    }
+  }
+  return "";
 }
 
 Endpoint FindEndpoint(const EndpointOptions& given) {

@@ -74,8 +74,8 @@ void AddCommonOptions(CLI::App* app, CommonOptions* options) {
   CLI::Option* address =
       app->add_option("--endpoint,--socket", endpoint.endpoint,
                       "The daemon's socket, PATH or unix:PATH, or its TCP address, HOST:PORT; else "
-                      "$HVCTL_ENDPOINT, else a context, else /run/twinroot/hvd.sock (root) or "
-                      "$XDG_RUNTIME_DIR/twinroot/hvd.sock")
+                      "$HVCTL_ENDPOINT, else a context, else /run/twinroot/hvd.sock (root), or "
+                      "$XDG_RUNTIME_DIR/twinroot/hvd.sock or what you may open in /run/twinroot")
           ->type_name("PATH|HOST:PORT")
           ->group(kCommonGroup);
   app->add_option(

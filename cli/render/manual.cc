@@ -153,8 +153,12 @@ Set and not empty: no colours.
 Without a terminal there are none anyway.
 .SH FILES
 .TP
-\fB/run/twinroot/hvd.sock\fR, \fB$XDG_RUNTIME_DIR/twinroot/hvd.sock\fR
-The daemon's socket, of root and of other users.
+\fB$XDG_RUNTIME_DIR/twinroot/hvd.sock\fR
+The socket of a daemon that a user runs.
+.TP
+\fB/run/twinroot/hvd.sock\fR, \fB/run/twinroot/operator.sock\fR, \fB/run/twinroot/viewer.sock\fR
+The sockets of a daemon that systemd runs.
+Root takes the first; a user who runs none, the first that may be opened.
 .TP
 \fB$XDG_CONFIG_HOME/twinroot/hvctl.yaml\fR, \fB~/.config/twinroot/hvctl.yaml\fR
 Contexts: daemons by name.
