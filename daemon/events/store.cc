@@ -15,6 +15,13 @@ struct VmMark {
   bool deleted = false;
 };
 
+// What another version, or a damaged file, calls a kind and this one does not know is none.
+v1::Event::KindCase KindOf(uint64_t number) {
+  // EventKind's numbers are those of the fields: filter.cc.
+  const bool known = number <= v1::EventKind_MAX && v1::EventKind_IsValid(static_cast<int>(number));
+  return known ? static_cast<v1::Event::KindCase>(number) : v1::Event::KIND_NOT_SET;
+}
+
 }  // namespace
 
 struct Store::Statements {
@@ -115,13 +122,14 @@ absl::StatusOr<std::vector<Entry>> Store::Read(uint64_t position, uint64_t end, 
     entry.position = read.Number(0);
     entry.count = read.Number(1);
     const std::string vm(read.Bytes(2));
-    const auto kind = static_cast<v1::Event::KindCase>(read.Number(3));
+    const v1::Event::KindCase kind = KindOf(read.Number(3));
     const std::string_view event = read.Bytes(4);
     if (read.IsNull(4)) {
       entry.what = Entry::What::kLost;
     } else if (!filter.Wants(vm, kind)) {
       entry.what = Entry::What::kLeftOut;
-    } else if (!scratch_.ParseFromArray(event.data(), static_cast<int>(event.size()))) {
+    } else if (!scratch_.ParseFromArray(event.data(), static_cast<int>(event.size())) ||
+               scratch_.kind_case() != kind) {
       // Bytes that are no event would stop everybody at this place for ever.
       entry.what = Entry::What::kLost;
     } else {

@@ -39,9 +39,11 @@ class Store {
     std::map<std::string, uint64_t> vm_sequences;
   };
 
-  // A file that is no journal of ours, or damaged, or of a newer version is set aside under another
-  // name, and a new one made. kFailedPrecondition: another daemon has it, or the folder cannot be
-  // written; the message says what to do. `boot_id` names the host's boot, "" if nobody knows.
+  // A file that is no journal of ours, or of a newer version, or damaged is set aside under another
+  // name, and a new one made. All of it is searched for damage if it was not closed; what is found
+  // later, while it is read, counts as lost. kFailedPrecondition: another daemon has it, or the
+  // folder cannot be written; the message says what to do. `boot_id` names the host's boot, "" if
+  // nobody knows.
   static absl::StatusOr<std::unique_ptr<Store>> Open(const std::string& path,
                                                      const std::string& boot_id);
   ~Store();

@@ -197,6 +197,18 @@ TEST_F(StoreTest, ReadBeginsInsideAHoleAndEndsBeforeTheEnd) {
   EXPECT_EQ(store_->Read(0, 99, 3, {})->size(), 3u);
 }
 
+TEST_F(StoreTest, ARowWhoseKindIsNotThatOfItsEventIsLost) {
+  Open();
+  Add(0, 4);
+  RunSql("UPDATE events SET kind = 33 WHERE position = 1");
+  RunSql("UPDATE events SET kind = -1 WHERE position = 2");
+  const auto entries = store_->Read(0, 99, 99, {});
+  ASSERT_TRUE(entries.ok());
+  ASSERT_EQ(entries->size(), 4u);
+  for (const size_t i : {0u, 3u}) EXPECT_EQ((*entries)[i].what, Entry::What::kEvent) << i;
+  for (const size_t i : {1u, 2u}) EXPECT_EQ((*entries)[i].what, Entry::What::kLost) << i;
+}
+
 TEST_F(StoreTest, DropsStepByStepAndKeepsTheNewest) {
   Open();
   Add(0, 10);
