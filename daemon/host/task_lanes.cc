@@ -26,12 +26,8 @@ void TaskLanes::Post(const void* lane, std::function<void()> task) {
     const auto [it, idle] = lanes_.try_emplace(lane);
     it->second.tasks.push_back(std::move(task));
     if (idle) {
-      try {
-        it->second.thread = std::thread([this, lane] { Run(lane); });
-      } catch (const std::system_error&) {
-        without_thread_.push_back(lane);
-        changed_.notify_all();
-      }
+      without_thread_.push_back(lane);
+      changed_.notify_all();
     }
   }
   for (std::thread& thread : ended) thread.join();
@@ -61,6 +57,11 @@ void TaskLanes::RunSpare() {
     if (without_thread_.empty()) return;
     const void* const lane = without_thread_.front();
     without_thread_.pop_front();
+    try {
+      lanes_.at(lane).thread = std::thread([this, lane] { Run(lane); });
+      continue;
+    } catch (const std::system_error&) {
+    }
     lock.unlock();
     Run(lane);
     lock.lock();

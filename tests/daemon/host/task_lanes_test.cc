@@ -1,8 +1,11 @@
 #include "daemon/host/task_lanes.h"
 
+#include <sched.h>
+
 #include <atomic>
 #include <future>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -24,6 +27,29 @@ TEST(TaskLanesTest, TasksOfALaneRunInOrderOneAtATime) {
   }
   ASSERT_EQ(order.size(), 1000u);
   for (int i = 0; i < 1000; ++i) EXPECT_EQ(order[i], i);
+}
+
+// A vCPU posts, which may be bound to a processor: its VM's end is not to be.
+TEST(TaskLanesTest, ATaskIsNotBoundToWhatItsPosterIsBoundTo) {
+  cpu_set_t all;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(all), &all), 0);
+  if (CPU_COUNT(&all) < 2) GTEST_SKIP() << "this host has one processor";
+  int first = 0;
+  while (!CPU_ISSET(first, &all)) ++first;
+  TaskLanes lanes;
+  std::promise<int> processors;
+  std::thread([&] {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    EXPECT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+    lanes.Post(&lanes, [&] {
+      cpu_set_t mine;
+      EXPECT_EQ(sched_getaffinity(0, sizeof(mine), &mine), 0);
+      processors.set_value(CPU_COUNT(&mine));
+    });
+  }).join();
+  EXPECT_EQ(processors.get_future().get(), CPU_COUNT(&all));
 }
 
 TEST(TaskLanesTest, ALaneThatIsBusyHoldsUpNoOther) {
