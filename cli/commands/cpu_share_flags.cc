@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
@@ -27,7 +28,7 @@ void CpuShareFlags::AddTo(CLI::App* verb) {
       ->check([](const std::string& given) -> std::string {
         double cpus = 0;
         // A bound that rounds to none would be the opposite of what was meant.
-        if (CLI::detail::lexical_cast(given, cpus) &&
+        if (absl::SimpleAtod(given, &cpus) &&
             (cpus == 0 || (cpus >= kLeastCpus && cpus <= kMostCpus))) {
           return "";
         }

@@ -10,7 +10,6 @@ namespace {
 struct BelowLink {
   uint64_t leaves = 0;  // at least; 0: nothing is mapped
   bool all = true;      // every entry holds a leaf
-  EptEntry flags;       // A and D of all leaves together
 };
 
 BelowLink LookBelow(const Turn& turn, const TablePool& pool, const EntrySlot* slots, Level level) {
@@ -19,7 +18,6 @@ BelowLink LookBelow(const Turn& turn, const TablePool& pool, const EntrySlot* sl
     const EptEntry entry = slots[i].Load();
     if (StateOf(entry, level) == SlotState::kLeaf) {
       ++below.leaves;
-      below.flags = below.flags.WithFlagsOf(entry);
     } else {
       below.all = false;
       if (StateOf(entry, level) != SlotState::kLink || below.leaves > 0) continue;
@@ -54,7 +52,9 @@ uint64_t CollapseRange(const Turn& turn, TablePool& pool, EntryChange& change, c
         leaf.reset();
       }
       if (leaf) {
-        change.Cover(turn, root, at.slot(), at.level(), leaf->WithFlagsOf(below.flags));
+        // A and D of what stood below come once it is flushed: until then processors may set them
+        // there.
+        change.Cover(turn, root, at.slot(), at.level(), *leaf);
         batch.AddCovered(root, at.frame(), at.level(), at.slot(), *child);
         ++collapsed;
         at.Next();

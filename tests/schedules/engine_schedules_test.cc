@@ -177,6 +177,8 @@ TEST_F(EngineSchedules, AnExternalTableBesideAChange) {
          FaultOnly("fault shared", 5, kShared)},
         {ToShared(), Zap(), ZapAll(), Audit(), Remove()});
   Pairs({ExternalLarge()}, {FaultOnly("fault mapped", 6, kPrivate)}, {Split(), ToShared(), Zap()});
+  Pairs({ExternalLogged()}, {FaultOnly("fault logged", 6, kPrivate)},
+        {Remove(), ToShared(), Zap()});
   ExpectAtLeast(6'300);
 }
 
@@ -184,6 +186,8 @@ TEST_F(EngineSchedules, AMissBesideAMemslotThatComes) {
   Add(NoSlot(), {{Miss(), MissAgain()}, {AddSlot(), ToShared(), FaultOnly("fault", 5, kShared)}},
       2);
   Add(NoSlot(), {{Miss()}, {Miss(), MissAgain()}}, 2);
+  // Kind and slot are of the same moment: a private access is never MMIO.
+  Add(NoMarks(), {{Miss(kPrivate)}, {AddSlot()}}, 2);
   Add(NoSlot(), {{Miss(), MissAgain()}, {Audit()}}, 2);
   Add(StaleMark(), {{MissAgain()}, {Audit()}}, 2);
   ExpectAtLeast(2'000);

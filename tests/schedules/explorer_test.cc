@@ -11,6 +11,8 @@
 #include <thread>
 #include <utility>
 
+#include "tests/schedules/world_scenario.h"
+
 namespace twinroot::schedules {
 namespace {
 
@@ -20,35 +22,15 @@ struct World {
   std::unique_ptr<uint64_t> thing = std::make_unique<uint64_t>(7);
 };
 
-class Toy : public Scenario {
+class Toy : public WorldScenario<World> {
  public:
-  using Body = std::function<void(World&)>;
-  explicit Toy(std::vector<std::vector<Body>> bodies) {
-    static const bool started = (StartThreads([] {}), true);
-    (void)started;
-    for (auto& operations : bodies) {
-      Thread thread;
-      for (Body& body : operations) {
-        thread.push_back([this, body = std::move(body)] { body(*world_); });
-      }
-      threads_.push_back(std::move(thread));
-    }
-  }
-  std::string name() const override { return "toy"; }
-  void Begin() override { world_ = std::make_unique<World>(); }
-  const std::vector<Thread>& threads() const override { return threads_; }
-  End Finish() override {
-    End end{"", {world_->word.load()}};
-    world_.reset();
-    return end;
-  }
-  std::string TextOf(const std::vector<uint64_t>& state) const override {
-    return std::to_string(state.at(0));
-  }
-
- private:
-  std::vector<Thread> threads_;
-  std::unique_ptr<World> world_;
+  explicit Toy(std::vector<std::vector<Body>> bodies)
+      : WorldScenario(
+            "toy", std::move(bodies),
+            [](World& world) {
+              return End{"", {world.word.load()}};
+            },
+            [] {}) {}
 };
 
 void AddOne(World& world) { world.word.store(world.word.load() + 1); }

@@ -73,10 +73,10 @@ inline Operation Collapse() {
             [](GuestAddressSpace& space) { return space.RecoverPages(kSlot).status(); });
 }
 // An access outside of memory, which leaves a mark, and what becomes of the next.
-inline Operation Miss() {
-  return {"miss", [](SmallVm& at, uint32_t) -> Said {
+inline Operation Miss(MemoryKind kind = kShared) {
+  return {kind == kShared ? "miss" : "miss private", [kind](SmallVm& at, uint32_t) -> Said {
             while (true) {
-              const FaultOutcome outcome = at.vm.t().Touch(5, kShared);
+              const FaultOutcome outcome = at.vm.t().Touch(5, kind);
               if (std::holds_alternative<MemoryFaultExit>(outcome)) return kRefused;
               if (std::holds_alternative<Failed>(outcome)) return kBroken;
               if (!std::holds_alternative<Retry>(outcome)) {
@@ -217,6 +217,14 @@ inline Start NoSlot() {
   options.mmio_caching = MmioCaching::kMisconfiguration;
   return {"no slot", options, SetUp};
 }
+// A miss leaves no mark, so nothing asks for tables, and nothing is looked at a second time for
+// them.
+inline Start NoMarks() {
+  Start start = NoSlot();
+  start.name = "no slot, no marks";
+  start.options.mmio_caching = MmioCaching::kNone;
+  return start;
+}
 // Memory came where a mark stands.
 inline Start StaleMark() {
   Start start = NoSlot();
@@ -305,6 +313,18 @@ inline Start External(Level max_level = Level::k4K) {
           }};
 }
 inline Start ExternalLarge() { return External(Level::k2M); }
+// A large leaf that the next write splits.
+inline Start ExternalLogged() {
+  Start start = ExternalLarge();
+  start.name = "external, logged";
+  start.set_up = [set_up = start.set_up](SmallVm& at) {
+    set_up(at);
+    TestSpace& t = at.vm.t();
+    t.external_private.can_withhold_write = t.external_shared.can_withhold_write = true;
+    at.space().EnableDirtyLog({.eager_split = false}).IgnoreError();
+  };
+  return start;
+}
 // Without a processor: those who walk external tables are elsewhere.
 inline Operation FaultOnly(const std::string& name, uint64_t gfn, MemoryKind kind) {
   return {name, [=](SmallVm& at, uint32_t) -> Said {

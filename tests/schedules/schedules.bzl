@@ -32,7 +32,7 @@ def _impl(ctx):
     ctx.actions.symlink(output = program, target_file = binary.files_to_run.executable)
     return [DefaultInfo(executable = program, runfiles = binary.default_runfiles)]
 
-schedules_test = rule(
+_schedules_test = rule(
     implementation = _impl,
     attrs = {
         "binary": attr.label(cfg = _instrumented, mandatory = True),
@@ -42,3 +42,20 @@ schedules_test = rule(
     },
     test = True,
 )
+
+def schedules_test(name, srcs, deps, **kwargs):
+    """A cc_test of `srcs`, instrumented. The cc_test by itself would stop nowhere, so it is manual."""
+    native.cc_test(
+        name = name + "_binary",
+        srcs = srcs,
+        tags = ["manual"],
+        deps = deps,
+    )
+    _schedules_test(
+        name = name,
+        testonly = True,
+        binary = ":" + name + "_binary",
+        # Says the same in every lane: it takes their sanitizers out.
+        tags = ["source"],
+        **kwargs
+    )

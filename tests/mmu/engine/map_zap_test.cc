@@ -11,6 +11,8 @@
 #include "mmu/engine/map.h"
 #include "mmu/engine/prune.h"
 #include "mmu/engine/zap.h"
+#include "mmu/hw/mmio_entry.h"
+#include "mmu/tables/descent.h"
 #include "tests/mmu/tables/tables_fixture.h"
 
 namespace twinroot::mmu {
@@ -184,6 +186,22 @@ TEST_F(MapZapTest, AZapLooksForEmptyTablesWhereManyLeavesWent) {
   EXPECT_EQ(t_.tables(), 4u) << "that of gfn 600 and those above it stay";
   ZapNow(Frames(512, 512));
   EXPECT_EQ(t_.tables(), 1u) << "one leaf, and all of its table's range";
+}
+
+TEST_F(MapZapTest, MarksGoToo) {
+  MapNow(5, Level::k4K);
+  // By either way: few pages, and many.
+  for (const uint64_t pages : {1, 64}) {
+    EntrySlot* slot = nullptr;
+    {
+      const EpochGuard guard;
+      slot = Descend(guard, t_.pool, t_.root, Gfn(6)).slot;
+      ASSERT_EQ(t_.change.Freeze(guard, *slot, kEmptyEntry), ChangeResult::kDone);
+      t_.change.PublishMark(*slot, MmioEntry::Make(MmioEntryForm::kMisconfigured, 1));
+    }
+    ZapNow(Frames(6, pages));
+    EXPECT_EQ(slot->Load(), kEmptyEntry) << pages;
+  }
 }
 
 TEST_F(MapZapTest, PruneTakesTablesWithoutLeavesAndNoOther) {

@@ -5,11 +5,13 @@
 #define TWINROOT_TESTS_MMU_SHADOW_PAGED_MACHINE_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "mmu/shadow/guest_walker.h"
@@ -96,6 +98,7 @@ class ShadowMachine : public TlbFlusher, public ShadowBacking, public BugSink {
   void FlushRange(MemoryKind, HwGfn, uint64_t) override { FlushAll(); }
   void FlushAll() override {
     ++flushes;
+    if (on_flush) std::exchange(on_flush, nullptr)();
     for (auto& tlb : tlbs_) tlb.clear();
   }
   std::optional<Page> At(const Turn&, Gfn gfn) override {
@@ -116,6 +119,7 @@ class ShadowMachine : public TlbFlusher, public ShadowBacking, public BugSink {
   Level largest = Level::k2M;
   bool nx_huge_pages = false;
   uint64_t flushes = 0;
+  std::function<void()> on_flush;  // once: what a processor does until then
   uint64_t faults = 0;
   uint64_t emulated = 0;
 

@@ -123,6 +123,20 @@ TEST(ShadowMapTest, B7_SyncDropsWhatIsGoneAndFlushesOnlyWhatShrank) {
   EXPECT_EQ(guest.FrameAt(0), Guest::kNoPage);
 }
 
+TEST(ShadowMapTest, B7_WhatIsWrittenUntilTheFlushIsSynced) {
+  Guest guest(Level::k512G);
+  guest.FourLevels();
+  guest.Write(4, 0, Guest::Page(600));
+  ASSERT_EQ(guest.FrameAt(0), 600);
+  guest.Write(4, 9, 0);  // from here on its writer's TLB has the table writable
+  ShadowPage& page = guest.ShadowOf(4);
+  ASSERT_TRUE(page.unsync);
+  ShadowMachine& machine = guest.machine;
+  machine.on_flush = [&] { machine.memory.Store(4 * kPageSize, 0); };
+  machine.mapper.SyncAll(machine.turn());
+  EXPECT_EQ(machine.tables.StateAt(page, 0), SlotState::kEmpty);
+}
+
 TEST(ShadowMapTest, AnEntryRewrittenBetweenWalkAndMapIsWalkedAgain) {
   Guest guest(Level::k512G);
   guest.FourLevels();

@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <optional>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -265,6 +268,27 @@ TEST_F(AttributeMapTest, CollapseWithoutMemoryLeavesAWideLeafAndSaysTheSame) {
   EXPECT_EQ(map_.bytes(), sizeof(AttributeWideLeaf));
   EXPECT_EQ(Get(9), kShared);
   EXPECT_EQ(Get(20), kPrivate);
+}
+
+TEST_F(AttributeMapTest, NothingIsFreedUnderAReader) {
+  std::atomic<bool> inside{false};
+  std::atomic<bool> freed{false};
+  std::thread reader([&] {
+    const EpochGuard guard;
+    inside = true;
+    for (int i = 0; i < 20'000; ++i) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_FALSE(freed) << "it may stand in what is freed";
+  });
+  while (!inside) std::this_thread::yield();
+  for (size_t before = 0, now = 0; now >= before;) {
+    before = now;
+    Set(k1GFrames + 7, 1, kReadOnly);
+    Set(k1GFrames + 7, 1, kShared);
+    now = map_.retired_bytes(turn_);
+  }
+  freed = true;
+  reader.join();
 }
 
 TEST_F(AttributeMapTest, WhatWaitsToBeFreedIsBounded) {

@@ -259,6 +259,13 @@ TEST(DirtyTrackingTest, F3_AZapDoesNotTakeTheDirtyBitAway) {
   EXPECT_EQ(Harvest(vm.space()), Gfns{5});
 }
 
+TEST(DirtyTrackingTest, F3_AConversionIsDirtyThoughNobodyWrites) {
+  TestSpace t;
+  ASSERT_TRUE(t.space->EnableDirtyLog({}).ok());
+  ASSERT_TRUE(t.Convert({Frames(7, 2)}, kShared).ok());
+  EXPECT_EQ(Harvest(*t.space), (Gfns{7, 8})) << "the pages are others than before";
+}
+
 TEST(DirtyTrackingTest, D7_AHoleIsDirty) {
   TestSpace t;
   ASSERT_TRUE(t.space->EnableDirtyLog({}).ok());
@@ -391,6 +398,25 @@ TEST(DirtyTrackingTest, F3_AnExternalTableThatFailsPutsTheMarksBack) {
   t.log.Take();
   EXPECT_EQ(Harvest(*t.space), Gfns{5});
   EXPECT_TRUE(Withheld(t, Frames(0, 2048))) << "the engine's leaf lost W when it failed";
+}
+
+TEST(DirtyTrackingTest, F3_AnExternalTableThatFailsLeavesWhatAClearOrARingTookInTheLog) {
+  for (const bool ring : {false, true}) {
+    TestSpace t({.max_level = Level::k4K, .external = true});
+    t.external_private.can_withhold_write = t.external_shared.can_withhold_write = true;
+    ASSERT_TRUE(t.space
+                    ->EnableDirtyLog(ring ? DirtyLogOptions{.ring_entries = 130, .ring_vcpus = 1}
+                                          : DirtyLogOptions{.clear = kManual})
+                    .ok());
+    ASSERT_TRUE(std::holds_alternative<Fixed>(t.Touch(5, kPrivate, Access::Write())));
+    t.external_private.fail_withholds = 1;
+    if (ring) {
+      EXPECT_FALSE(t.space->HarvestDirtyRing(0, 100).ok());
+    } else {
+      EXPECT_FALSE(t.space->ClearDirty({Frames(0, 64), {uint64_t{1} << 5}}).ok());
+    }
+    EXPECT_EQ(Harvest(*t.space), Gfns{5}) << (ring ? "ring" : "clear");
+  }
 }
 
 TEST(DirtyTrackingTest, F4_AnExternalTableIsProtectedThoughItsLargeLeafLostWBefore) {

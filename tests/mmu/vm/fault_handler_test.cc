@@ -139,6 +139,16 @@ TEST(FaultHandlerTest, D1_AChangeWhileThePageIsResolvedMakesTheFaultRetry) {
   EXPECT_TRUE(t.space->Audit().ok()) << t.space->Audit();
 }
 
+TEST(FaultHandlerTest, D1_APageThatCannotBeHadIsNoErrorIfItIsOfTheOtherKindMeanwhile) {
+  TestSpace t;
+  t.pages.fail_resolve = absl::ResourceExhaustedError("no private page is left");
+  t.pages.on_resolve = [&](Gfn, MemoryKind) {
+    ASSERT_TRUE(t.Convert({Frames(5, 1)}, kShared).ok());
+  };
+  EXPECT_TRUE(std::holds_alternative<Retry>(t.Touch(5, kPrivate)));
+  EXPECT_TRUE(std::holds_alternative<MemoryFaultExit>(t.Touch(5, kPrivate)));
+}
+
 TEST(FaultHandlerTest, D3_ThePageSourceIsToldOfTheLeafThatIsWanted) {
   TestSpace t({.max_level = Level::k2M});
   ASSERT_TRUE(t.Fixes(5, kPrivate));

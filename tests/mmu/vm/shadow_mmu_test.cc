@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
@@ -68,14 +69,15 @@ class ShadowSpace : public HostMemory {
   }
   uint64_t leaves() const { return space->stats().shadow_leaves; }
 
+  CallLog log;
+
  private:
   PoolMemory pool_memory_;
-  CallLog log_;
-  RecordingFlusher flusher_{log_};
+  RecordingFlusher flusher_{log};
 
  public:
   TablePool pool;
-  FakePageSource pages{kFrames, kPrivatePfn, kSharedPfn, log_};
+  FakePageSource pages{kFrames, kPrivatePfn, kSharedPfn, log};
   absl::Status status;
   std::unique_ptr<GuestAddressSpace> space;
 };
@@ -165,6 +167,40 @@ TEST(ShadowMmuTest, APageThatIsConvertedWhileItIsResolvedIsLookedAtAgain) {
   EXPECT_EQ(t.pages.allocated(MemoryKind::kShared), 1u);
 }
 
+TEST(ShadowMmuTest, APageThatIsDiscardedWhileItIsResolvedIsResolvedAgain) {
+  ShadowSpace t;
+  int resolved = 0;
+  t.pages.on_resolve = [&](Gfn, MemoryKind) {
+    if (++resolved > 1) return;
+    for (const MemoryKind kind : {MemoryKind::kShared, MemoryKind::kPrivate}) {
+      EXPECT_TRUE(t.space->SetMemoryAttributes({.ranges = {{Gfn(5), 1}}, .kind = kind}).ok());
+    }
+  };
+  EXPECT_TRUE(t.Maps(5));
+  EXPECT_EQ(resolved, 2);
+}
+
+TEST(ShadowMmuTest, AConversionOfAGuestsTableTakesItsShadowsAlong) {
+  ShadowSpace t;
+  constexpr Gfn kDirectory{16}, kTable{17}, kPage{32};
+  const auto entry = [](Gfn gfn) { return static_cast<uint32_t>(gfn.value << kPageShift | 7); };
+  const auto put = [&](Gfn table, uint32_t word) {
+    std::memcpy(t.pages.Bytes(table, MemoryKind::kPrivate), &word, sizeof(word));
+  };
+  put(kDirectory, entry(kTable));
+  put(kTable, entry(kPage));
+  GuestPaging paging;
+  paging.registers.cr0 = ControlRegisters::kCr0Pe | ControlRegisters::kCr0Pg;
+  paging.registers.cr3 = kDirectory.value << kPageShift;
+  ASSERT_TRUE(t.space->LoadPaging(0, paging).ok());
+  ASSERT_TRUE(t.Maps(0));
+  EXPECT_EQ(t.leaves(), 1u);
+  ASSERT_TRUE(
+      t.space->SetMemoryAttributes({.ranges = {{kTable, 1}}, .kind = MemoryKind::kShared}).ok());
+  EXPECT_EQ(t.leaves(), 0u) << "the bytes that it came from are discarded";
+  EXPECT_TRUE(std::holds_alternative<GuestPageFault>(t.Touch(0)));
+}
+
 TEST(ShadowMmuTest, F4_TheDirtyLogSplitsAndHearsEachFirstWrite) {
   ShadowSpace t;
   t.pages.ready = true;
@@ -202,8 +238,11 @@ TEST(ShadowMmuTest, F6_WhatProcessorsAccessedIsToldOnce) {
   Table* table = t.pool.At(root);
   while (table->level() != Level::k4K) table = t.pool.At(table->slots[0].Load().address());
   std::atomic_ref(*reinterpret_cast<uint64_t*>(&table->slots[5])) |= GuestPte::kAccessed;
+  t.log.Take();
   EXPECT_EQ(t.space->TestAndClearAccessed({Gfn(0), 64})->words, std::vector<uint64_t>{32});
+  EXPECT_FALSE(t.log.Take().empty()) << "an access by a TLB would set no flag";
   EXPECT_EQ(t.space->TestAndClearAccessed({Gfn(0), 64})->words, std::vector<uint64_t>{0});
+  EXPECT_TRUE(t.log.Take().empty());
 }
 
 }  // namespace
