@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# ./quickstart soak [--minutes N] [--vms N] [--seed N]: builds hvd, optimized, and soaks it. The exit
-# status says whether everything held.
+# ./quickstart soak [--minutes N] [--vms N] [--busy N] [--seed N]: builds hvd, optimized, and soaks
+# it. The exit status says whether everything held.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tools/workspace.sh

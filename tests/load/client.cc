@@ -1,35 +1,10 @@
 #include "tests/load/client.h"
 
-#include <cstdio>
-#include <cstdlib>
-
 #include "grpcpp/client_context.h"
-#include "grpcpp/create_channel.h"
-#include "grpcpp/security/credentials.h"
 
 namespace twinroot::load {
-namespace {
-
-std::shared_ptr<grpc::Channel> Connect(const std::string& endpoint) {
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(endpoint, grpc::InsecureChannelCredentials(), arguments);
-}
-
-}  // namespace
-
-void Must(bool ok, const std::string& what) {
-  if (ok) return;
-  std::fprintf(stderr, "load: %s\n", what.c_str());
-  std::_Exit(1);  // other threads still use what a clean end would destroy
-}
-
-void Must(const grpc::Status& status, const std::string& what) {
-  Must(status.ok(), what + ": " + status.error_message());
-}
-
 Client::Client(const std::string& endpoint)
-    : channel_(Connect(endpoint)),
+    : channel_(client::Connect(endpoint)),
       vms_(v1::VmService::NewStub(channel_)),
       memory_(v1::MemoryService::NewStub(channel_)),
       events_(v1::EventService::NewStub(channel_)),

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "grpcpp/channel.h"
-#include "grpcpp/support/status.h"
+#include "tests/client/connection.h"
 #include "twinroot/v1/event.grpc.pb.h"
 #include "twinroot/v1/host.grpc.pb.h"
 #include "twinroot/v1/memory.grpc.pb.h"
@@ -20,9 +20,7 @@ namespace twinroot::load {
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kVmBytes = 16 << 20;
 
-// Ends the program unless `ok`.
-void Must(bool ok, const std::string& what);
-void Must(const grpc::Status& status, const std::string& what);
+using client::Must;
 
 class Client {
  public:

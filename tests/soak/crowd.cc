@@ -1,5 +1,6 @@
 #include "tests/soak/crowd.h"
 
+#include <algorithm>
 #include <set>
 #include <thread>
 #include <utility>
@@ -29,24 +30,31 @@ bool MayBe(const std::string& reason) {
 
 }  // namespace
 
-Crowd::Crowd(Daemon* daemon, std::string prefix, int vms, std::vector<v1::Backend> backends,
-             uint64_t seed)
+void Crowd::Tally::Add(const Tally& other) {
+  done += other.done;
+  refused += other.refused;
+  sum += other.sum;
+  longest = std::max(longest, other.longest);
+}
+
+Crowd::Crowd(Daemon* daemon, std::string prefix, int vms, int busy,
+             std::vector<v1::Backend> backends, uint64_t seed)
     : daemon_(daemon), backends_(std::move(backends)), random_(seed) {
-  for (int i = 0; i < vms; ++i) vms_.push_back(absl::StrCat(prefix, "-", i));
+  for (int i = 0; i < vms; ++i) {
+    vms_.push_back(absl::StrCat(prefix, "-", i));
+    if (i < busy) busy_.insert(vms_.back());
+  }
 }
 
 void Crowd::Count(const char* name, const grpc::Status& status, Clock::time_point begin) {
-  const std::chrono::duration<double> took = Clock::now() - begin;
-  if (took > longest_) {
-    longest_ = took;
-    longest_call_ = name;
+  Tally one{.done = 1};
+  one.sum = one.longest = Clock::now() - begin;
+  if (!status.ok()) {
+    Must(MayBe(NameOf(status)),
+         absl::StrCat(name, ": ", NameOf(status), ": ", status.error_message()));
+    one.refused = 1;
   }
-  Tally& tally = counts_[name];
-  ++tally.done;
-  if (status.ok()) return;
-  Must(MayBe(NameOf(status)),
-       absl::StrCat(name, ": ", NameOf(status), ": ", status.error_message()));
-  ++tally.refused;
+  counts_[name].Add(one);
 }
 
 template <typename Stub, typename Request, typename Response>
@@ -79,7 +87,8 @@ void Crowd::Create(const std::string& vm) {
   v1::CreateVmRequest request;
   v1::CreateVmResponse response;
   request.set_vm_id(vm);
-  *request.mutable_vm() = RandomVm(backends_[Below(backends_.size())], random_);
+  *request.mutable_vm() = RandomVm(backends_[Below(backends_.size())],
+                                   busy_.count(vm) != 0 ? Guest::kBusy : Guest::kResting, random_);
   Make("CreateVm", daemon_->vms.get(), &Vms::CreateVm, request, &response);
   ++lives_;
   // Now and then it is disturbed before it runs.
@@ -179,41 +188,38 @@ void Crowd::Convert(const std::string& vm) {
        &response);
 }
 
+void Crowd::Harvest(const std::string& vm) {
+  v1::HarvestDirtyLogRequest request;
+  request.set_vm(vm);
+  MakeStream<v1::HarvestDirtyLogResponse>("HarvestDirtyLog", daemon_->dirty_log.get(),
+                                          &DirtyLog::HarvestDirtyLog, request);
+}
+
 void Crowd::Log(const std::string& vm) {
-  switch (Below(5)) {
-    case 0: {
-      v1::EnableDirtyLogRequest request;
-      v1::EnableDirtyLogResponse response;
-      request.set_vm(vm);
-      request.set_mode(static_cast<v1::EnableDirtyLogRequest::Mode>(1 + Below(3)));
-      request.set_manual_clear(Below(2) == 0);
-      request.set_initially_all_set(request.manual_clear() && Below(2) == 0);
-      request.set_no_eager_split(Below(2) == 0);
-      return Make("EnableDirtyLog", daemon_->dirty_log.get(), &DirtyLog::EnableDirtyLog, request,
-                  &response);
-    }
-    case 1: {
-      v1::DisableDirtyLogRequest request;
-      v1::DisableDirtyLogResponse response;
-      request.set_vm(vm);
-      return Make("DisableDirtyLog", daemon_->dirty_log.get(), &DirtyLog::DisableDirtyLog, request,
-                  &response);
-    }
-    case 2: {
-      v1::ClearDirtyLogRequest request;
-      v1::ClearDirtyLogResponse response;
-      request.set_vm(vm);
-      *request.add_ranges() = SomeRange(kPage);
-      return Make("ClearDirtyLog", daemon_->dirty_log.get(), &DirtyLog::ClearDirtyLog, request,
-                  &response);
-    }
-    default: {
-      v1::HarvestDirtyLogRequest request;
-      request.set_vm(vm);
-      return MakeStream<v1::HarvestDirtyLogResponse>("HarvestDirtyLog", daemon_->dirty_log.get(),
-                                                     &DirtyLog::HarvestDirtyLog, request);
+  v1::EnableDirtyLogRequest enable;
+  v1::EnableDirtyLogResponse enabled;
+  enable.set_vm(vm);
+  enable.set_mode(static_cast<v1::EnableDirtyLogRequest::Mode>(1 + Below(3)));
+  enable.set_manual_clear(Below(2) == 0);
+  enable.set_initially_all_set(enable.manual_clear() && Below(2) == 0);
+  enable.set_no_eager_split(Below(2) == 0);
+  Make("EnableDirtyLog", daemon_->dirty_log.get(), &DirtyLog::EnableDirtyLog, enable, &enabled);
+  for (uint64_t rounds = Below(5); rounds > 0; --rounds) {
+    Harvest(vm);
+    v1::ClearDirtyLogRequest clear;
+    v1::ClearDirtyLogResponse cleared;
+    clear.set_vm(vm);
+    *clear.add_ranges() = SomeRange(kPage);
+    if (enable.manual_clear()) {
+      Make("ClearDirtyLog", daemon_->dirty_log.get(), &DirtyLog::ClearDirtyLog, clear, &cleared);
     }
   }
+  // Now and then it stays, under whatever comes next.
+  if (Below(3) == 0) return;
+  v1::DisableDirtyLogRequest disable;
+  v1::DisableDirtyLogResponse disabled;
+  disable.set_vm(vm);
+  Make("DisableDirtyLog", daemon_->dirty_log.get(), &DirtyLog::DisableDirtyLog, disable, &disabled);
 }
 
 void Crowd::Pages(const std::string& vm) {
@@ -379,7 +385,7 @@ void Crowd::ExpectMoves() {
       request.set_kind(Below(2) == 0 ? v1::MEMORY_KIND_SHARED : v1::MEMORY_KIND_PRIVATE);
       Make("SetMemoryAttributes", daemon_->memory.get(), &Memory::SetMemoryAttributes, request,
            &response);
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
       Make("GetVm", daemon_->vms.get(), &Vms::GetVm, get, &got);
       if (got.vm().state() == v1::Vm::STATE_STOPPED) break;  // by a quota, or what it asked for
     }

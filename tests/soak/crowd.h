@@ -3,11 +3,11 @@
 #ifndef TWINROOT_TESTS_SOAK_CROWD_H_
 #define TWINROOT_TESTS_SOAK_CROWD_H_
 
-#include <array>
 #include <chrono>
 #include <cstdint>
 #include <map>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,7 +18,8 @@ namespace twinroot::soak {
 class Crowd {
  public:
   // VMs "{prefix}-0", ...; which of `backends` each runs on is random, and again at each new life.
-  Crowd(Daemon* daemon, std::string prefix, int vms, std::vector<v1::Backend> backends,
+  // The first `busy` of them never rest.
+  Crowd(Daemon* daemon, std::string prefix, int vms, int busy, std::vector<v1::Backend> backends,
         uint64_t seed);
 
   void CreateAll();
@@ -29,15 +30,17 @@ class Crowd {
   void ExpectMoves();
   void DeleteAll();
 
-  // How often each call was made, and how many of them were refused as they may be.
+  // How often each call was made, how many of them were refused as they may be, and how long one
+  // took.
   struct Tally {
     uint64_t done = 0;
     uint64_t refused = 0;
+    std::chrono::duration<double, std::milli> sum{0}, longest{0};
+
+    void Add(const Tally& other);
   };
   const std::map<std::string, Tally>& counts() const { return counts_; }
   uint64_t lives() const { return lives_; }
-  std::chrono::duration<double> longest() const { return longest_; }
-  const std::string& longest_call() const { return longest_call_; }
 
  private:
   uint64_t Below(uint64_t limit) { return random_() % limit; }
@@ -45,11 +48,12 @@ class Crowd {
   void Create(const std::string& vm);
   void Delete(const std::string& vm);
   void DecideAll(const std::string& vm);
+  void Harvest(const std::string& vm);
   uint64_t Faults(const std::string& vm);
 
   void Live(const std::string& vm);     // its states
   void Convert(const std::string& vm);  // its attributes
-  void Log(const std::string& vm);      // its dirty pages
+  void Log(const std::string& vm);      // its dirty pages, for some rounds
   void Look(const std::string& vm);     // changes nothing
   void Pages(const std::string& vm);    // their sizes
   void Slots(const std::string& vm);    // its memory
@@ -70,11 +74,10 @@ class Crowd {
   Daemon* const daemon_;
   const std::vector<v1::Backend> backends_;
   std::vector<std::string> vms_;
+  std::set<std::string> busy_;
   std::mt19937_64 random_;
   std::map<std::string, Tally> counts_;
   uint64_t lives_ = 0;
-  std::chrono::duration<double> longest_{0};
-  std::string longest_call_;
 };
 
 }  // namespace twinroot::soak

@@ -1,51 +1,15 @@
 #include "tests/soak/daemon.h"
 
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "google/rpc/error_details.pb.h"
-#include "google/rpc/status.pb.h"
 
 namespace twinroot::soak {
-namespace {
-
-std::shared_ptr<grpc::Channel> Connect(const std::string& endpoint) {
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(endpoint, grpc::InsecureChannelCredentials(), arguments);
-}
-
-}  // namespace
-
-void Must(bool holds, const std::string& what) {
-  if (holds) return;
-  std::fflush(stdout);
-  std::fprintf(stderr, "soak: %s\n", what.c_str());
-  std::_Exit(1);  // other threads still use what a clean end would destroy
-}
-
-void Must(const grpc::Status& status, const std::string& what) {
-  Must(status.ok(), what + ": " + NameOf(status) + ": " + status.error_message());
-}
-
-std::string NameOf(const grpc::Status& status) {
-  if (status.ok()) return "OK";
-  google::rpc::Status details;
-  details.ParseFromString(status.error_details());
-  google::rpc::ErrorInfo info;
-  for (const auto& any : details.details()) {
-    if (any.Is<google::rpc::ErrorInfo>()) any.UnpackTo(&info);
-  }
-  return info.reason().empty() ? absl::StrCat("gRPC code ", status.error_code()) : info.reason();
-}
-
 Daemon::Daemon(const std::string& endpoint)
-    : channel(Connect(endpoint)),
+    : channel(client::Connect(endpoint)),
       vms(v1::VmService::NewStub(channel)),
       memory(v1::MemoryService::NewStub(channel)),
       dirty_log(v1::DirtyLogService::NewStub(channel)),

@@ -2,11 +2,13 @@
 #ifndef TWINROOT_TESTS_SOAK_DAEMON_H_
 #define TWINROOT_TESTS_SOAK_DAEMON_H_
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
 
 #include "grpcpp/grpcpp.h"
+#include "tests/client/connection.h"
 #include "twinroot/v1/dirty_log.grpc.pb.h"
 #include "twinroot/v1/event.grpc.pb.h"
 #include "twinroot/v1/host.grpc.pb.h"
@@ -15,12 +17,8 @@
 
 namespace twinroot::soak {
 
-// Ends the program with exit code 1 and this sentence, unless it holds.
-void Must(bool holds, const std::string& what);
-void Must(const grpc::Status& status, const std::string& what);
-
-// "FAILED_PRECONDITION WRONG_STATE", for sums.
-std::string NameOf(const grpc::Status& status);
+using client::Must;
+using client::NameOf;
 
 struct Daemon {
   explicit Daemon(const std::string& endpoint);

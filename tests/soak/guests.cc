@@ -55,21 +55,35 @@ void AddStep(v1::LoopStep* loop, bool shadow, std::mt19937_64& random) {
   }
 }
 
+// To one page: as private, and where the guest is to rest as shared, too.
+void AddWrites(v1::LoopStep* loop, bool busy, std::mt19937_64& random) {
+  const uint64_t page = PlaceOf(kPage, random);
+  for (const v1::MemoryKind alias : {v1::MEMORY_KIND_PRIVATE, v1::MEMORY_KIND_SHARED}) {
+    if (busy && alias == v1::MEMORY_KIND_SHARED) return;
+    v1::WriteStep* write = loop->add_steps()->mutable_write();
+    write->set_gpa(page);
+    write->set_alias(alias);
+    write->set_value(random());
+  }
+}
+
 }  // namespace
 
-v1::Vm RandomVm(v1::Backend backend, std::mt19937_64& random) {
+v1::Vm RandomVm(v1::Backend backend, Guest guest, std::mt19937_64& random) {
   v1::Vm vm;
   vm.set_backend(backend);
   vm.set_memory_bytes(kMemory);
-  const bool shadow = backend == v1::BACKEND_SIM && Below(4, random) == 0;
+  const bool busy = guest == Guest::kBusy;
+  const bool shadow = busy && backend == v1::BACKEND_SIM && Below(2, random) == 0;
   if (shadow) vm.set_mmu(v1::Vm::MMU_SHADOW);
   if (backend == v1::BACKEND_SIM && Below(3, random) == 0) {
     vm.set_nx_huge_pages(v1::Vm::NX_HUGE_PAGES_ON);
   }
-  vm.set_vcpus(static_cast<uint32_t>(1 + Below(3, random)));
+  vm.set_vcpus(busy ? 1 : static_cast<uint32_t>(1 + Below(3, random)));
   for (uint32_t i = 0; i < vm.vcpus(); ++i) {
     v1::LoopStep* loop = vm.mutable_program()->add_vcpus()->add_steps()->mutable_loop();
     loop->set_count(kEver);
+    AddWrites(loop, busy, random);
     for (uint64_t steps = 2 + Below(10, random); steps > 0; --steps) AddStep(loop, shadow, random);
   }
   v1::ConversionPolicy* policy = vm.mutable_conversion_policy();

@@ -19,9 +19,14 @@ inline constexpr uint64_t kUsedEnd = 14 * kHugePage;
 // Where memslots are added: behind its memory.
 inline constexpr uint64_t kAdded = 32 * kHugePage;
 
+// What a guest is like: one of many touches a page as both kinds each time round, so that it rests
+// where its conversions do: for its rate, or for a decision. The other kind wants all the time that
+// it can get: one vCPU, and on sim now and then on shadow tables, where a page has one alias.
+enum class Guest { kResting, kBusy };
+
 // A VM for this backend. Its conversions are so few a second that the journal keeps every event of
-// an hour.
-v1::Vm RandomVm(v1::Backend backend, std::mt19937_64& random);
+// an hour. Each vCPU comes back to its first page within a minute, if it may.
+v1::Vm RandomVm(v1::Backend backend, Guest guest, std::mt19937_64& random);
 
 }  // namespace twinroot::soak
 

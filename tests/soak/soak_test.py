@@ -15,7 +15,7 @@ class Soak(harness.E2eTest):
     def test_ADaemonHoldsRandomVms(self):
         given = soak.arguments(["--minutes", str(_MINUTES), *os.environ.get("SOAK", "").split()])
         hvd = self.start("--allow-core-dumps")
-        done = soak.soak(hvd, given.minutes, given.vms, given.seed, capture_output=True, text=True)
+        done = soak.soak(hvd, given, capture_output=True, text=True)
         print(done.stdout)
         self.assertEqual(done.returncode, 0, f"{done.stderr}\n{hvd.log()[-3000:]}")
         # A table without rows would be no soak.
