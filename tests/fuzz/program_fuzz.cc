@@ -29,18 +29,16 @@ constexpr uint64_t kMemory = uint64_t{16} << 20;
 constexpr uint32_t kMostVcpus = 4;
 constexpr auto kPatience = std::chrono::milliseconds(30);
 
-host::VmRegistry& Registry() {
+// For each run its own: with it ends every thread that a VM leaves behind, and what that holds.
+std::unique_ptr<host::VmRegistry> MakeRegistry() {
   static events::Journal journal(1024);
   static fuzz::NoKvm no_kvm;
-  static const auto registry = [] {
-    host::RegistryOptions options;
-    options.default_backend = host::BackendKind::kSim;
-    options.kvm = &no_kvm;
-    auto made = host::MakeVmRegistry(options, &journal);
-    Require(made.ok(), "a registry is made");
-    return *std::move(made);
-  }();
-  return *registry;
+  host::RegistryOptions options;
+  options.default_backend = host::BackendKind::kSim;
+  options.kvm = &no_kvm;
+  auto made = host::MakeVmRegistry(options, &journal);
+  Require(made.ok(), "a registry is made");
+  return *std::move(made);
 }
 
 // What vm.proto lists, of a guest that only its program and this file can stop.
@@ -59,13 +57,14 @@ void Execute(const std::string& blob, uint32_t vcpus, mmu::MmuMode mode) {
   spec.vcpus = vcpus;
   spec.program = blob;
   spec.mmu = mode;
-  auto vm = Registry().Create(spec);
+  const std::unique_ptr<host::VmRegistry> registry = MakeRegistry();
+  auto vm = registry->Create(spec);
   Require(vm.ok(), "a good program makes a VM: " + std::string(vm.status().message()));
   if (const absl::Status started = (*vm)->Start(); !started.ok()) {
     Require(mode == mmu::MmuMode::kShadow &&
                 started.message().find("uses the shared alias") != std::string_view::npos,
             "it starts: " + std::string(started.message()));
-    Require(Registry().Delete("guest").ok(), "it is forgotten");
+    Require(registry->Delete("guest").ok(), "it is forgotten");
     return;
   }
   const auto begin = std::chrono::steady_clock::now();
@@ -84,7 +83,7 @@ void Execute(const std::string& blob, uint32_t vcpus, mmu::MmuMode mode) {
       "it ends as the API says: " + status.stop_reason + " " + status.stop_message);
   const absl::Status audit = (*vm)->Audit();
   Require(audit.ok(), "its tables are sound: " + std::string(audit.message()));
-  Require(Registry().Delete("guest").ok(), "it is forgotten");
+  Require(registry->Delete("guest").ok(), "it is forgotten");
 }
 
 void Compile(const v1::AccessProgram& program) {
