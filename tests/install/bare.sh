@@ -2,8 +2,8 @@
 # ./quickstart bare-test [OPTIONS]: makes a bare Debian 12 (debootstrap), boots it in namespaces of
 # its own, copies this checkout into it, and follows README.md and docs/operator.md line by line: every
 # block marked "run" or "run on a bare machine". Needs root, debootstrap, and a Debian mirror in
-# apt's sources. Seen to take three minutes on two cores with --share-builds and without `./quickstart
-# test`; from nothing it builds everything twice, and the tests besides.
+# apt's sources. Seen to take a quarter of an hour on two busy cores with --share-builds, and three
+# minutes without `./quickstart test`; from nothing it builds everything twice, and the tests besides.
 #
 #   --document FILE   follow this one; may be repeated. Default: README.md docs/operator.md
 #   --leave-out WORDS leave out lines that begin so, and say it; may be repeated

@@ -16,7 +16,8 @@ debian_mirror() {
   echo "$mirror"
 }
 
-# make_root FOLDER: what debootstrap makes, from a copy that is kept; then this machine's apt sources.
+# make_root FOLDER: what debootstrap makes, from a copy that is kept; then this machine's apt sources
+# and what else its network needs.
 make_root() {
   local root=$1 base=$HOME/.cache/twinroot/bare/bookworm.tar
   if [[ ! -f $base ]]; then
@@ -37,6 +38,10 @@ make_root() {
     [[ ! -f $file ]] || cp "$file" "$root$file"
   done
   apt-config dump Acquire::http::Proxy >"$root/etc/apt/apt.conf.d/90proxy"
+  # Authorities that this host's network has besides the usual ones; ca-certificates takes them in.
+  mkdir -p "$root/usr/local/share/ca-certificates"
+  find /usr/local/share/ca-certificates -name '*.crt' -exec cp -t "$root/usr/local/share/ca-certificates" {} + \
+    2>/dev/null || true
   cp /etc/resolv.conf "$root/etc/resolv.conf"
   echo bare >"$root/etc/hostname"
 }
