@@ -160,7 +160,12 @@ TEST_F(MemslotsOfAVm, OnKvmTheyChangeWhenNoVcpuIsInAnAccess) {
        BackendKind::kKvm, [](VmSpec& spec) { spec.policy.mode = PolicyMode::kOrchestrator; });
   Start();
   Eventually([this] { return vm_->Pending().size() == 1; });
-  const absl::Status waits = vm_->AddMemslot(kSlot);
+  // It is heard of a moment before the vCPU is held; until then memory may still come.
+  absl::Status waits;
+  Eventually([&] {
+    waits = vm_->AddMemslot(kSlot);
+    return !waits.ok() || !vm_->RemoveMemslot(kSlot.first).ok();
+  });
   EXPECT_EQ(waits.code(), absl::StatusCode::kUnavailable) << waits;
   EXPECT_EQ(ReasonOf(waits), reason::kVcpuWaits);
   EXPECT_EQ(vm_->Memory(), (std::vector<GfnRange>{{Gfn(0), 0x1000}}));

@@ -190,6 +190,8 @@ TEST_F(SimTest, FlushIsSynchronousForEveryVcpu) {
   const uint64_t pages[] = {memory_.NewPage(), memory_.NewPage()};
   memory_.Map4K(private_root_, 0x400000, pages[0]);
   SimMachine& machine = Start(std::string(kEndless) + kEndless, 2);
+  // On a busy machine the rounds are over before a vCPU has begun.
+  while (memory_.Load(pages[0]) == 0) std::this_thread::yield();
   int late_stores = 0;
   for (int round = 0; round < 1000; ++round) {
     const uint64_t away = pages[round % 2];
@@ -206,7 +208,6 @@ TEST_F(SimTest, FlushIsSynchronousForEveryVcpu) {
   machine.RequestStop();
   machine.Join();
   EXPECT_EQ(late_stores, 0);
-  EXPECT_NE(memory_.Load(pages[0]) + memory_.Load(pages[1]), 0u);
   EXPECT_EQ(client_.notes().calls, 0u);
 }
 
