@@ -137,6 +137,7 @@ absl::Status VmImpl::BuildEngine(const mmu::GpaLayout& layout) {
   environment.flusher = machine_->flusher();
   environment.pml = machine_->pml();
   environment.host_memory = &physical_map_;
+  environment.bugs = this;
   environment.external_private = machine_->external(MemoryKind::kPrivate);
   environment.external_shared = machine_->external(MemoryKind::kShared);
   absl::StatusOr<std::unique_ptr<mmu::GuestAddressSpace>> engine = mmu::GuestAddressSpace::Create(
@@ -288,6 +289,13 @@ void VmImpl::OnVcpuEnded(VcpuIndex) {
 
 void VmImpl::OnFatal(StopReason reason, std::string message) {
   BeginStop(Stopped(reason, std::move(message)));
+}
+
+void VmImpl::ReportBug(const std::string& what) {
+  // Elsewhere: the engine reports under its locks. Weak: the VM may be gone by then.
+  house_.lanes->Post(this, [weak = weak_from_this(), what] {
+    if (const auto vm = weak.lock()) vm->OnFatal(StopReason::kEngineBug, what);
+  });
 }
 
 void VmImpl::RunLater(std::function<void()> task) {

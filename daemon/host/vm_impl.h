@@ -2,9 +2,9 @@
 // reports to.
 //
 // Life: DEFINED -> RUNNING (<-> PAUSED) -> STOPPED. Whatever ends a VM (exit code, end of all
-// vCPUs, a fatal exit, a request) goes through BeginStop once; a helper thread then joins the
-// machine and makes the VM STOPPED. Thread-safe. Lock order: lifecycle_mutex_, then a desk's, then
-// state_mutex_.
+// vCPUs, a fatal exit, a broken engine, a request) goes through BeginStop once; a helper thread
+// then joins the machine and makes the VM STOPPED. Thread-safe. Lock order: lifecycle_mutex_, then
+// a desk's, then state_mutex_.
 #ifndef TWINROOT_DAEMON_HOST_VM_IMPL_H_
 #define TWINROOT_DAEMON_HOST_VM_IMPL_H_
 
@@ -35,11 +35,15 @@
 #include "daemon/vcpu/kvm/kvm_machine.h"
 #include "daemon/vcpu/kvm/kvm_system.h"
 #include "daemon/vcpu/machine.h"
+#include "mmu/tables/bug_sink.h"
 #include "mmu/tables/table_pool.h"
 
 namespace twinroot::host {
 
-class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_from_this<VmImpl> {
+class VmImpl : public Vm,
+               public vcpu::MachineClient,
+               public mmu::BugSink,
+               public std::enable_shared_from_this<VmImpl> {
  public:
   // What all VMs of the daemon share; outlives them.
   struct House {
@@ -137,6 +141,9 @@ class VmImpl : public Vm, public vcpu::MachineClient, public std::enable_shared_
   void OnVcpuEnded(vcpu::VcpuIndex vcpu) override;
   void OnFatal(vcpu::StopReason reason, std::string message) override;
   void RunLater(std::function<void()> task) override;
+
+  // BugSink: its tables cannot be trusted any more, so the VM ends.
+  void ReportBug(const std::string& what) override;
 
  private:
   // What becomes of a vCPU that cannot just run on; nullopt: ask the engine again.

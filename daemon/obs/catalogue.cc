@@ -169,6 +169,9 @@ const Metric kDraining = {"twinroot_draining", Type::Gauge, "",
                           "1 while the host takes no new VMs (hvctl host drain)."};
 const Metric kFoldedVms = {"twinroot_folded_vms", Type::Gauge, "VMs",
                            "VMs over max_vm_series, which are added up as vm _other."};
+const Metric kBuggedVms = {
+    "twinroot_bugged_vms", Type::Gauge, "VMs",
+    "VMs stopped with ENGINE_BUG, or about to be: the engine found its tables broken."};
 const Metric kExits = {"twinroot_exits_total",
                        Type::Counter,
                        "exits",
@@ -237,7 +240,7 @@ const Metric kScrapeLatency = {"exposer_request_latencies", Type::Summary, "micr
 
 const std::vector<Room>& Catalogue() {
   static const std::vector<Room> rooms = {
-      {"VMs", {&kVms, &kMaxVms, &kFoldedVms, &kDraining}},
+      {"VMs", {&kVms, &kMaxVms, &kFoldedVms, &kBuggedVms, &kDraining}},
       {"Faults and exits",
        {&kFaults, &kFastFaults, &kFaultLatency, &kExits, &kKvmExits, &kMmioCached,
         &kInvalidations}},

@@ -47,7 +47,8 @@ extern const Metric kFaults, kFastFaults, kMmioCached, kInvalidations, kLeaves, 
     kVcpusWaitingForHarvest, kProjectedLeaves, kProjectedLeavesKept, kKvmExits;
 extern const Metric kConversions, kConvertedBytes, kOverQuota, kPending, kThrottled, kHeldBack;
 // Of the host.
-extern const Metric kVms, kMaxVms, kFoldedVms, kDraining, kExits, kFaultLatency, kConversionLatency;
+extern const Metric kVms, kMaxVms, kFoldedVms, kBuggedVms, kDraining, kExits, kFaultLatency,
+    kConversionLatency;
 extern const Metric kJournalEvents, kJournalBytes, kJournalWaiting, kJournalLost, kJournalFailed,
     kGaps, kGapEvents;
 extern const Metric kCallsStarted, kCallsHandled, kCallLatency, kAuditFailures;

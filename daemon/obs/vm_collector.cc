@@ -56,6 +56,7 @@ std::vector<prometheus::MetricFamily> VmCollector::Collect() const {
   Folded folded;
   folded.reserve(folded_.size());
   uint64_t states[std::size(kStates)] = {};
+  uint64_t bugged = 0;
   std::string after;
   for (;;) {
     const auto vms = registry_->List(after, kVmsAtOnce);
@@ -64,7 +65,9 @@ std::vector<prometheus::MetricFamily> VmCollector::Collect() const {
       ++states[static_cast<size_t>(vm->status().state)];
       const auto label = labels_->Find(after);
       if (!label.has_value()) continue;  // it comes or goes right now
-      const VmNumbers numbers = NumbersOf(vm->counters());
+      const host::VmCounters counters = vm->counters();
+      bugged += counters.bugged;
+      const VmNumbers numbers = NumbersOf(counters);
       if (*label == VmLabels::Label::kOwn) {
         shown.emplace_back(after, numbers);
       } else {
@@ -83,6 +86,7 @@ std::vector<prometheus::MetricFamily> VmCollector::Collect() const {
     AddSeries(vms, {{"state", kStates[i]}}, static_cast<double>(states[i]));
   }
   AddSeries(all.emplace_back(FamilyOf(kFoldedVms)), {}, static_cast<double>(folded_vms));
+  AddSeries(all.emplace_back(FamilyOf(kBuggedVms)), {}, static_cast<double>(bugged));
   AddVms(shown, all);
   return all;
 }

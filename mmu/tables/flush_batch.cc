@@ -6,6 +6,14 @@
 
 namespace twinroot::mmu {
 
+absl::Status CheckRemoved(const absl::Status& external, BugSink& bugs) {
+  if (external.ok()) return external;
+  const std::string what =
+      "an external table did not remove what was zapped: " + std::string(external.message());
+  bugs.ReportBug(what);
+  return absl::InternalError(what);
+}
+
 bool FlushBatch::empty() const {
   return std::none_of(std::begin(removed_), std::end(removed_),
                       [](const auto& removed) { return removed.has_value(); });
@@ -69,11 +77,7 @@ absl::Status FlushBatch::Finish(const Turn& turn) {
   }
   // The flush is done, and an external table never refers to our pages.
   pool_.Retire(std::exchange(retired_, {}));
-  if (!status.ok()) {
-    bugs_.ReportBug("an external table did not remove what was zapped: " +
-                    std::string(status.message()));
-  }
-  return status;
+  return CheckRemoved(status, bugs_);
 }
 
 EptEntry FlushBatch::TakeDown(const Turn& turn, const Root& root, Table& table, bool covered) {

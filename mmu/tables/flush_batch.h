@@ -25,6 +25,10 @@
 
 namespace twinroot::mmu {
 
+// What became of taking leaves away from external tables, twice: OK, or it is a bug from now on and
+// kInternal, whatever their owner calls it.
+absl::Status CheckRemoved(const absl::Status& external, BugSink& bugs);
+
 class FlushBatch {
  public:
   // Called for every leaf of a detached table as it last stood, before anything is freed.

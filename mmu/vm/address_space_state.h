@@ -35,10 +35,17 @@ namespace twinroot::mmu {
 // The first broken invariant of a VM; once there is one, the VM refuses work.
 class BugRecord : public BugSink {
  public:
+  // `first` hears of the first one; may be null.
+  explicit BugRecord(BugSink* first) : first_(first) {}
+
   void ReportBug(const std::string& what) override {
-    const MutexLock lock(mutex_);
-    if (what_.empty()) what_ = what;
-    bugged_.store(true, std::memory_order_release);
+    {
+      const MutexLock lock(mutex_);
+      if (bugged()) return;
+      what_ = what;
+      bugged_.store(true, std::memory_order_release);
+    }
+    if (first_ != nullptr) first_->ReportBug(what);
   }
   std::string what() const {
     const MutexLock lock(mutex_);
@@ -55,6 +62,7 @@ class BugRecord : public BugSink {
   mutable Mutex mutex_;
   std::string what_ TWINROOT_GUARDED_BY(mutex_);
   std::atomic<bool> bugged_{false};
+  BugSink* const first_;
 };
 
 struct AddressSpaceState {
@@ -62,6 +70,7 @@ struct AddressSpaceState {
                     const GuestAddressSpace::Environment& the_env)
       : config(the_config),
         env(the_env),
+        bugs(the_env.bugs),
         roots(*the_env.pool, change),
         limbo(*the_env.pool, change, counts, config.layout),
         attributes(gfn_limit),

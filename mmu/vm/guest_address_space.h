@@ -23,6 +23,7 @@
 #include "mmu/engine/max_level.h"
 #include "mmu/hw/ept_capabilities.h"
 #include "mmu/hw/ept_pointer.h"
+#include "mmu/tables/bug_sink.h"
 #include "mmu/tables/external_tables.h"
 #include "mmu/tables/table_pool.h"
 #include "mmu/tables/tlb_flusher.h"
@@ -222,7 +223,7 @@ class GuestAddressSpace {
     // kShadow: no stolen bits (A6); each page is reached as the kind that its attribute says.
     MmuMode mmu = MmuMode::kTdp;
     int host_maxphyaddr = 52;  // width of an Hpa, 39 to 52
-    EptCapabilities capabilities;
+    EptCapabilities capabilities = {};
     // What the guest may turn on. Neither goes together with stolen bits (A6): both would walk
     // 32-bit or guest-made tables that cannot carry them.
     bool legacy_guest_paging = false;  // 32-bit paging without PAE
@@ -246,6 +247,9 @@ class GuestAddressSpace {
     PmlSource* pml = nullptr;  // null: no page-modification log
     // kShadow: not null, and `pages` says what is Ready.
     HostMemory* host_memory = nullptr;
+    // Hears of the first broken invariant; null: nobody does. From then on this VM refuses work,
+    // but what its processors have cached they may still use: whoever runs them stops them.
+    BugSink* bugs = nullptr;
   };
 
   // kInvalidArgument: a combination that the hardware rules forbid (A6). kResourceExhausted: no

@@ -1,9 +1,9 @@
 #include "mmu/vm/zap_all.h"
 
 #include <algorithm>
-#include <string>
 
 #include "mmu/engine/prune.h"
+#include "mmu/tables/flush_batch.h"
 #include "mmu/vm/invalidation.h"
 
 namespace twinroot::mmu {
@@ -47,11 +47,7 @@ absl::Status ZapAll(AddressSpaceState& vm) {
     if (!vm.roots.Has(kind) || vm.roots.Of(kind).external == nullptr) continue;
     status.Update(RemoveFromExternal(turn, vm, *vm.roots.Of(kind).external));
   }
-  if (!status.ok()) {
-    vm.bugs.ReportBug("an external table did not remove what was zapped: " +
-                      std::string(status.message()));
-  }
-  return status;
+  return CheckRemoved(status, vm.bugs);
 }
 
 size_t ReclaimTables(AddressSpaceState& vm, size_t max_tables) {

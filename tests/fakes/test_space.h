@@ -55,6 +55,7 @@ struct TestSpaceOptions {
   CachePolicy cache = CachePolicy::kGuestPat;
   bool tell_private_pending = false;
   MmioCaching mmio_caching = MmioCaching::kNone;
+  BugSink* bugs = nullptr;
 };
 
 struct TestSpace {
@@ -86,7 +87,8 @@ struct TestSpace {
                                        .flusher = o.flusher != nullptr ? o.flusher : &flusher,
                                        .external_private = o.external ? &external_private : nullptr,
                                        .external_shared = o.external ? &external_shared : nullptr,
-                                       .pml = o.pml};
+                                       .pml = o.pml,
+                                       .bugs = o.bugs};
     auto made = GuestAddressSpace::Create(config, env);
     create_status = made.status();
     if (!made.ok()) return;

@@ -1,9 +1,11 @@
 // VMs of kvm-native on the fake kernel: private memory that only the kernel has.
 #include <gmock/gmock.h>
 
+#include <atomic>
 #include <cerrno>
 
 #include "daemon/reasons.h"
+#include "daemon/vcpu/kvm/kvm_abi.h"
 #include "tests/daemon/host/vm_fixture.h"
 #include "tests/fakes/kvm/fake_kvm.h"
 
@@ -153,6 +155,51 @@ TEST_F(KvmNative, AFaultThatIsRefusedForEverStopsTheVmWithTheAddress) {
   Eventually([this] { return vm_->status().state == VmState::kStopped; });
   EXPECT_EQ(vm_->status().stop_reason, "BACKEND_ERROR");
   EXPECT_THAT(vm_->status().stop_message, HasSubstr("again and again"));
+}
+
+// A kernel that at some time gives no private memory back.
+class KeepingKvm : public kvm::fake::FakeKvm {
+ public:
+  int Ioctl(int fd, unsigned long request, void* argument) override {
+    if (keeps_ && request == kvm::kSetMemoryAttributes) {
+      errno = ENOMEM;
+      return -1;
+    }
+    return FakeKvm::Ioctl(fd, request, argument);
+  }
+  void Keep() { keeps_ = true; }
+
+ private:
+  std::atomic<bool> keeps_{false};
+};
+
+TEST_F(KvmNative, AVmWhoseMemoryCannotBeTakenAwayEndsAtOnceAndNoOther) {
+  registry_.reset();
+  KeepingKvm keeping;
+  Open(&keeping);
+  constexpr char kLoops[] = R"(vcpus { steps { loop { count: 1000000000
+    steps { write { gpa: 0x400000 value: 1 } } } } })";
+  MakeNative(kLoops);
+  const std::shared_ptr<Vm> vm = vm_;
+  MakeNative(kLoops, 1, [](VmSpec& spec) { spec.name = "other"; });
+  for (const auto& each : {vm, vm_}) {
+    ASSERT_TRUE(each->Start().ok());
+    Eventually([&] { return each->counters().memory.leaves[0][1] > 1; });
+  }
+  keeping.Keep();
+  const auto refused = vm->Convert({{Gfn(0x400), 1}}, MemoryKind::kShared, mmu::Content::kDestroy);
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInternal);
+  // Nobody has to meet it in a fault: the guest could go on with what it has.
+  Eventually([&] { return vm->status().state == VmState::kStopped; });
+  EXPECT_EQ(vm->status().stop_reason, "ENGINE_BUG");
+  EXPECT_THAT(vm->status().stop_message, HasSubstr("did not remove what was zapped"));
+  EXPECT_TRUE(vm->counters().bugged);
+  EXPECT_FALSE(vm->Audit().ok());
+  EXPECT_EQ(vm_->status().state, VmState::kRunning);
+  EXPECT_FALSE(vm_->counters().bugged);
+  ASSERT_TRUE(vm_->Stop(vcpu::StopReason::kStopRequested).ok());
+  vm_.reset();
+  registry_.reset();
 }
 
 TEST_F(KvmNative, BytesCannotBeKeptOverAConversion) {

@@ -317,6 +317,17 @@ TEST_F(MetricsTest, VmsBeyondTheLimitAreAddedUpAsOther) {
             2);
 }
 
+TEST_F(MetricsTest, VmsWithBrokenTablesAreCountedAsLongAsTheyAreThere) {
+  host::VmCounters counters;
+  counters.bugged = true;
+  for (const char* name : {"a", "b", "c", "d"}) Make(name);
+  EXPECT_EQ(ValueOf(Scraped(), "twinroot_bugged_vms"), 0);
+  for (const char* name : {"a", "d"}) registry_.vm(name).SetCounters(counters);  // d is in _other
+  EXPECT_EQ(ValueOf(Scraped(), "twinroot_bugged_vms"), 2);
+  ASSERT_TRUE(registry_.Delete("a").ok());
+  EXPECT_EQ(ValueOf(Scraped(), "twinroot_bugged_vms"), 1);
+}
+
 TEST_F(MetricsTest, CountersOfOtherNeverFall) {
   host::VmCounters counters;
   counters.memory.faults_fixed = 5;

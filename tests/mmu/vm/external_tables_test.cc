@@ -208,6 +208,28 @@ TEST(ExternalTablesTest, E2_ARemovalThatFailsTwiceBugsThisVm) {
   EXPECT_TRUE(std::holds_alternative<Failed>(t.Touch(6, kPrivate)));
 }
 
+struct BugList : BugSink {
+  void ReportBug(const std::string& what) override { bugs.push_back(what); }
+  std::vector<std::string> bugs;
+};
+
+TEST(ExternalTablesTest, E2_WhoeverRunsTheVmHearsOfTheFirstBug) {
+  BugList list;
+  TestSpaceOptions options = External();
+  options.bugs = &list;
+  TestSpace t(options);
+  ASSERT_TRUE(t.Fixes(5, kPrivate));
+  ASSERT_TRUE(t.Fixes(1000, kPrivate));
+  t.external_private.fail_removes = 1;
+  ASSERT_TRUE(t.Convert({Frames(5, 1)}, kShared).ok());
+  EXPECT_EQ(list.bugs, std::vector<std::string>{});
+  t.external_private.fail_removes = 4;
+  EXPECT_FALSE(t.Convert({Frames(1000, 1)}, kShared).ok());
+  EXPECT_EQ(list.bugs, std::vector<std::string>{t.space->bugged()});
+  EXPECT_FALSE(t.Convert({Frames(1000, 1)}, kShared).ok());
+  EXPECT_EQ(list.bugs.size(), 1u);
+}
+
 TEST(ExternalTablesTest, E3_ZappingSharedMappingsDoesNotTouchThePrivateRoot) {
   TestSpace t(External());
   ASSERT_TRUE(t.Convert({Frames(512, 512)}, kShared).ok());
