@@ -6,7 +6,6 @@
 #include <chrono>
 #include <fstream>
 #include <optional>
-#include <regex>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -162,12 +161,6 @@ TEST_F(Guests, EventsAddUpToWhatConvertAskedFor) {
   const std::shared_ptr<Vm> vm = Launch(guest);
   ASSERT_NE(vm, nullptr);
   ExpectEnd(*vm, guest);
-  const std::string console = Console(*vm);
-  std::smatch said;
-  ASSERT_TRUE(std::regex_search(
-      console, said,
-      std::regex("implicit conversions (\\d+), .* pages to shared (\\d+), to private (\\d+)")))
-      << console;
   uint64_t implicit = 0, to_shared = 0, to_private = 0;
   for (const v1::Conversion& conversion : ConversionsOf(vm->spec().name)) {
     EXPECT_EQ(conversion.decision(), v1::Conversion::DECISION_APPLIED);
@@ -175,9 +168,12 @@ TEST_F(Guests, EventsAddUpToWhatConvertAskedFor) {
     (conversion.direction() == v1::Conversion::DIRECTION_TO_SHARED ? to_shared : to_private) +=
         conversion.size() / 4096;
   }
-  EXPECT_EQ(std::to_string(implicit), said[1]);
-  EXPECT_EQ(std::to_string(to_shared), said[2]);
-  EXPECT_EQ(std::to_string(to_private), said[3]);
+  const std::string console = Console(*vm);
+  for (const std::string& said :
+       {absl::StrCat("implicit conversions ", implicit, ", "),
+        absl::StrCat("pages to shared ", to_shared, ", to private ", to_private, "\n")}) {
+    EXPECT_NE(console.find(said), std::string::npos) << said << "in\n" << console;
+  }
 }
 
 TEST_F(Guests, AGuestDoesNotMoveUntilItsConversionIsResolved) {

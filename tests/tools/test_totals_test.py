@@ -12,6 +12,8 @@ from tests import junit
 
 _PASS = '<testcase classname="A" name="Ok" status="run"/>'
 _FAIL = '<testcase classname="A" name="Bad" status="run"><failure message="x"/></testcase>'
+_FAILS_TWICE = ('<testcase classname="A" name="Worse" status="run"><failure message="y">a_test.cc:3\n'
+                'Expected: 1</failure><failure message="z">Which is: 2</failure></testcase>')
 _SKIP = ('<testcase classname="A" name="Skips" status="run" result="skipped">'
          '<skipped message="tests/a_test.cc:7&#10;no usable /dev/kvm&#10;"/></testcase>')
 _OFF = '<testcase classname="A" name="DISABLED_Never" status="notrun" result="suppressed"/>'
@@ -71,6 +73,25 @@ class TestTotals(unittest.TestCase):
         self.assertEqual((code, lines[-1]), (1, "3 passed, 1 failed"))
         self.assertIn("lane one: 2 passed, 0 failed, 0 skipped", lines)
         self.assertIn("failed: lane two: //a:a A.Bad", lines)
+
+    def test_SaysWhatFailedAndWhatItSaid(self):
+        long = '<testcase classname="A" name="Long"><failure message="">{}</failure></testcase>'
+        many = long.format("\n".join(map(str, range(50))))
+        _, lines = self.totals(a=self.lane(
+            *self.target("//a:a"), self.result("//a:a", _FAILS_TWICE + many, "FAILED"), code=3))
+        at = lines.index("failed: lane a: //a:a A.Worse")
+        self.assertEqual(lines[at:at + 5], [
+            "failed: lane a: //a:a A.Worse", "  a_test.cc:3", "  Expected: 1", "  Which is: 2",
+            "failed: lane a: //a:a A.Long"])
+        self.assertEqual(lines[at + 44:at + 46], ["  39", "  ... and 10 lines more"])
+
+    def test_OfACrashItShowsTheEndOfTheLog(self):
+        log = self.write("begin\n" * 50 + "Segmentation fault\n")
+        crash = self.result("//a:a", _PASS, "FAILED")
+        crash["testResult"]["testActionOutput"].append({"name": "test.log", "uri": f"file://{log}"})
+        _, lines = self.totals(a=self.lane(*self.target("//a:a"), crash, code=3))
+        at = lines.index("failed: lane a: //a:a (FAILED)")
+        self.assertEqual(lines[at + 1:at + 41], ["  begin"] * 39 + ["  Segmentation fault"])
 
     def test_SaysWhatWasSkippedAndWhy(self):
         code, lines = self.totals(a=self.lane(

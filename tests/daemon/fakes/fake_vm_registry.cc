@@ -12,6 +12,7 @@ FakeVmRegistry::FakeVmRegistry(events::Journal* journal, size_t max_vms)
     : journal_(journal),
       max_vms_(max_vms),
       capabilities_{.kvm_usable = false,
+                    .native_reason = "the fake registry runs nothing",
                     .reason = "the fake registry runs nothing",
                     .checks = {{"/dev/kvm", host::HostCheck::Result::kFallback, "not asked"}}} {}
 
