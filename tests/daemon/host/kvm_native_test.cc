@@ -180,7 +180,7 @@ TEST_F(KvmNative, AVmWhoseMemoryCannotBeTakenAwayEndsAtOnceAndNoOther) {
   constexpr char kLoops[] = R"(vcpus { steps { loop { count: 1000000000
     steps { write { gpa: 0x400000 value: 1 } } } } })";
   MakeNative(kLoops);
-  const std::shared_ptr<Vm> vm = vm_;
+  std::shared_ptr<Vm> vm = vm_;
   MakeNative(kLoops, 1, [](VmSpec& spec) { spec.name = "other"; });
   for (const auto& each : {vm, vm_}) {
     ASSERT_TRUE(each->Start().ok());
@@ -198,8 +198,8 @@ TEST_F(KvmNative, AVmWhoseMemoryCannotBeTakenAwayEndsAtOnceAndNoOther) {
   EXPECT_EQ(vm_->status().state, VmState::kRunning);
   EXPECT_FALSE(vm_->counters().bugged);
   ASSERT_TRUE(vm_->Stop(vcpu::StopReason::kStopRequested).ok());
-  vm_.reset();
-  registry_.reset();
+  vm.reset();
+  TearDown();
 }
 
 TEST_F(KvmNative, BytesCannotBeKeptOverAConversion) {
