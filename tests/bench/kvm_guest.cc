@@ -13,22 +13,21 @@
 namespace twinroot::bench {
 namespace {
 
-// One daemon's worth for all rows.
+// One daemon's worth for all rows. Ends with the program: a VM may still be taken down then.
 struct House {
+  House() {
+    spdlog::set_level(spdlog::level::err);  // a table is printed
+    auto made = host::MakeVmRegistry({}, &journal);
+    Require(made.ok(), "a registry of VMs");
+    registry = *std::move(made);
+  }
   events::Journal journal;
   std::unique_ptr<host::VmRegistry> registry;
 };
 
 House& TheHouse() {
-  static House* const house = [] {
-    auto* made = new House;
-    spdlog::set_level(spdlog::level::err);  // a table is printed
-    auto registry = host::MakeVmRegistry({}, &made->journal);
-    Require(registry.ok(), "a registry of VMs");
-    made->registry = *std::move(registry);
-    return made;
-  }();
-  return *house;
+  static House house;
+  return house;
 }
 
 host::VmSpec SpecOf(const std::string& program, const KvmGuest::Options& options) {

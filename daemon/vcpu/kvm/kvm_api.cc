@@ -37,8 +37,9 @@ class Host : public KvmApi {
 }  // namespace
 
 KvmApi& HostKvm() {
-  static Host host;
-  return host;
+  // Never destroyed: a thread that ends a VM may outlive main.
+  static Host* const host = new Host;
+  return *host;
 }
 
 }  // namespace twinroot::kvm
