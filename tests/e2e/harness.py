@@ -184,6 +184,10 @@ class Daemon:
         return [(int(run["gpa"]), int(run["size"]), run["kind"]) for run in runs]
 
     def events(self, *options):
+        """What the journal has, once nothing waits for its disk: a list itself waits for two seconds
+        only, and a disk that much else is written to may need longer."""
+        waiting = "twinroot_journal_waiting_events"
+        until(lambda: self.metrics(waiting)[(waiting,)] == 0, "the journal is on the disk")
         return self.do("events", "-o", "json", *options).lines()
 
     def waiting(self, name):
