@@ -15,7 +15,8 @@ struct VmMark {
   bool deleted = false;
 };
 
-// What another version, or a damaged file, calls a kind and this one does not know is none.
+// What this version does not know is none: a later one's, whose event it does not know either, or a
+// damaged row's, whose event is another.
 v1::Event::KindCase KindOf(uint64_t number) {
   // EventKind's numbers are those of the fields: filter.cc.
   const bool known = number <= v1::EventKind_MAX && v1::EventKind_IsValid(static_cast<int>(number));
@@ -124,14 +125,17 @@ absl::StatusOr<std::vector<Entry>> Store::Read(uint64_t position, uint64_t end, 
     const std::string vm(read.Bytes(2));
     const v1::Event::KindCase kind = KindOf(read.Number(3));
     const std::string_view event = read.Bytes(4);
-    if (read.IsNull(4)) {
+    const bool wanted = filter.Wants(vm, kind);
+    if (event.empty()) {  // or NULL
       entry.what = Entry::What::kLost;
-    } else if (!filter.Wants(vm, kind)) {
+    } else if (!wanted && kind != v1::Event::KIND_NOT_SET) {
       entry.what = Entry::What::kLeftOut;
     } else if (!scratch_.ParseFromArray(event.data(), static_cast<int>(event.size())) ||
                scratch_.kind_case() != kind) {
       // Bytes that are no event would stop everybody at this place for ever.
       entry.what = Entry::What::kLost;
+    } else if (!wanted) {
+      entry.what = Entry::What::kLeftOut;
     } else {
       entry.event = std::make_shared<const SealedEvent>(vm, kind, event,
                                                         CursorText(opening_.epoch, entry.end()));

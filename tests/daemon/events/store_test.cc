@@ -202,11 +202,30 @@ TEST_F(StoreTest, ARowWhoseKindIsNotThatOfItsEventIsLost) {
   Add(0, 4);
   RunSql("UPDATE events SET kind = 33 WHERE position = 1");
   RunSql("UPDATE events SET kind = -1 WHERE position = 2");
+  v1::EventFilter conversions;
+  conversions.add_kinds(v1::EVENT_KIND_CONVERSION);
+  for (const v1::EventFilter& filter : {v1::EventFilter(), conversions}) {
+    const auto entries = store_->Read(0, 99, 99, Filter(filter));
+    ASSERT_TRUE(entries.ok());
+    ASSERT_EQ(entries->size(), 4u);
+    for (const size_t i : {0u, 3u}) EXPECT_EQ((*entries)[i].what, Entry::What::kEvent) << i;
+    for (const size_t i : {1u, 2u}) EXPECT_EQ((*entries)[i].what, Entry::What::kLost) << i;
+  }
+}
+
+TEST_F(StoreTest, AnEventOfALaterVersionIsToldWhole) {
+  Open();
+  Add(0, 2);
+  RunSql("UPDATE events SET kind = 33, event = x'8a0200' WHERE position = 0");  // an empty field 33
+  RunSql("UPDATE events SET kind = 0, event = x'' WHERE position = 1");
   const auto entries = store_->Read(0, 99, 99, {});
   ASSERT_TRUE(entries.ok());
-  ASSERT_EQ(entries->size(), 4u);
-  for (const size_t i : {0u, 3u}) EXPECT_EQ((*entries)[i].what, Entry::What::kEvent) << i;
-  for (const size_t i : {1u, 2u}) EXPECT_EQ((*entries)[i].what, Entry::What::kLost) << i;
+  EXPECT_EQ((*entries)[0].what, Entry::What::kEvent);
+  EXPECT_EQ((*entries)[0].event->kind(), v1::Event::KIND_NOT_SET);
+  EXPECT_EQ((*entries)[1].what, Entry::What::kLost) << "nothing is no event";
+  v1::EventFilter conversions;
+  conversions.add_kinds(v1::EVENT_KIND_CONVERSION);
+  EXPECT_EQ((*store_->Read(0, 99, 99, Filter(conversions)))[0].what, Entry::What::kLeftOut);
 }
 
 TEST_F(StoreTest, DropsStepByStepAndKeepsTheNewest) {
