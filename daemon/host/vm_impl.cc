@@ -243,9 +243,9 @@ std::optional<Verdict> VmImpl::AnswerFault(VcpuIndex vcpu, const mmu::Fault& fau
     return StopAtMmio(vcpu, mmio->gpa, engine_->layout().KindOf(fault.gpa));
   }
   const absl::Status& status = std::get<mmu::Failed>(outcome).status;
-  OnFatal(status.code() == absl::StatusCode::kResourceExhausted ? StopReason::kOutOfMemory
-          : engine_->bugged().empty()                           ? StopReason::kMemoryFault
-                                                                : StopReason::kEngineBug,
+  OnFatal(!engine_->bugged().empty()                              ? StopReason::kEngineBug
+          : status.code() == absl::StatusCode::kResourceExhausted ? StopReason::kOutOfMemory
+                                                                  : StopReason::kMemoryFault,
           absl::StrCat("vcpu ", vcpu, ": ", std::string(status.message())));
   return Verdict::kStop;
 }
@@ -294,7 +294,10 @@ void VmImpl::OnFatal(StopReason reason, std::string message) {
 void VmImpl::ReportBug(const std::string& what) {
   // Elsewhere: the engine reports under its locks. Weak: the VM may be gone by then.
   house_.lanes->Post(this, [weak = weak_from_this(), what] {
-    if (const auto vm = weak.lock()) vm->OnFatal(StopReason::kEngineBug, what);
+    const auto vm = weak.lock();
+    if (vm == nullptr) return;
+    std::lock_guard lifecycle(vm->lifecycle_mutex_);  // not in the middle of a start
+    vm->OnFatal(StopReason::kEngineBug, what);
   });
 }
 

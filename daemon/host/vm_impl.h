@@ -1,10 +1,10 @@
 // The VM behind vm.h: holds memory, engine, machine and desk together, and is what the machine
 // reports to.
 //
-// Life: DEFINED -> RUNNING (<-> PAUSED) -> STOPPED. Whatever ends a VM (exit code, end of all
-// vCPUs, a fatal exit, a broken engine, a request) goes through BeginStop once; a helper thread
-// then joins the machine and makes the VM STOPPED. Thread-safe. Lock order: lifecycle_mutex_, then
-// a desk's, then state_mutex_.
+// Life: DEFINED -> RUNNING (<-> PAUSED) -> STOPPED, which a broken engine makes of DEFINED, too.
+// Whatever ends a VM (exit code, end of all vCPUs, a fatal exit, a broken engine, a request) goes
+// through BeginStop once; a helper thread then joins the machine and makes the VM STOPPED.
+// Thread-safe. Lock order: lifecycle_mutex_, then a desk's, then state_mutex_.
 #ifndef TWINROOT_DAEMON_HOST_VM_IMPL_H_
 #define TWINROOT_DAEMON_HOST_VM_IMPL_H_
 

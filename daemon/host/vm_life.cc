@@ -200,7 +200,7 @@ absl::Status VmImpl::Stop(StopReason reason, IfVersion if_version) {
 void VmImpl::BeginStop(VmStatus outcome) {
   {
     std::lock_guard lock(state_mutex_);
-    if (outcome_.has_value()) return;
+    if (outcome_.has_value() || deleted_) return;
     outcome_ = std::move(outcome);
   }
   machine_->RequestStop();
@@ -246,7 +246,11 @@ void VmImpl::Delete() {
   (void)Stop(StopReason::kStopRequested);  // one that does not run needs none
   VmStatus last;
   {
-    std::lock_guard lock(state_mutex_);
+    std::unique_lock lock(state_mutex_);
+    // One that never ran may be ending all the same; what is told of that comes before the last
+    // word.
+    state_changed_.wait(
+        lock, [this] { return !outcome_.has_value() || status_.state == VmState::kStopped; });
     deleted_ = true;
     last = status_;
   }

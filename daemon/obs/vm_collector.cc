@@ -10,6 +10,7 @@ namespace twinroot::obs {
 namespace {
 
 constexpr size_t kVmsAtOnce = 256;
+constexpr std::string_view kEngineBug = "ENGINE_BUG";
 constexpr const char* kStates[] = {"defined", "running", "paused", "stopped"};
 
 using Shown = std::vector<std::pair<std::string, VmNumbers>>;
@@ -62,11 +63,13 @@ std::vector<prometheus::MetricFamily> VmCollector::Collect() const {
     const auto vms = registry_->List(after, kVmsAtOnce);
     for (const auto& vm : vms) {
       after = vm->spec().name;
-      ++states[static_cast<size_t>(vm->status().state)];
+      const host::VmStatus status = vm->status();
+      ++states[static_cast<size_t>(status.state)];
       const auto label = labels_->Find(after);
       if (!label.has_value()) continue;  // it comes or goes right now
       const host::VmCounters counters = vm->counters();
-      bugged += counters.bugged;
+      // The engine, or a software processor that walked what it made.
+      bugged += counters.bugged || status.stop_reason == kEngineBug;
       const VmNumbers numbers = NumbersOf(counters);
       if (*label == VmLabels::Label::kOwn) {
         shown.emplace_back(after, numbers);

@@ -202,6 +202,37 @@ TEST_F(KvmNative, AVmWhoseMemoryCannotBeTakenAwayEndsAtOnceAndNoOther) {
   TearDown();
 }
 
+TEST_F(KvmNative, OneThatNeverRanEndsToo) {
+  registry_.reset();
+  KeepingKvm keeping;
+  Open(&keeping);
+  MakeNative(kWrites);
+  ASSERT_TRUE(vm_->Prefault({Gfn(0x400), 512}, std::nullopt).ok());
+  keeping.Keep();
+  EXPECT_FALSE(vm_->Convert({{Gfn(0x400), 1}}, MemoryKind::kShared, mmu::Content::kDestroy).ok());
+  Eventually([this] { return vm_->status().state == VmState::kStopped; });
+  EXPECT_EQ(vm_->status().stop_reason, "ENGINE_BUG");
+  EXPECT_FALSE(vm_->Start().ok());
+  TearDown();
+}
+
+TEST_F(KvmNative, WhatEndsWhileItIsDeletedIsToldBefore) {
+  registry_.reset();
+  KeepingKvm keeping;
+  Open(&keeping);
+  const std::string before = journal_.Cursor();
+  MakeNative(kWrites);
+  ASSERT_TRUE(vm_->Prefault({Gfn(0x400), 512}, std::nullopt).ok());
+  keeping.Keep();
+  EXPECT_FALSE(vm_->Convert({{Gfn(0x400), 1}}, MemoryKind::kShared, mmu::Content::kDestroy).ok());
+  ASSERT_TRUE(registry_->Delete("demo").ok());
+  TearDown();
+  const auto events = journal_.Read(*journal_.PositionOf(before, events::Journal::IfEmpty::kNow),
+                                    1000, events::Filter(v1::EventFilter()));
+  ASSERT_FALSE(events.events.empty());
+  EXPECT_TRUE(events.events.back()->Parse().vm_state().deleted());
+}
+
 TEST_F(KvmNative, BytesCannotBeKeptOverAConversion) {
   MakeNative(R"(vcpus {
     steps { map_gpa { gpa: 0x400000 pages: 1 kind: MEMORY_KIND_SHARED preserve: true } }
