@@ -93,6 +93,18 @@ class TestTotals(unittest.TestCase):
         at = lines.index("failed: lane a: //a:a (FAILED)")
         self.assertEqual(lines[at + 1:at + 41], ["  begin"] * 39 + ["  Segmentation fault"])
 
+    def test_OfATestThatEndedBeforeItSaidAnythingTheEndOfTheLogToo(self):
+        log = self.write("Segmentation fault\n")
+        bazels = '<testcase name="a/a"><error message="exited with error code 139"></error></testcase>'
+        crash = self.result("//a:a", bazels, "FAILED")
+        _, lines = self.totals(a=self.lane(*self.target("//a:a"), crash, code=3))
+        at = lines.index("failed: lane a: //a:a")
+        self.assertEqual(lines[at + 1], "  exited with error code 139")
+        crash["testResult"]["testActionOutput"].append({"name": "test.log", "uri": f"file://{log}"})
+        code, lines = self.totals(a=self.lane(*self.target("//a:a"), crash, code=3))
+        self.assertEqual(lines[at + 1], "  Segmentation fault")
+        self.assertEqual((code, lines[-1]), (1, "0 passed, 1 failed"))
+
     def test_SaysWhatWasSkippedAndWhy(self):
         code, lines = self.totals(a=self.lane(
             *self.target("//a:a"), self.result("//a:a", _PASS + _SKIP + _OFF)))
