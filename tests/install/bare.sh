@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # ./quickstart bare-test [OPTIONS]: makes a bare Debian 12 (debootstrap), boots it in namespaces of
 # its own, copies this checkout into it, and follows README.md and docs/operator.md line by line: every
-# block marked "run" or "run on a bare machine". Needs root, debootstrap, and a Debian mirror in
-# apt's sources. Seen to take a quarter of an hour on two busy cores with --share-builds, and three
-# minutes without `./quickstart test`; from nothing it builds everything twice, and the tests besides.
+# block marked "run" or "run on a bare machine". Needs root and a Debian mirror in apt's
+# sources; installs debootstrap. Seen to take a quarter of an hour on two busy cores with
+# --share-builds, and three minutes without `./quickstart test`; from nothing it builds everything
+# twice, and the tests besides.
 #
 #   --document FILE   follow this one; may be repeated. Default: README.md docs/operator.md
 #   --leave-out WORDS leave out lines that begin so, and say it; may be repeated
@@ -38,9 +39,7 @@ while (($#)); do
 done
 ((${#documents[@]})) || documents=(README.md docs/operator.md)
 ((EUID == 0)) || die "bare-test makes and boots another system: run it as root"
-for tool in debootstrap unshare nsenter setpriv; do
-  command -v "$tool" >/dev/null || die "$tool is missing; install it with apt-get"
-done
+tools/install_packages.sh debootstrap
 
 work=$(mktemp -d /tmp/twinroot-bare.XXXXXX)
 root=$work/root
