@@ -97,6 +97,8 @@ for document in "${documents[@]}"; do
   if follow "$document"; then
     echo "passed: $document"
   else
+    say "what the machine's journal says last"
+    in_machine journalctl --no-pager --priority=notice --lines=30 || true
     echo "FAILED: $document" >&2
     failed=$((failed + 1))
   fi

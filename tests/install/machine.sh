@@ -32,6 +32,7 @@ make_root() {
   fi
   mkdir "$root"
   tar -C "$root" -xf "$base"
+  chmod 755 "$root"  # that of the copy was made by mktemp; users who are not root walk through it
   rm -f "$root/etc/apt/sources.list"
   local file
   for file in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
