@@ -3,6 +3,7 @@
 #include "grpcpp/client_context.h"
 
 namespace twinroot::load {
+
 Client::Client(const std::string& endpoint)
     : channel_(client::Connect(endpoint)),
       vms_(v1::VmService::NewStub(channel_)),
