@@ -129,7 +129,6 @@ struct VmCounters {
   uint32_t vcpus_waiting_for_harvest = 0;
   vcpu::ProjectionCounts projection;
   uint64_t kvm_exits = 0;
-  bool bugged = false;  // the engine has found an invariant broken and refuses work
 };
 
 class Vm {

@@ -236,7 +236,6 @@ VmCounters VmImpl::counters() const {
   }
   counters.shared_bytes_allocated = ram_->allocated_bytes(MemoryKind::kShared);
   counters.kvm_exits = machine_->exits();
-  counters.bugged = !engine_->bugged().empty();
   counters.pending_conversions = desk_->waiting();
   counters.throttled_conversions = desk_->throttled();
   counters.held_back_conversions = desk_->held_back();

@@ -171,7 +171,7 @@ const Metric kFoldedVms = {"twinroot_folded_vms", Type::Gauge, "VMs",
                            "VMs over max_vm_series, which are added up as vm _other."};
 const Metric kBuggedVms = {
     "twinroot_bugged_vms", Type::Gauge, "VMs",
-    "VMs whose tables were found broken; what ran was stopped with ENGINE_BUG."};
+    "VMs that were stopped with ENGINE_BUG: their tables were found broken."};
 const Metric kExits = {"twinroot_exits_total",
                        Type::Counter,
                        "exits",

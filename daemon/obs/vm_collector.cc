@@ -4,13 +4,13 @@
 #include <memory>
 #include <utility>
 
+#include "daemon/host/event_words.h"
 #include "daemon/obs/family.h"
 
 namespace twinroot::obs {
 namespace {
 
 constexpr size_t kVmsAtOnce = 256;
-constexpr std::string_view kEngineBug = "ENGINE_BUG";
 constexpr const char* kStates[] = {"defined", "running", "paused", "stopped"};
 
 using Shown = std::vector<std::pair<std::string, VmNumbers>>;
@@ -57,6 +57,7 @@ std::vector<prometheus::MetricFamily> VmCollector::Collect() const {
   Folded folded;
   folded.reserve(folded_.size());
   uint64_t states[std::size(kStates)] = {};
+  const std::string engine_bug = host::WordOf(vcpu::StopReason::kEngineBug);
   uint64_t bugged = 0;
   std::string after;
   for (;;) {
@@ -65,12 +66,10 @@ std::vector<prometheus::MetricFamily> VmCollector::Collect() const {
       after = vm->spec().name;
       const host::VmStatus status = vm->status();
       ++states[static_cast<size_t>(status.state)];
+      bugged += status.stop_reason == engine_bug;
       const auto label = labels_->Find(after);
       if (!label.has_value()) continue;  // it comes or goes right now
-      const host::VmCounters counters = vm->counters();
-      // The engine, or a software processor that walked what it made.
-      bugged += counters.bugged || status.stop_reason == kEngineBug;
-      const VmNumbers numbers = NumbersOf(counters);
+      const VmNumbers numbers = NumbersOf(vm->counters());
       if (*label == VmLabels::Label::kOwn) {
         shown.emplace_back(after, numbers);
       } else {

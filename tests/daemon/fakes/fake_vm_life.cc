@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/host/event_words.h"
 #include "daemon/status_reason.h"
 #include "tests/daemon/fakes/fake_vm.h"
 
@@ -103,8 +104,7 @@ absl::Status FakeVm::Stop(vcpu::StopReason reason, IfVersion if_version) {
     if (status_.state == VmState::kStopped) return absl::OkStatus();
     status_.state = VmState::kStopped;
     ++status_.version;
-    status_.stop_reason =
-        reason == vcpu::StopReason::kDaemonStopping ? "DAEMON_STOPPING" : "STOP_REQUESTED";
+    status_.stop_reason = host::WordOf(reason);
   }
   Announce(false);
   return absl::OkStatus();

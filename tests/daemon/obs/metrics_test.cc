@@ -318,11 +318,12 @@ TEST_F(MetricsTest, VmsBeyondTheLimitAreAddedUpAsOther) {
 }
 
 TEST_F(MetricsTest, VmsWithBrokenTablesAreCountedAsLongAsTheyAreThere) {
-  host::VmCounters counters;
-  counters.bugged = true;
   for (const char* name : {"a", "b", "c", "d"}) Make(name);
   EXPECT_EQ(ValueOf(Scraped(), "twinroot_bugged_vms"), 0);
-  for (const char* name : {"a", "d"}) registry_.vm(name).SetCounters(counters);  // d is in _other
+  for (const char* name : {"a", "d"}) {  // d is in _other
+    ASSERT_TRUE(registry_.vm(name).Stop(vcpu::StopReason::kEngineBug).ok());
+  }
+  ASSERT_TRUE(registry_.vm("b").Stop(vcpu::StopReason::kStopRequested).ok());
   EXPECT_EQ(ValueOf(Scraped(), "twinroot_bugged_vms"), 2);
   ASSERT_TRUE(registry_.Delete("a").ok());
   EXPECT_EQ(ValueOf(Scraped(), "twinroot_bugged_vms"), 1);
